@@ -40,8 +40,8 @@ RARE = (
 # Common words a user may type that no caption holds: one token each, so that prompts stay well inside the
 # context.
 COMMON = (
-    "a an and as at beside behind big by for from front has her his in is it its large little near new no not "
-    "of off old on one or our out over picture image drawing painting photo small tall that the their this "
+    "a an and as at beside behind big by for from front has her his in is it its large little near new no "
+    "not of off old on one or our out over picture image drawing painting photo small tall that the their this "
     "three to two under very wearing with without your my"
 ).split()
 
@@ -72,8 +72,8 @@ def byte_symbols() -> list[str]:
 def learn_merges(words: list[str], two_tokens: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is one token and every split word is two.
 
-    Learning on the words themselves, rather than chaining each word's letters, is what keeps one word's merges
-    from breaking another's. A pair that stands across a split word's seam is not merged while it stands there.
+    Learning on the words themselves, rather than chaining each word's letters, is what keeps one word's
+    merges from breaking another's. A pair across a split word's seam is not merged while it stands there.
     """
     pieces = [(*word[:-1], word[-1] + WORD_END) for word in words]
     for left, right in two_tokens.values():
