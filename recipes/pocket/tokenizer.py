@@ -41,8 +41,8 @@ RARE = (
 # context.
 COMMON = (
     "a an and as at beside behind big by for from front has her his in is it its large little near new no "
-    "not of off old on one or our out over picture image drawing painting photo small tall that the their this "
-    "three to two under very wearing with without your my"
+    "not of off old on one or our out over picture image drawing painting photo small tall that the their "
+    "this three to two under very wearing with without your my"
 ).split()
 
 
