@@ -1,0 +1,79 @@
+"""One definition of every option: library keywords, command-line flags, TOML keys and web forms all derive
+from a method's `Options` class and are checked here, in the same words."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from wordbrush.errors import OptionsError
+
+
+class Options(BaseModel):
+    """The base of every method's options: an immutable value; unknown names, not-a-number and infinity are
+    refused. Each field carries its range and its help:
+
+        class Options(wordbrush.options.Options):
+            steps: int = Field(50, ge=1, le=1000, description="denoising steps")
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def parse(options: type[O], values: Mapping[str, Any]) -> O:
+    """Check `values` against an `Options` class and return them as one.
+
+    Raises `OptionsError` naming every wrong field, its value and its limit; an unknown name is answered with
+    the nearest known one.
+    """
+    try:
+        return options.model_validate(dict(values))
+    except ValidationError as error:
+        known = options.model_fields
+        problems = [_explain(detail, known) for detail in error.errors()]
+    raise OptionsError("; ".join(problems))
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The keys and values of a TOML file, to be handed to `parse`.
+
+    Raises `OptionsError` if the file is missing or, with the line, if it is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionsError(f"{path} is not a TOML file: {error}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'steps'?"`, or the list of what there is when nothing comes near."""
+    names = sorted(known)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"; did you mean '{close[0]}'?"
+    return f"; there is {', '.join(names)}" if names else "; there are none"
+
+
+def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
+    name = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"unknown option '{name}'" + nearest(name, known)
+    if detail["type"] == "missing":
+        return f"option '{name}' is missing"
+    # pydantic says "Input should be greater than or equal to 1"; our own validators say what they say.
+    expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    return f"option '{name}': {expected}, got {_short(detail['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
