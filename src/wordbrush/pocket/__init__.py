@@ -1,0 +1,26 @@
+"""The built-in world: captioned scenes whose every edit has a true answer, and the small model trained on it.
+
+scene = sample(7)
+render(scene), caption(scene), segment(scene)
+other = change(scene, name="tiger")
+mask(scene, other)
+"""
+
+from wordbrush.pocket.captions import Constraint, Constraints, caption, caption_parts, parse
+from wordbrush.pocket.render import mask, render, segment
+from wordbrush.pocket.scene import Scene, Thing, change, sample
+
+__all__ = [
+    "Constraint",
+    "Constraints",
+    "Scene",
+    "Thing",
+    "caption",
+    "caption_parts",
+    "change",
+    "mask",
+    "parse",
+    "render",
+    "sample",
+    "segment",
+]
