@@ -1,0 +1,37 @@
+# make demo   install, edit a picture file, say where the before/after picture lies
+# make test   install what the tests need and run them
+# make check  style, types and the direction of imports
+#
+# PYTHON=… picks the interpreter, TORCH=… another torch (TORCH=torch for the one with CUDA).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH  ?= torch==2.13.0+cpu
+PIP    := .venv/bin/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check
+
+demo: .venv/installed
+	.venv/bin/wordbrush edit examples/cat.png --source "a cat on a beach" --target "a dog on a beach" --sheet --out demo/
+	@echo "Before and after: demo/sheet.png"
+
+test: .venv/installed-dev
+	scripts/test
+
+check: .venv/installed-dev
+	scripts/check
+
+# torch first, and the CPU's: what plain PyPI holds for Linux brings several gigabytes of CUDA with it. Where the
+# CPU's own index has no such build or cannot be reached, PyPI's has to do.
+.venv/torch:
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)" \
+	  || $(PIP) install --quiet "$(firstword $(subst +, ,$(TORCH)))"
+	@touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/torch pyproject.toml
+	$(PIP) install --quiet --editable ".[dev]"
+	@touch $@ .venv/installed
