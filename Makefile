@@ -6,7 +6,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH  ?= torch==2.13.0+cpu
-PIP    := .venv/bin/python -m pip --disable-pip-version-check
+PIP    := .venv/bin/python -m pip --disable-pip-version-check -qq
 
 .PHONY: demo test check
 
@@ -23,15 +23,16 @@ check: .venv/installed-dev
 # torch first, and the CPU's: what plain PyPI holds for Linux brings several gigabytes of CUDA with it. Where the
 # CPU's own index has no such build or cannot be reached, PyPI's has to do.
 .venv/torch:
-	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)" \
-	  || $(PIP) install --quiet "$(firstword $(subst +, ,$(TORCH)))"
+	@echo "Installing into .venv: about two minutes, most of them for torch"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)" \
+	  || $(PIP) install "$(firstword $(subst +, ,$(TORCH)))"
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml
-	$(PIP) install --quiet --editable .
+	@$(PIP) install --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/torch pyproject.toml
-	$(PIP) install --quiet --editable ".[dev]"
+	@$(PIP) install --editable ".[dev]"
 	@touch $@ .venv/installed
