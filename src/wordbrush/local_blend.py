@@ -1,0 +1,99 @@
+"""Local blend: keep an edit where its words are, and the source everywhere else.
+
+The cross-attention maps of chosen words are summed over steps at the sites of one resolution, pooled,
+thresholded against their maximum and turned into a latent mask (Hertz et al. 2022, section 4, and the released
+null-text notebook for the start step, the second threshold and the words to leave alone). The maps are the
+*edited* ones, as in the released code, whose store aliases the maps that its edits overwrite.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wordbrush.attention import Attend, Heads, Site, column_maps
+from wordbrush.rows import Rows
+
+
+@dataclass
+class WordMaps:
+    """An `Attend` that passes another one on and sums the maps of words on the way.
+
+    columns: indicator columns, "pictures tokens k": k groups of tokens for the source (first) and each target.
+    rows: the batch layout of a step; its source row must be present.
+    positions: record at cross sites of this many positions only.
+    """
+
+    attend: Attend
+    columns: Float[Tensor, "pictures tokens k"]
+    rows: Callable[[int], Rows]
+    positions: int
+    _sum: Tensor | None = field(init=False, default=None)
+    _count: int = field(init=False, default=0)
+
+    def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
+        """Attend, and at the recorded sites attend once more to the words' indicators."""
+        output = self.attend(site, step, heads)
+        if site.is_cross and site.positions == self.positions:
+            rows = self.rows(step)
+            unconditional = rows.count - len(self.columns)  # rows that see no words come first in the batch
+            columns = F.pad(self.columns.to(heads.hidden), (0, 0, 0, 0, unconditional, 0))
+            maps = torch.cat(
+                [
+                    column_maps(self.attend(site, step, heads.with_values(part)), site, part.shape[-1])
+                    for part in torch.split(columns, heads.channels, dim=-1)  # one call holds d columns
+                ],
+                dim=1,
+            )[unconditional:]
+            self._sum = maps if self._sum is None else self._sum + maps
+            self._count += 1
+        return output
+
+    @property
+    def mean(self) -> Float[Tensor, "pictures k height width"]:
+        """The maps averaged over all heads, sites and steps so far."""
+        assert self._sum is not None, "no site of the recorded size has been attended yet"
+        return self._sum / self._count
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBlend:
+    """When and how word maps become a mask.
+
+    start_step: the first step after which the targets are blended (the maps are summed from step 0 on): outside
+    of their masks, z_tgt ← z_src.
+    threshold: a position belongs to the words where their pooled map exceeds this share of its maximum.
+    spare_threshold: the same for the words to leave alone, whose map is not pooled.
+    """
+
+    start_step: int = 0
+    threshold: float = 0.3
+    spare_threshold: float = 0.3
+
+    def mask(
+        self,
+        source: Float[Tensor, "targets 2 h w"],
+        targets: Float[Tensor, "targets 2 h w"],
+        latent_size: tuple[int, int],
+    ) -> Bool[Tensor, "targets 1 height width"]:
+        """The targets' masks, 1 = edit here, from the maps of (words to edit, words to leave alone).
+
+        A target is edited where its own words or the source's words are, less where the spared words are.
+        """
+        edit, spare = torch.zeros((), dtype=torch.bool), torch.zeros((), dtype=torch.bool)
+        for maps in (source, targets):
+            pooled = F.max_pool2d(maps[:, :1], 3, stride=1, padding=1)
+            edit = _above(pooled, self.threshold, latent_size) | edit.to(maps.device)
+            spare = _above(maps[:, 1:], self.spare_threshold, latent_size) | spare.to(maps.device)
+        return edit & ~spare
+
+
+def _above(
+    maps: Float[Tensor, "pictures 1 h w"], threshold: float, size: tuple[int, int]
+) -> Bool[Tensor, "pictures 1 height width"]:
+    """Where a map exceeds its share of the maximum; nowhere for a map of zeros (no words given)."""
+    large = F.interpolate(maps, size=size, mode="nearest")
+    return large > threshold * large.amax((2, 3), keepdim=True)

@@ -1,0 +1,31 @@
+"""The entry of a method in its folder's table: names and strings only, so that listing methods imports none."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from wordbrush.errors import OptionsError
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Where a method lives and what it does, in a line."""
+
+    module: str
+    summary: str
+
+    def load(self) -> Any:
+        """The method's module: its `Options` and its one function."""
+        return import_module(self.module)
+
+
+def find(methods: Mapping[str, Method], name: str, kind: str) -> Method:
+    """The method of that name; dashes may stand for underscores. Raises `OptionsError`, naming the nearest."""
+    key = name.replace("-", "_")
+    if key in methods:
+        return methods[key]
+    near = difflib.get_close_matches(key, methods, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise OptionsError(f"there is no {kind} method {name!r}: there are {', '.join(methods)}{hint}")

@@ -1,0 +1,309 @@
+"""From prompts to words to tokens, and from two prompts to the matrices of an attention edit.
+
+A *word* is what a person would call one: letters and digits, with inner hyphens and apostrophes, compared
+without regard to case; each punctuation mark is a word of its own. A *token* is a position in the text
+encoder's input; a word's *span* is the tokens it became.
+
+Words are aligned first and tokens follow, so words of unequal token counts, punctuation, repeated spaces,
+capitals and deleted words all land where a reader would put them. (The released Prompt-to-Prompt code aligns
+tokens; it shifts every word behind a swap of unequal token counts, finds no "cat" in "a cat.", and maps the
+padding behind a deleted word onto that word.)
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.errors import PromptError
+
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+
+MatchKind = Literal["same", "swapped", "inserted", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a prompt and the tokens [start, stop) it became."""
+
+    text: str
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        """What two words are compared by."""
+        return self.text.casefold()
+
+    @property
+    def is_punctuation(self) -> bool:
+        """True for a mark such as a comma, which may come and go without changing what a prompt names."""
+        return not any(character.isalnum() for character in self.text)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A prompt read by a tokenizer: its words, and `length` token positions.
+
+    Positions before `start` are the opening special token, [start, stop) are the words' tokens, and from
+    `stop` on come the end token and the padding.
+    """
+
+    prompt: str
+    words: tuple[Word, ...]
+    start: int
+    stop: int
+    length: int
+
+    def find(self, phrase: str) -> tuple[Word, ...]:
+        """Every word of each occurrence of `phrase` (one word or several in a row).
+
+        Raises `PromptError`, naming the words there are, if the phrase does not occur: a word that is
+        silently not found would silently not be edited.
+        """
+        keys = [match.casefold() for match in _WORD.findall(phrase)]
+        if not keys:
+            raise PromptError(f"expected a word of the prompt {self.prompt!r}, got {phrase!r}")
+        own = [word.key for word in self.words]
+        starts = [i for i in range(len(own) - len(keys) + 1) if own[i : i + len(keys)] == keys]
+        if not starts:
+            near: list[str] = difflib.get_close_matches(keys[0], own, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PromptError(
+                f"the prompt {self.prompt!r} has no word {phrase!r}; its words are {', '.join(own)}{hint}"
+            )
+        return tuple(word for i in starts for word in self.words[i : i + len(keys)])
+
+    def has(self, phrase: str) -> bool:
+        """Whether `find` would find `phrase`."""
+        try:
+            return bool(self.find(phrase))
+        except PromptError:
+            return False
+
+    def indicator(self, phrases: Iterable[str]) -> Float[Tensor, " length"]:
+        """1 at every token of the given phrases, 0 elsewhere; raises like `find`."""
+        column = torch.zeros(self.length)
+        for phrase in phrases:
+            for word in self.find(phrase):
+                column[word.start : word.stop] = 1
+        return column
+
+
+def read(tokenizer: Any, prompt: str, length: int) -> Words:
+    """Read `prompt` as the text encoder will: `tokenizer` is a fast transformers tokenizer, `length` its context.
+
+    Raises `PromptError` if the prompt does not fit into `length` tokens (saying which words do not), or has
+    a word that the tokenizer makes nothing of.
+    """
+    encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    special: list[int] = encoded["special_tokens_mask"]
+    content = [i for i, is_special in enumerate(special) if not is_special]
+    start = content[0] if content else next((i for i, s in enumerate(special) if not s), 1)
+    stop = start + len(content)
+    if len(offsets) > length:
+        room = length - (len(offsets) - len(content))
+        lost = prompt[offsets[content[room]][0] :].strip()
+        raise PromptError(
+            f"the prompt takes {len(content)} tokens and the model reads {room}: shorten it; "
+            f"from {lost!r} on, nothing would be seen"
+        )
+    spans: list[tuple[int, int, int, int]] = []  # characters [a, b), tokens [i, j)
+    for match in _WORD.finditer(prompt):
+        a, b = match.span()
+        tokens = [i for i in content if offsets[i][0] < b and offsets[i][1] > a]
+        if not tokens:
+            raise PromptError(f"the model's tokenizer cannot read {match.group()!r} in the prompt {prompt!r}")
+        i, j = tokens[0], tokens[-1] + 1
+        if spans and i < spans[-1][3]:
+            # One token over several of our words, such as a learned "<my-cat>": they are one word.
+            a, i = spans[-1][0], spans[-1][2]
+            spans.pop()
+        spans.append((a, b, i, j))
+    words = tuple(Word(prompt[a:b], i, j) for a, b, i, j in spans)
+    return Words(prompt, words, start, stop, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Words of the source beside the words of the target that stand in their place."""
+
+    kind: MatchKind
+    source: tuple[Word, ...]
+    target: tuple[Word, ...]
+
+    def __str__(self) -> str:
+        before = " ".join(word.text for word in self.source)
+        after = " ".join(word.text for word in self.target)
+        match self.kind:
+            case "same":
+                return before
+            case "swapped":
+                return f"{before} → {after}"
+            case "inserted":
+                return f"+ {after}"
+            case "deleted":
+                return f"− {before}"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a target prompt's words correspond to the source's, and the token matrices that follow from it."""
+
+    source: Words
+    target: Words
+    matches: tuple[Match, ...]
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether every word that changed was swapped for exactly one other (punctuation aside)."""
+        return all(
+            match.kind == "same"
+            or (match.kind == "swapped" and len(match.source) == len(match.target) == 1)
+            or all(word.is_punctuation for word in match.source + match.target)
+            for match in self.matches
+        )
+
+    def changed(self) -> tuple[Match, ...]:
+        """The matches that are not `same`."""
+        return tuple(match for match in self.matches if match.kind != "same")
+
+    def describe(self) -> str:
+        """One line for people: `a [cat → dog] on a beach [+ at night]`."""
+        return " ".join(str(match) if match.kind == "same" else f"[{match}]" for match in self.matches)
+
+    @cached_property
+    def replace_matrix(self) -> Float[Tensor, "length length"]:
+        """P of Prompt-to-Prompt's word swap: M_edit = M_src P, source tokens in rows, target tokens in columns.
+
+        A swapped word hands its whole map to its counterpart; if their token counts differ, the mass is spread
+        evenly over the counterpart's tokens. Every row sums to 1, so every edited map row does too.
+
+        Raises `PromptError` when a word has no counterpart: then `refine` is the edit to use.
+        """
+        lonely = [m for m in self.matches if m.kind in ("inserted", "deleted") and not _only_punctuation(m)]
+        if lonely:
+            raise PromptError(
+                "a replace edit needs every word of one prompt to have a counterpart in the other: "
+                f"{self.source.prompt!r} has {_count(self.source)} words, {self.target.prompt!r} has "
+                f"{_count(self.target)}, and {', '.join(f'[{m}]' for m in lonely)} stands alone; "
+                "use a refine edit"
+            )
+        matrix = torch.zeros(self.source.length, self.target.length)
+        last = 0  # the target token written last: a dropped comma's attention goes to the word before it
+        for match in self.matches:
+            match match.kind:
+                case "same" | "swapped":
+                    _spread(matrix, match)
+                    last = match.target[-1].stop - 1
+                case "deleted":
+                    matrix[match.source[0].start : match.source[-1].stop, last] = 1
+                case "inserted":
+                    pass  # a new comma has no map of its own here: its column stays empty
+        self._map_ends(matrix)
+        surplus = self.target.stop - self.source.stop
+        if surplus > 0:
+            matrix[self.source.length - surplus :, -1] = 1
+        return matrix
+
+    @cached_property
+    def refine_matrices(self) -> tuple[Float[Tensor, "length length"], Float[Tensor, " length"]]:
+        """G and the match mask a of Prompt-to-Prompt's refinement.
+
+        Column j of G gathers the source's map for target token j where a[j] = 1; where a[j] = 0 (inserted and
+        swapped words, padding that the source does not have) the target keeps its own map.
+        """
+        gather = torch.zeros(self.source.length, self.target.length)
+        for match in self.matches:
+            if match.kind == "same":
+                _spread(gather, match)
+        self._map_ends(gather)
+        return gather, (gather.sum(0) > 0).to(gather.dtype)
+
+    def _map_ends(self, matrix: Tensor) -> None:
+        """The opening token, the end token and the padding correspond by their order, not by their position."""
+        for i in range(self.source.start):
+            matrix[i, i] = 1
+        shared = min(self.source.length - self.source.stop, self.target.length - self.target.stop)
+        for k in range(shared):
+            matrix[self.source.stop + k, self.target.stop + k] = 1
+
+
+def align(source: Words, target: Words) -> Alignment:
+    """Align two prompts word by word: longest common subsequence, changed words paired between its anchors.
+
+    Between two kept words, as many source words as target words are swapped one for one; unequal numbers are
+    swapped as phrases; words with nothing opposite are inserted or deleted.
+    """
+    assert source.length == target.length, "both prompts are read by one tokenizer"
+    matches: list[Match] = []
+    i = j = 0
+    pairs = _common_subsequence([w.key for w in source.words], [w.key for w in target.words])
+    for next_i, next_j in [*pairs, (len(source.words), len(target.words))]:
+        matches += _pair_changed(source.words[i:next_i], target.words[j:next_j])
+        if next_i < len(source.words):
+            matches.append(Match("same", (source.words[next_i],), (target.words[next_j],)))
+        i, j = next_i + 1, next_j + 1
+    return Alignment(source, target, tuple(matches))
+
+
+def _pair_changed(before: Sequence[Word], after: Sequence[Word]) -> list[Match]:
+    """The words between two anchors: swapped, inserted or deleted; a punctuation mark is never swapped."""
+    marks = [Match("deleted", (w,), ()) for w in before if w.is_punctuation]
+    marks += [Match("inserted", (), (w,)) for w in after if w.is_punctuation]
+    before = [w for w in before if not w.is_punctuation]
+    after = [w for w in after if not w.is_punctuation]
+    if len(before) == len(after):
+        return [Match("swapped", (b,), (a,)) for b, a in zip(before, after, strict=True)] + marks
+    if not before:
+        return [Match("inserted", (), (word,)) for word in after] + marks
+    if not after:
+        return [Match("deleted", (word,), ()) for word in before] + marks
+    return [Match("swapped", tuple(before), tuple(after)), *marks]
+
+
+def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Index pairs of a longest common subsequence, leftmost among equals (Needleman & Wunsch 1970: match 1, gap 0)."""
+    best = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i in reversed(range(len(a))):
+        for j in reversed(range(len(b))):
+            if a[i] == b[j]:
+                best[i][j] = best[i + 1][j + 1] + 1
+            else:
+                best[i][j] = max(best[i + 1][j], best[i][j + 1])
+    pairs: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j] and best[i][j] == best[i + 1][j + 1] + 1:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif best[i + 1][j] >= best[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def _spread(matrix: Tensor, match: Match) -> None:
+    """Hand the map of the match's source tokens to its target tokens, one to one or evenly."""
+    i, j = match.source[0].start, match.source[-1].stop
+    k, m = match.target[0].start, match.target[-1].stop
+    if j - i == m - k:
+        matrix[i:j, k:m] = torch.eye(j - i)
+    else:
+        matrix[i:j, k:m] = 1 / (m - k)
+
+
+def _only_punctuation(match: Match) -> bool:
+    return all(word.is_punctuation for word in match.source + match.target)
+
+
+def _count(words: Words) -> int:
+    return sum(not word.is_punctuation for word in words.words)
