@@ -3,8 +3,9 @@
     caption = [style] thing [relation thing] ["and" thing] [place] [light]
     thing   = ("a" | "an") [size] [colour] name
 
-Captions are lower case, have no commas and at most 24 words. Half of the photos are called one, a place is said
-eleven times out of twelve (`Scene.wording` decides), everything else always, a medium size and day never.
+Captions are lower case, have no commas and at most 24 words. Half of the photos are called one, a place is
+said eleven times out of twelve (`Scene.wording` decides), everything else always, a medium size and day
+never.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def caption(scene: Scene) -> str:
 def caption_parts(scene: Scene) -> list[tuple[str, Referent]]:
     """The caption in pieces, each with what it speaks of.
 
-    A referent is a thing's index (its adjectives and its noun), "place", "light", "style", "relation", or None
-    for articles and "and". The texts, joined with single spaces, are the caption.
+    A referent is a thing's index (its adjectives and its noun), "place", "light", "style", "relation", or
+    None for articles and "and". The texts, joined with single spaces, are the caption.
     """
     parts: list[tuple[str, Referent]] = []
     if scene.style != "photo" or scene.wording % 2 == 0:
@@ -164,7 +165,7 @@ def _refuse(words: list[str], expected: str) -> NoReturn:
         *STYLES.values(),
         *RELATIONS.values(),
     )
-    known = {word for phrase in phrases for word in phrase.split()}
+    known = {"and"} | {word for phrase in phrases for word in phrase.split()}
     for word in words:
         if word not in known:
             near = nearest(word, (*NAMES, *sorted(known)))

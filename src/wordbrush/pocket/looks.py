@@ -1,8 +1,8 @@
 """Light and style, as functions of the finished picture.
 
-So a scene at night is the scene by day, darkened: changing only the light changes nothing else. Every function
-here is *local*: a pixel depends only on pixels at most `REACH` away, which is what makes the mask of an object
-edit meaningful under any look.
+So a scene at night is the scene by day, darkened: changing only the light changes nothing else. Every
+function here is *local*: a pixel depends only on pixels at most `REACH` away, which is what makes the mask of
+an object edit meaningful under any look.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _fade(size: tuple[int, int], stops: tuple[tuple[int, int, int], ...]) -> Ima
 
 @cache
 def _streaks(size: int) -> Image.Image:
-    """How much rain covers each pixel: always the same strokes, so that light is a function of the picture."""
+    """How much rain covers each pixel: the same strokes always, so that light is a pure function."""
     rng = random.Random("rain")
     page = Image.new("L", (2 * size, 2 * size))
     draw = ImageDraw.Draw(page)
@@ -153,7 +153,8 @@ def _paint(size: int) -> NDArray[np.float32]:
 
     across = np.abs((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)
     border = 0.5 - np.maximum(across[:, None], across[None, :]) + soft(-0.025, 0.025, 12)
-    return (np.clip(border / 0.04, 0, 1) * soft(0.84, 1.0, 6))[..., None]
+    pigment = np.clip(border / 0.04, 0, 1) * soft(0.84, 1.0, 6)
+    return pigment[..., None].astype(np.float32)
 
 
 def _sketch(picture: Image.Image) -> Image.Image:
@@ -187,13 +188,15 @@ def _drawing(picture: Image.Image) -> Image.Image:
 @cache
 def _shake(size: int) -> NDArray[np.int64]:
     """For every pixel, the flat index of the pixel an unsteady hand draws there: at most three away."""
+    down: NDArray[np.float64]
+    across: NDArray[np.float64]
     down, across = np.mgrid[:size, :size].astype(np.float64)
     unit = 128 / size
     dx = 1.3 * np.sin(down * unit / 6.1) + 0.8 * np.sin(across * unit / 9.7 + 1)
     dy = 1.3 * np.sin(across * unit / 6.7) + 0.8 * np.sin(down * unit / 8.9 + 2)
-    rows: NDArray[np.int64] = np.clip(np.round(down + dy / unit), 0, size - 1).astype(np.int64)
-    columns: NDArray[np.int64] = np.clip(np.round(across + dx / unit), 0, size - 1).astype(np.int64)
-    return (rows * size + columns).ravel()
+    rows = np.clip(np.round(down + dy / unit), 0, size - 1)
+    columns = np.clip(np.round(across + dx / unit), 0, size - 1)
+    return (rows * size + columns).astype(np.int64).ravel()
 
 
 @cache

@@ -1,7 +1,7 @@
 """The painted places: one short function each, from a seed to a picture.
 
-Painted at twice the size and reduced, so edges are smooth. Smooth on purpose: no grain, few small details, for
-a small autoencoder spends itself on whatever it cannot keep.
+Painted at twice the size and reduced, so edges are smooth. Smooth on purpose: no grain, few small details,
+for a small autoencoder spends itself on whatever it cannot keep.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Easel:
             )
             for x in xs
         ]
-        self.polygon([*ridge, (1, 1), (0, 1)], colour)
+        self.polygon([*ridge, (1.0, 1.0), (0.0, 1.0)], colour)
 
     def cloud(self, x: float, y: float, width: float, colour: Colour) -> None:
         for offset, scale in ((-0.28, 0.55), (0.0, 0.8), (0.28, 0.6)):
@@ -108,7 +108,7 @@ class Easel:
 
 def _background(easel: Easel, colour: Colour) -> None:
     light, deep = easel.shade(colour, 8), easel.shade(colour, 4)
-    easel.gradient(0, 1, light, (round(deep[0] * 0.9), round(deep[1] * 0.9), round(deep[2] * 0.9)))
+    easel.gradient(0.0, 1.0, light, (round(deep[0] * 0.9), round(deep[1] * 0.9), round(deep[2] * 0.9)))
 
 
 def _horizon(easel: Easel) -> float:
@@ -118,9 +118,9 @@ def _horizon(easel: Easel) -> float:
 def _beach(easel: Easel) -> None:
     horizon = _horizon(easel)
     shore = horizon + easel.rng.uniform(0.10, 0.16)
-    easel.gradient(0, horizon, easel.shade((88, 176, 240)), (200, 234, 250))
+    easel.gradient(0.0, horizon, easel.shade((88, 176, 240)), (200, 234, 250))
     easel.clouds()
-    easel.gradient(horizon, 1, (38, 130, 196), (92, 200, 214))
+    easel.gradient(horizon, 1.0, (38, 130, 196), (92, 200, 214))
     easel.hills(shore + 0.02, 0.012, (238, 250, 250), 1.2)
     easel.hills(shore + 0.045, 0.012, easel.shade((240, 216, 156), 8), 1.2)
     if easel.rng.random() < 0.5:
@@ -129,7 +129,7 @@ def _beach(easel: Easel) -> None:
 
 def _snow(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, easel.shade((146, 184, 224)), (226, 234, 246))
+    easel.gradient(0.0, 1.0, easel.shade((146, 184, 224)), (226, 234, 246))
     easel.hills(horizon - 0.03, 0.04, (198, 214, 236))
     for _ in range(easel.rng.randint(3, 5)):
         easel.pine(
@@ -141,7 +141,7 @@ def _snow(easel: Easel) -> None:
 
 def _forest(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, easel.shade((160, 208, 176)), (120, 178, 132))
+    easel.gradient(0.0, 1.0, easel.shade((160, 208, 176)), (120, 178, 132))
     for row, tone in ((0.0, (86, 146, 100)), (0.06, (56, 116, 74)), (0.12, (34, 88, 56))):
         for i in range(5):
             x = (i + easel.rng.uniform(-0.1, 1.1)) / 5
@@ -152,7 +152,7 @@ def _forest(easel: Easel) -> None:
 
 def _desert(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, easel.shade((104, 180, 232)), (255, 232, 184))
+    easel.gradient(0.0, 1.0, easel.shade((104, 180, 232)), (255, 232, 184))
     easel.disc(easel.rng.uniform(0.1, 0.9), 0.13, 0.14, 0.14, (255, 246, 190))
     easel.hills(horizon, 0.05, (222, 164, 96), 0.7)
     easel.hills(horizon + 0.09, 0.05, easel.shade((236, 188, 112), 8), 0.8)
@@ -161,7 +161,7 @@ def _desert(easel: Easel) -> None:
 
 def _meadow(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, easel.shade((98, 184, 246)), (216, 240, 255))
+    easel.gradient(0.0, 1.0, easel.shade((98, 184, 246)), (216, 240, 255))
     easel.clouds()
     easel.hills(horizon, 0.03, (132, 200, 104))
     easel.hills(horizon + 0.08, 0.025, easel.shade((116, 190, 72), 8))
@@ -175,7 +175,7 @@ def _meadow(easel: Easel) -> None:
 
 def _mountains(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, easel.shade((118, 182, 240)), (226, 240, 250))
+    easel.gradient(0.0, 1.0, easel.shade((118, 182, 240)), (226, 240, 250))
     easel.clouds()
     for x, height in zip((0.12, 0.5, 0.88), easel.rng.sample([0.46, 0.36, 0.30], 3), strict=True):
         x += easel.rng.uniform(-0.08, 0.08)
@@ -209,17 +209,19 @@ def _skyline(easel: Easel, floor: float) -> None:
 
 def _city(easel: Easel) -> None:
     horizon = _horizon(easel) + 0.04
-    easel.gradient(0, horizon, easel.shade((150, 186, 224)), (230, 234, 238))
+    easel.gradient(0.0, horizon, easel.shade((150, 186, 224)), (230, 234, 238))
     _skyline(easel, horizon)
-    easel.gradient(horizon, 1, (192, 192, 196), (158, 158, 164))
+    easel.gradient(horizon, 1.0, (192, 192, 196), (158, 158, 164))
     for x in (-0.35, 0.1, 0.5, 0.9, 1.35):
         top, foot = 0.5 + (x - 0.5) * 0.55, 0.5 + (x - 0.5) * 1.3
-        easel.polygon([(top, horizon), (top + 0.008, horizon), (foot + 0.016, 1), (foot, 1)], (146, 146, 152))
+        easel.polygon(
+            [(top, horizon), (top + 0.008, horizon), (foot + 0.016, 1.0), (foot, 1.0)], (146, 146, 152)
+        )
 
 
 def _street(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, horizon, easel.shade((124, 190, 240)), (220, 238, 250))
+    easel.gradient(0.0, horizon, easel.shade((124, 190, 240)), (220, 238, 250))
     easel.clouds()
     x = -0.08
     while x < 1:
@@ -234,8 +236,8 @@ def _street(easel: Easel) -> None:
         easel.box(x + width * 0.16, top + 0.04, x + width * 0.40, top + 0.11, (120, 158, 190))
         easel.box(x + width * 0.60, horizon - 0.12, x + width * 0.84, horizon, (112, 82, 62))
         x += width + 0.02
-    easel.box(0, horizon, 1, horizon + 0.07, (198, 196, 192))
-    easel.gradient(horizon + 0.07, 1, (112, 114, 122), (84, 86, 94))
+    easel.box(0.0, horizon, 1.0, horizon + 0.07, (198, 196, 192))
+    easel.gradient(horizon + 0.07, 1.0, (112, 114, 122), (84, 86, 94))
     shift = easel.rng.uniform(0, 0.3)
     middle = horizon + 0.27
     for i in range(5):
@@ -254,12 +256,12 @@ def _street(easel: Easel) -> None:
 def _room(easel: Easel) -> None:
     wall = easel.rng.choice([(238, 218, 188), (200, 218, 222), (226, 206, 214), (212, 222, 190)])
     floor = easel.rng.uniform(0.60, 0.68)
-    easel.gradient(0, floor, easel.shade(wall, 6), wall)
-    easel.gradient(floor, 1, (178, 122, 76), (142, 94, 56))
-    easel.box(0, floor - 0.03, 1, floor, (250, 246, 238))
+    easel.gradient(0.0, floor, easel.shade(wall, 6), wall)
+    easel.gradient(floor, 1.0, (178, 122, 76), (142, 94, 56))
+    easel.box(0.0, floor - 0.03, 1.0, floor, (250, 246, 238))
     for x in (-0.5, 0.0, 0.5, 1.0, 1.5):
         top, foot = 0.5 + (x - 0.5) * 0.7, 0.5 + (x - 0.5) * 1.2
-        easel.polygon([(top, floor), (top + 0.006, floor), (foot + 0.012, 1), (foot, 1)], (130, 84, 50))
+        easel.polygon([(top, floor), (top + 0.006, floor), (foot + 0.012, 1.0), (foot, 1.0)], (130, 84, 50))
     left = easel.rng.uniform(0.08, 0.58)
     top, width, height = 0.10, 0.34, 0.30
     easel.box(left - 0.025, top - 0.025, left + width + 0.025, top + height + 0.025, (250, 250, 246))
@@ -274,9 +276,9 @@ def _room(easel: Easel) -> None:
 
 def _ocean(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, horizon, easel.shade((104, 182, 242)), (206, 234, 252))
+    easel.gradient(0.0, horizon, easel.shade((104, 182, 242)), (206, 234, 252))
     easel.clouds()
-    easel.gradient(horizon, 1, (64, 146, 212), (16, 76, 148))
+    easel.gradient(horizon, 1.0, (64, 146, 212), (16, 76, 148))
     for i, tone in enumerate(((44, 124, 196), (34, 108, 182), (24, 92, 166), (16, 76, 148))):
         base = horizon + 0.02 + 0.13 * i
         # One skyline twice, the second a little lower, leaves a pale crest on every wave.
@@ -287,10 +289,10 @@ def _ocean(easel: Easel) -> None:
 
 
 def _underwater(easel: Easel) -> None:
-    easel.gradient(0, 1, easel.shade((92, 208, 226)), (14, 78, 138))
+    easel.gradient(0.0, 1.0, easel.shade((92, 208, 226)), (14, 78, 138))
     for x in (0.1, 0.42, 0.74):
         x += easel.rng.uniform(-0.06, 0.06)
-        easel.polygon([(x, 0), (x + 0.1, 0), (x - 0.02, 0.62), (x - 0.2, 0.62)], (96, 196, 218))
+        easel.polygon([(x, 0.0), (x + 0.1, 0.0), (x - 0.02, 0.62), (x - 0.2, 0.62)], (96, 196, 218))
     easel.hills(0.80, 0.03, (206, 190, 142), 0.8)
     for x in (easel.rng.uniform(0.02, 0.14), easel.rng.uniform(0.84, 0.96), easel.rng.uniform(0.3, 0.7)):
         height, tone = (
@@ -314,7 +316,7 @@ def _underwater(easel: Easel) -> None:
 
 def _moon(easel: Easel) -> None:
     horizon = _horizon(easel)
-    easel.gradient(0, 1, (10, 12, 34), (26, 26, 58))
+    easel.gradient(0.0, 1.0, (10, 12, 34), (26, 26, 58))
     for _ in range(14):
         star = easel.rng.uniform(0.010, 0.018)
         easel.disc(easel.rng.random(), easel.rng.uniform(0.02, horizon - 0.06), star, star, (240, 240, 255))

@@ -34,8 +34,8 @@ def mask(scene: Scene, other: Scene, size: int = 128) -> Bool[np.ndarray, "{size
     """Where two scenes truly differ (True: edit here).
 
     Objects: wherever a thing that only one of them has can be seen, its shadow included. Another place:
-    everything but what unchanged things cover. Another light or style: everything. Photos are identical outside
-    the mask, under any light; in another style, further than `looks.REACH` from it.
+    everything but what unchanged things cover. Another light or style: everything. Photos are identical
+    outside the mask, under any light; in another style, further than `looks.REACH` from it.
     """
     _check(size)
     if (scene.light, scene.style) != (other.light, other.style):

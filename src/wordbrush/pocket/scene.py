@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from wordbrush.errors import InputError
 from wordbrush.pocket import sprites
@@ -28,9 +28,6 @@ from wordbrush.pocket.vocabulary import (
     rare,
 )
 
-Size = Literal["small", "medium", "large"]
-Split = Literal["train", "test"]
-
 # How many ways a caption can be worded (see `captions`): wording 0 says everything there is to say.
 WORDINGS = 24
 # How many variants of each place a split sees. The two splits share none.
@@ -48,7 +45,7 @@ class Thing:
 
     name: str
     colour: str | None = None
-    size: Size = "medium"
+    size: str = "medium"
     x: float = 0.5
     y: float = 0.6
     flip: bool = False
@@ -68,9 +65,9 @@ class Scene:
     """Things in a place, under a light, in a style.
 
     `things`: one to three, nearest first, which is also the order the caption names them in. `place_seed`:
-    which variant of the place. `relation`: what the first thing is to the second (a key of `RELATIONS`), or None
-    for a plain "and". `wording`: picks among the caption's free choices, 0 to 23; 0 says everything. Raises
-    `InputError` for anything else.
+    which variant of the place. `relation`: what the first thing is to the second (a key of `RELATIONS`), or
+    None for a plain "and". `wording`: picks among the caption's free choices, 0 to 23; 0 says everything.
+    Raises `InputError` for anything else.
     """
 
     things: tuple[Thing, ...]
@@ -127,7 +124,6 @@ def _checked(values: object, kind: type[Thing] | type[Scene]) -> dict[str, Any]:
         value = given[key]
         fits = {
             "str": isinstance(value, str),
-            "Size": isinstance(value, str),
             "str | None": value is None or isinstance(value, str),
             "int": isinstance(value, int) and not isinstance(value, bool),
             "float": isinstance(value, int | float) and not isinstance(value, bool),
@@ -135,6 +131,8 @@ def _checked(values: object, kind: type[Thing] | type[Scene]) -> dict[str, Any]:
         }
         if not fits.get(annotation, True):
             raise InputError(f"{key!r} of a {label} must be {annotation}, got {value!r}.")
+        if annotation == "float":
+            given[key] = float(given[key])
     return given
 
 
@@ -143,8 +141,8 @@ def change(
     *,
     thing: int = 0,
     name: str | None = None,
-    colour: str | None | Literal["same"] = "same",
-    size: Size | None = None,
+    colour: str | None = "same",
+    size: str | None = None,
     remove: bool = False,
     add: Thing | None = None,
     place: str | None = None,
@@ -154,8 +152,9 @@ def change(
     """The scene with something changed and everything else, the caption's wording included, as it was.
 
     `name`, `colour`, `size` and `remove` act on `scene.things[thing]`; `colour=None` gives it back its own
-    colours. `add` puts one more thing behind the others. Raises `InputError` for words outside the world (it names the
-    nearest one), for a thing the scene does not have, and for fewer than one or more than three things.
+    colours. `add` puts one more thing behind the others. Raises `InputError` for words outside the world (it
+    names the nearest one), for a thing the scene does not have, and for fewer than one or more than three
+    things.
     """
     things = list(scene.things)
     relation = scene.relation
@@ -192,7 +191,7 @@ def sample(
     seed: int,
     *,
     things: int | None = None,
-    split: Split = "train",
+    split: str = "train",
     tints: bool = True,
     sizes: bool = True,
     places: bool = True,
@@ -201,8 +200,8 @@ def sample(
     """A random scene; the same arguments always give the same one.
 
     `things`: how many (1 to 3), or None for the split's own mixture (training never shows three).
-    `split="test"` draws other variants of the places, and in half of its scenes a pair of thing and colour, or
-    thing and place, that training never shows (`vocabulary.rare`). The switches make an easier world:
+    `split="test"` draws other variants of the places, and in half of its scenes a pair of thing and colour,
+    or thing and place, that training never shows (`vocabulary.rare`). The switches make an easier world:
     `tints=False` no coloured things, `sizes=False` only medium, `places=False` only plain backgrounds,
     `looks=False` only photos by day. Raises `InputError` for another number of things or another split.
     """
@@ -282,7 +281,7 @@ def _colours(rng: random.Random, count: int, place: str, share: float) -> list[s
     return [rng.choice(pool) if rng.random() < share else None for _ in range(count)]
 
 
-def _mixture(count: int, relation: str | None, style: str | None) -> dict[tuple[Size, ...], int]:
+def _mixture(count: int, relation: str | None, style: str | None) -> dict[tuple[str, ...], int]:
     """How often each choice of sizes comes up, with a carrier or a shelter as the second thing."""
     if count == 3:
         return {("medium", "medium", "medium"): 1}
@@ -308,8 +307,9 @@ def _arranged(
     style: str | None,
 ) -> tuple[Thing, ...]:
     """Sizes and positions that make the relation true and keep every thing readable."""
-    plain: list[Size] = ["medium"] * len(names)
-    chosen: list[Size] = list(_draw(rng, _mixture(len(names), relation, style))) if sizes else plain
+    chosen: list[str] = ["medium"] * len(names)
+    if sizes:
+        chosen = list(_draw(rng, _mixture(len(names), relation, style)))
     if relation not in ("on", "under"):
         rng.shuffle(chosen)
     extents = [sprites.extent(name, size) for name, size in zip(names, chosen, strict=True)]

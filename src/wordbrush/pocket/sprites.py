@@ -50,8 +50,8 @@ def _boxes() -> dict[str, list[int]]:
 def extent(name: str, size: str) -> tuple[float, float]:
     """Width and height of a thing as fractions of the picture.
 
-    The longest side is the size's length, a little longer for slim things (a pair of sunglasses would otherwise
-    be a line).
+    The longest side is the size's length, a little longer for slim things (a pair of sunglasses would
+    otherwise be a line).
     """
     _, _, width, height = _boxes()[name]
     slim = min(1.18, (max(width, height) / min(width, height)) ** 0.25)
@@ -119,7 +119,7 @@ def _lightness(drawn: Image.Image) -> NDArray[np.float32]:
 
 
 def _painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
-    """The sprite's shading in another colour: dark, then `middle` (RGB in [0, 1], per pixel or one), then pale."""
+    """The sprite's shading in another colour, `middle`: RGB in [0, 1], one for all pixels or one each."""
     tone = _lightness(drawn)[..., None]
     # Eyes and outlines stay dark; shades keep some of the colour; highlights go to near white.
     stops = (0.0, 0.26, 0.58, 1.0)
@@ -136,7 +136,7 @@ def _painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
 
 
 def _tinted(drawn: Image.Image, colour: str) -> Image.Image:
-    return _painted(drawn, np.array(COLOURS[colour], dtype=np.float32) / 255)
+    return _painted(drawn, (np.array(COLOURS[colour]) / 255).astype(np.float32))
 
 
 def _patterned(drawn: Image.Image, look: str) -> Image.Image:
