@@ -150,7 +150,8 @@ class Model:
                     f"{name}: expected {part} to be one of {', '.join(sorted(allowed))}, got {kind}"
                 )
             module = getattr(diffusers if library == "diffusers" else transformers, kind)
-            variant = None if list((path / part).glob("*[!6].safetensors")) else "fp16"
+            files = [file.name for file in (path / part).glob("*.safetensors")]
+            variant = "fp16" if files and all(".fp16" in file for file in files) else None
             try:
                 loaded = module.from_pretrained(
                     path / part, variant=variant, dtype=dtype, use_safetensors=True, local_files_only=True

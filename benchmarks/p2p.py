@@ -1,0 +1,231 @@
+"""What a Prompt-to-Prompt edit costs beside plain generation on the same model.
+
+    python benchmarks/p2p.py                              # every model, dtype and number of targets: hours
+    python benchmarks/p2p.py --model pocket --dtype float32 --targets 1
+
+One process, one thread; the variants of a row run in turn, in reversed order on odd rounds, and every ratio is
+taken within its round. Times are CPU time, so a neighbour on the machine matters little. Memory is the peak
+resident set of a step above what was resident before it. Each finished row is appended to the results file.
+
+step       one UNet call in the heaviest phase (cross-attention edit and self-attention injection both on),
+           relative to an unpatched call of the *same rows*, 1 + 2n for n targets
+explicit   the same edit with every map built, as the tests' oracle does it, on the 2 (n + 1) rows that it needs
+edit       a whole edit of a known trajectory, relative to generating source and targets plainly
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shapes import NAMES, build
+from wordbrush.attention import Attend, attending
+from wordbrush.attention_edit import AttentionEdit, EditedAttention, refine, replace
+from wordbrush.denoise import denoise
+from wordbrush.editing import prompt_to_prompt
+from wordbrush.local_blend import WordMaps
+from wordbrush.model import Model, TextEmbeds
+from wordbrush.progress import drain
+from wordbrush.source import Source
+from wordbrush.words import align
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+SOURCE = "a cat on a beach"
+SWAPS = ("a dog on a beach", "a fox on a beach", "a bear on a beach", "a lion on a beach")
+REFINED = (
+    "a dog on a beach at night",
+    "a red cat on a beach",
+    "a cat on a sunny beach",
+    "a cat on a beach at sunset",
+)
+STEPS = 4  # of the step measurement: the edit is on in all of them
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Something to measure: a context to open, and a call that is given a step index."""
+
+    name: str
+    context: Callable[[], AbstractContextManager[None]]
+    call: Callable[[int], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=NAMES, action="append")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), action="append")
+    parser.add_argument("--targets", type=int, choices=(1, 2, 3, 4), action="append")
+    parser.add_argument("--rounds", type=int, help="rounds of step measurements (default by model size)")
+    parser.add_argument("--skip-edit", action="store_true", help="measure steps only")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "p2p.jsonl")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    for name in options.model or NAMES:
+        for dtype in options.dtype or ("float32", "bfloat16"):
+            model = build(name, getattr(torch, dtype))
+            for targets in options.targets or (1, 4):
+                rounds = options.rounds or {"pocket": 15, "mid": 5, "sd15": 3}[name]
+                rows = measure_steps(model, targets, rounds)
+                if not options.skip_edit:
+                    rows.append(measure_edit(model, targets, {"pocket": 5, "mid": 3, "sd15": 1}[name]))
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                with open(options.out, "a") as file:
+                    for row in rows:
+                        found = {"model": name, "dtype": dtype, "targets": targets, **row}
+                        print(json.dumps(found), file=file)
+                        print(json.dumps(found), flush=True)
+
+
+def measure_steps(model: Model, targets: int, rounds: int) -> list[dict[str, float | str]]:
+    """Time and memory of one step of each variant, relative to plain rows."""
+    height, width = model.image_size
+    size = model.latent_size(height, width)
+    before = model.read(SOURCE)
+    swaps = [replace(align(before, model.read(prompt))) for prompt in SWAPS[:targets]]
+    refined = [refine(align(before, model.read(prompt))) for prompt in REFINED[:targets]]
+    columns = torch.zeros(targets + 1, model.tokens, 2)
+    columns[:, 2, 0] = 1
+    limit = model.map_positions(size)
+
+    def edited(edits: Sequence[AttentionEdit]) -> EditedAttention:
+        return EditedAttention(edits, STEPS, self_window=(0, STEPS), self_limit=limit)
+
+    def blended(edits: Sequence[AttentionEdit]) -> Attend:
+        attention = edited(edits)
+        return WordMaps(attention, columns, attention.rows, limit)
+
+    same_rows, all_rows = 1 + 2 * targets, 2 + 2 * targets
+    variants = [
+        Variant("plain", nullcontext, _call(model, size, same_rows)),
+        Variant("plain, 2(n+1) rows", nullcontext, _call(model, size, all_rows)),
+    ]
+    for label, make in (("step", edited), ("step + blend", blended)):
+        for kind, edits in (("replace", swaps), ("refine", refined)):
+            attend = make(edits)
+            variants.append(
+                Variant(
+                    f"{label}: {kind}", lambda a=attend: attending(model, a), _call(model, size, same_rows)
+                )
+            )
+    variants += explicit_variants(model, targets, _call(model, size, all_rows))
+
+    seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    memory: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    with torch.no_grad():
+        for k in range(rounds):
+            for variant in variants if k % 2 == 0 else variants[::-1]:
+                with variant.context():
+                    variant.call(0)  # text projections and edited values are kept from the first step on
+                    resident = _status("VmRSS")
+                    Path("/proc/self/clear_refs").write_text("5")
+                    began = time.process_time()
+                    variant.call(1)
+                    seconds[variant.name].append(time.process_time() - began)
+                    memory[variant.name].append(_status("VmHWM") - resident)
+    plain_memory = max(statistics.median(memory["plain"]), 1e-9)
+    return [
+        {
+            "what": variant.name,
+            "seconds": round(statistics.median(seconds[variant.name]), 4),
+            "ratio": round(_ratio(seconds[variant.name], seconds["plain"]), 3),
+            "memory_mib": round(statistics.median(memory[variant.name]), 1),
+            "memory_ratio": round(statistics.median(memory[variant.name]) / plain_memory, 2),
+            "rounds": rounds,
+        }
+        for variant in variants
+    ]
+
+
+def explicit_variants(model: Model, targets: int, call: Callable[[int], object]) -> list[Variant]:
+    """The oracle of the tests, for comparison."""
+    import oracle
+
+    found: list[Variant] = []
+    for kind, prompts in (("replace", SWAPS[:targets]), ("refine", REFINED[:targets])):
+        found.append(
+            Variant(
+                f"explicit: {kind}",
+                lambda k=kind, p=prompts: oracle.controlled(model, SOURCE, p, k, STEPS),
+                call,
+            )
+        )
+    return found
+
+
+def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str]:
+    """A whole edit of a known trajectory beside generating source and targets plainly, 10 steps each."""
+    steps = 10
+    schedule = model.schedule(steps)
+    h, w = model.latent_size(*model.image_size)
+    prompts = [SOURCE, *SWAPS[:targets]]
+    text, null = model.encode_text(prompts), model.encode_text([""])
+    z_T = torch.randn(1, model.latent_channels, h, w)  # noqa: N806
+    source = Source(
+        prompt=SOURCE,
+        trajectory=torch.randn(steps + 1, model.latent_channels, h, w),
+        null=null,
+        schedule=schedule,
+        guidance_scale=7.5,
+        method="seed",
+        model_hash=model.hash,
+    )
+    options = prompt_to_prompt.Options(local_blend="off")
+
+    def plainly() -> None:
+        for _ in denoise(
+            model, z_T.expand(len(prompts), -1, -1, -1), text, null, schedule, guidance_scale=7.5
+        ):
+            pass
+
+    def edited() -> None:
+        drain(prompt_to_prompt.edit(model, source, prompts[1:], options))
+
+    seconds: dict[str, list[float]] = {"plain": [], "edit": []}
+    for _ in range(rounds):
+        for name, run in (("plain", plainly), ("edit", edited)):
+            began = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - began)
+    return {
+        "what": "edit: replace",
+        "seconds": round(statistics.median(seconds["edit"]), 3),
+        "ratio": round(_ratio(seconds["edit"], seconds["plain"]), 3),
+        "rounds": rounds,
+    }
+
+
+def _call(model: Model, size: tuple[int, int], rows: int) -> Callable[[int], Tensor]:
+    """A UNet call on `rows` random rows; the text is one tensor for all calls, as it is in the sampling loop."""
+    latents = torch.randn(rows, model.latent_channels, *size)
+    width = model.unet.config.cross_attention_dim
+    text = TextEmbeds(torch.randn(rows, model.tokens, width, dtype=model.dtype))
+    return lambda step: model.predict_eps(latents, 500, text, step=step)
+
+
+def _ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
+
+
+def _status(key: str) -> float:
+    """A memory figure of this process, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise KeyError(key)
+
+
+if __name__ == "__main__":
+    main()
