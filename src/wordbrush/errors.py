@@ -15,6 +15,9 @@ A message says what was expected, what was got and what to do, in that order; it
 stands. Violations of our own invariants are `assert`s, never these.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class WordbrushError(Exception):
     """The root: `except WordbrushError` catches everything this package raises on purpose."""
@@ -54,3 +57,11 @@ class MissingExtraError(WordbrushError, ImportError):
 
 class NumericsError(WordbrushError, ArithmeticError):
     """Not-a-number or infinity was found where numbers belong; no picture is made of it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'steps'?"`, or the list of what there is when nothing comes near."""
+    names = sorted(known)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"; did you mean '{close[0]}'?"
+    return f"; there is {', '.join(names)}" if names else "; there are none"

@@ -1,12 +1,11 @@
 """The entry of a method in its folder's table: names and strings only, so that listing methods imports none."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from wordbrush.errors import OptionsError
+from wordbrush.errors import OptionsError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,4 @@ def find(methods: Mapping[str, Method], name: str, kind: str) -> Method:
     key = name.replace("-", "_")
     if key in methods:
         return methods[key]
-    near = difflib.get_close_matches(key, methods, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise OptionsError(f"there is no {kind} method {name!r}: there are {', '.join(methods)}{hint}")
+    raise OptionsError(f"there is no {kind} method '{name}'{nearest(key, methods)}")

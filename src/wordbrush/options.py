@@ -1,7 +1,6 @@
 """One definition of every option: library keywords, command-line flags, TOML keys and web forms all derive
 from a method's `Options` class and are checked here, in the same words."""
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from wordbrush.errors import OptionsError
+from wordbrush.errors import OptionsError, nearest
 
 
 class Options(BaseModel):
@@ -53,14 +52,6 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise OptionsError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionsError(f"{path} is not a TOML file: {error}") from error
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'steps'?"`, or the list of what there is when nothing comes near."""
-    names = sorted(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"; did you mean '{close[0]}'?"
-    return f"; there is {', '.join(names)}" if names else "; there are none"
 
 
 def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ tokens; it shifts every word behind a swap of unequal token counts, finds no "ca
 padding behind a deleted word onto that word.)
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.errors import PromptError
+from wordbrush.errors import PromptError, nearest
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
@@ -73,11 +72,7 @@ class Words:
         own = [word.key for word in self.words]
         starts = [i for i in range(len(own) - len(keys) + 1) if own[i : i + len(keys)] == keys]
         if not starts:
-            near: list[str] = difflib.get_close_matches(keys[0], own, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PromptError(
-                f"the prompt {self.prompt!r} has no word {phrase!r}; its words are {', '.join(own)}{hint}"
-            )
+            raise PromptError(f"the prompt '{self.prompt}' has no '{phrase}'{nearest(keys[0], own)}")
         return tuple(word for i in starts for word in self.words[i : i + len(keys)])
 
     def has(self, phrase: str) -> bool:

@@ -9,7 +9,8 @@ before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop gr
 1 − i/100, is the same at its 50 steps and would turn negative beyond 100.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -61,15 +62,14 @@ def invert(
     z = pivots[0]
     trajectory = [z]
     for i, t in enumerate(schedule.timesteps):
-        alphas = schedule.alphas[i], schedule.alphas[i + 1]
         with torch.no_grad():
             eps_text = model.predict_eps(z, t, text)
-        null = _optimised(
-            model, null, z, pivots[i + 1], eps_text, t, alphas, scale, i / schedule.steps, i, options
-        )
+        land = partial(_land, model, z, t, eps_text, scale, schedule.alphas[i], schedule.alphas[i + 1])
+        rate = options.learning_rate * (1 - i / (2 * schedule.steps))
+        enough = options.early_stop + i * options.early_stop_growth
+        null = _optimised(null, land, pivots[i + 1], rate, enough, options.inner_steps)
         with torch.no_grad():
-            eps = text_guidance(model.predict_eps(z, t, null), eps_text, scale)
-            z = ddim_step(z, eps, *alphas)
+            z = land(null)
         check_finite(z, f"null-text step {i + 1} of {schedule.steps}")
         embeds.append(null.hidden)
         trajectory.append(z)
@@ -86,34 +86,42 @@ def invert(
     )
 
 
-def _per_step(hidden: list[Tensor], null: TextEmbeds) -> TextEmbeds:
-    pooled = None if null.pooled is None else null.pooled.expand(len(hidden), -1)
-    return TextEmbeds(torch.cat(hidden), pooled)
+def _land(
+    model: Model,
+    z: Tensor,
+    t: int,
+    eps_text: Tensor,
+    guidance_scale: float,
+    alpha: float,
+    alpha_next: float,
+    null: TextEmbeds,
+) -> Float[Tensor, "1 c h w"]:
+    """Where one guided step from `z` leads with this null embedding."""
+    eps = text_guidance(model.predict_eps(z, t, null), eps_text, guidance_scale)
+    return ddim_step(z, eps, alpha, alpha_next)
 
 
 def _optimised(
-    model: Model,
     null: TextEmbeds,
-    z: Tensor,
+    land: Callable[[TextEmbeds], Tensor],
     pivot: Tensor,
-    eps_text: Tensor,
-    t: int,
-    alphas: tuple[float, float],
-    guidance_scale: float,
-    done: float,
-    step: int,
-    options: Options,
+    rate: float,
+    enough: float,
+    inner_steps: int,
 ) -> TextEmbeds:
-    """The null embedding with which the step from `z` lands nearest to the pivot (eq. 4)."""
+    """The null embedding whose step lands nearest to the pivot (eq. 4), starting from `null`."""
     hidden = null.hidden.detach().float().clone().requires_grad_()
-    adam = torch.optim.Adam([hidden], lr=options.learning_rate * (1 - done / 2))
-    for _ in range(options.inner_steps):
+    adam = torch.optim.Adam([hidden], lr=rate)
+    for _ in range(inner_steps):
         with torch.enable_grad():
-            embeds = TextEmbeds(hidden.to(null.hidden.dtype), null.pooled)
-            eps = text_guidance(model.predict_eps(z, t, embeds), eps_text, guidance_scale)
-            loss = F.mse_loss(ddim_step(z, eps, *alphas), pivot)
+            loss = F.mse_loss(land(TextEmbeds(hidden.to(null.hidden.dtype), null.pooled)), pivot)
         (hidden.grad,) = torch.autograd.grad(loss, [hidden])
         adam.step()
-        if float(loss.detach()) < options.early_stop + step * options.early_stop_growth:
+        if float(loss.detach()) < enough:
             break
     return TextEmbeds(hidden.detach().to(null.hidden.dtype), null.pooled)
+
+
+def _per_step(hidden: list[Tensor], null: TextEmbeds) -> TextEmbeds:
+    pooled = None if null.pooled is None else null.pooled.expand(len(hidden), -1)
+    return TextEmbeds(torch.cat(hidden), pooled)

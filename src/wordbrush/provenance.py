@@ -1,0 +1,144 @@
+"""How a picture was made: enough to make it again, written into its PNG and read back by `wordbrush replay`."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wordbrush.errors import ImageError, OptionsError
+from wordbrush.images import read_provenance
+from wordbrush.model import Model
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Value):
+    """A file that went in: where it lay, and the SHA-256 of its bytes."""
+
+    path: str
+    sha256: str
+
+    def found(self, beside: Path) -> Path:
+        """The file, where it lay or beside the picture. Raises `ImageError` if it is gone or has changed."""
+        for path in (Path(self.path), beside.parent / Path(self.path).name):
+            if path.is_file():
+                if sha256(path) != self.sha256:
+                    raise ImageError(f"{path} has changed since: its SHA-256 was {self.sha256[:12]}…")
+                return path
+        raise ImageError(f"expected {self.path}, which this picture was made from; it is not there any more")
+
+
+class ModelRecord(_Value):
+    """The model: its name, the hash of its weights, and what it computed in."""
+
+    name: str
+    hash: str
+    dtype: str
+
+
+class SourceRecord(_Value):
+    """The source: a seed, an inverted picture, or a saved source file."""
+
+    method: str
+    prompt: str
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    options: dict[str, Any] = {}
+    picture: FileRecord | None = None
+    saved: FileRecord | None = None
+
+
+class Record(_Value):
+    """Everything that decides a picture's pixels.
+
+    targets: all prompts of the batch, since the batch's shape can decide the last bit; index: this picture's.
+    pixels: SHA-256 of the picture's RGB bytes.
+    """
+
+    command: Literal["generate", "edit"]
+    model: ModelRecord
+    source: SourceRecord
+    pixels: str
+    method: str | None = None
+    targets: tuple[str, ...] = ()
+    index: int = 0
+    options: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    threads: int = 0
+    versions: dict[str, str] = {}
+
+
+def model_record(model: Model) -> ModelRecord:
+    """What to write down of a model."""
+    return ModelRecord(name=model.name, hash=model.hash, dtype=str(model.dtype).removeprefix("torch."))
+
+
+def file_record(path: str | os.PathLike[str]) -> FileRecord:
+    """What to write down of a file: its path as given, and its hash."""
+    return FileRecord(path=os.fspath(path), sha256=sha256(path))
+
+
+def record(
+    command: Literal["generate", "edit"],
+    model: Model,
+    source: SourceRecord,
+    image: Image.Image,
+    *,
+    method: str | None = None,
+    targets: Sequence[str] = (),
+    index: int = 0,
+    options: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The provenance of one picture, ready for `images.save_png`."""
+    made = Record(
+        command=command,
+        model=model_record(model),
+        source=source,
+        pixels=pixel_hash(image),
+        method=method,
+        targets=tuple(targets),
+        index=index,
+        options=dict(options or {}),
+        report=dict(report or {}),
+        threads=torch.get_num_threads(),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("wordbrush", "torch", "diffusers", "transformers")},
+        },
+    )
+    return made.model_dump(mode="json", exclude_defaults=True)
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """The record in a picture. Raises `ImageError` for a picture without one, `OptionsError` for a damaged one."""
+    try:
+        return Record.model_validate(read_provenance(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise OptionsError(f"{path}: its record cannot be replayed ({where}: {first['msg']})") from error
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of a picture's size and RGB bytes."""
+    return hashlib.sha256(
+        f"{image.width}x{image.height} ".encode() + image.convert("RGB").tobytes()
+    ).hexdigest()
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
