@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from scene_strategies import built, scenes
 
 from wordbrush.errors import InputError
@@ -13,6 +13,7 @@ from wordbrush.pocket import Scene, Thing, change, sample, segment
 from wordbrush.pocket.vocabulary import COLOURS, HELD_OUT, HELD_OUT_LOOKS, NAMES, rare
 
 
+@settings(deadline=None)
 @given(scenes)
 def test_json_gives_back_an_equal_scene(values: dict[str, Any]) -> None:
     scene = built(values)
@@ -131,7 +132,7 @@ def test_sampling_depends_on_its_arguments_alone() -> None:
 
 
 def test_training_never_shows_what_is_held_out() -> None:
-    for i in range(1500):
+    for i in range(600):
         scene = sample(i)
         assert len(scene.things) <= 2
         assert not any(rare(*pair) for pair in pairs(scene))
@@ -175,7 +176,7 @@ def test_impossible_samples_are_refused() -> None:
 
 
 def test_relations_are_true_of_the_picture_and_everything_can_be_seen() -> None:
-    for i in range(500):
+    for i in range(200):
         scene = sample(i, split="test")
         labels = segment(scene)
         for k, thing in enumerate(scene.things):

@@ -1,9 +1,11 @@
 """The built-in world: captioned scenes whose every edit has a true answer, and the small model trained on it.
 
-scene = sample(7)
-render(scene), caption(scene), segment(scene)
-other = change(scene, name="tiger")
-mask(scene, other)
+    scene = sample(7)
+    render(scene), caption(scene), segment(scene)
+    other = change(scene, name="tiger")
+    mask(scene, other)
+
+`vocabulary` lists every word, `recipes/pocket` shows how the model was trained.
 """
 
 from wordbrush.pocket.captions import Constraint, Constraints, caption, caption_parts, parse

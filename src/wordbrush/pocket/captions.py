@@ -98,8 +98,7 @@ def parse(text: str) -> Constraints:
     words = _words(text)
     if not words:
         raise PromptError("expected a caption such as 'a cat on a beach', got nothing.")
-    said, words = _leading(words, STYLES)
-    style = said
+    style, words = _leading(words, STYLES)
     things: list[Constraint] = []
     relation = None
     while True:

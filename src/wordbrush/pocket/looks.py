@@ -18,11 +18,11 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 # How far a pixel's colour travels under each style, in pixels of a 128-pixel picture. Lights move nothing.
 REACH: dict[str, int] = {
     "photo": 0,
-    "watercolour": 8,
-    "sketch": 8,
-    "pixel art": 4,
-    "drawing": 8,
-    "mosaic": 14,
+    "watercolour": 2,
+    "sketch": 2,
+    "pixel art": 3,
+    "drawing": 5,
+    "mosaic": 6,
 }
 
 
@@ -73,9 +73,8 @@ def _rain(picture: Image.Image) -> Image.Image:
 @cache
 def _fade(size: tuple[int, int], stops: tuple[tuple[int, int, int], ...]) -> Image.Image:
     """A vertical gradient through evenly spaced colours."""
-    column = Image.fromarray(np.array(stops, dtype=np.uint8)[:, None, :])
     at = np.linspace(0, len(stops) - 1, size[1])
-    values = [np.interp(at, range(len(stops)), np.asarray(column)[:, 0, channel]) for channel in range(3)]
+    values = [np.interp(at, range(len(stops)), channel) for channel in zip(*stops, strict=True)]
     strip = np.round(np.stack(values, axis=-1)).astype(np.uint8)[:, None, :]
     return Image.fromarray(strip).resize(size, Image.Resampling.NEAREST)
 
@@ -175,9 +174,8 @@ def _pixel_art(picture: Image.Image) -> Image.Image:
 
 def _drawing(picture: Image.Image) -> Image.Image:
     """Wax crayon by an unsteady hand: bright colours, thick dark outlines, paper between the strokes."""
-    shaken = (
-        np.asarray(picture).reshape(-1, 3)[_shake(picture.width)].reshape(picture.height, picture.width, 3)
-    )
+    pixels = np.asarray(picture)
+    shaken = pixels.reshape(-1, 3)[_shake(picture.width)].reshape(pixels.shape)
     flat = Image.fromarray(shaken).filter(ImageFilter.BoxBlur(0.7 * _scale(picture)))
     bright = _array(flat.convert("RGB", _mixed(1.5, (0.86, 0.86, 0.86), (34, 34, 34))))
     wax = _strokes(picture.width)
@@ -187,7 +185,7 @@ def _drawing(picture: Image.Image) -> Image.Image:
 
 @cache
 def _shake(size: int) -> NDArray[np.int64]:
-    """For every pixel, the flat index of the pixel an unsteady hand draws there: at most three away."""
+    """For every pixel, the flat index of the pixel an unsteady hand draws there: at most two away."""
     down: NDArray[np.float64]
     across: NDArray[np.float64]
     down, across = np.mgrid[:size, :size].astype(np.float64)
@@ -203,10 +201,9 @@ def _shake(size: int) -> NDArray[np.int64]:
 def _strokes(size: int) -> NDArray[np.float32]:
     """How much wax covers each pixel: broad slanting strokes."""
     down, across = np.mgrid[:size, :size].astype(np.float32) * (128 / size)
-    wave = np.sin((across + 0.7 * down) * 0.56 + 1.5 * np.sin(down / 11)) + 0.5 * np.sin(
-        (across + 0.5 * down) * 0.23
-    )
-    return np.clip(0.88 + 0.12 * wave, 0.68, 1)[..., None].astype(np.float32)
+    strokes = np.sin((across + 0.7 * down) * 0.56 + 1.5 * np.sin(down / 11))
+    pressure = 0.5 * np.sin((across + 0.5 * down) * 0.23)
+    return np.clip(0.88 + 0.12 * (strokes + pressure), 0.68, 1)[..., None].astype(np.float32)
 
 
 def _mosaic(picture: Image.Image) -> Image.Image:

@@ -1,7 +1,9 @@
 """A scene is a value: what is where, in which place, light and style. Change one field and the rest stays.
 
-scene = sample(7)
-other = change(scene, thing=0, name="tiger")
+    scene = sample(7)
+    other = change(scene, thing=0, name="tiger")
+
+Nothing here draws: `render` makes the picture, `captions` the words.
 """
 
 from __future__ import annotations
