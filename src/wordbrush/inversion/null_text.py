@@ -110,7 +110,8 @@ def _optimised(
     inner_steps: int,
 ) -> TextEmbeds:
     """The null embedding whose step lands nearest to the pivot (eq. 4), starting from `null`."""
-    hidden = null.hidden.detach().float().clone().requires_grad_()
+    wide = torch.promote_types(null.hidden.dtype, torch.float32)  # Adam needs more digits than bfloat16 has
+    hidden = null.hidden.detach().to(wide, copy=True).requires_grad_()
     adam = torch.optim.Adam([hidden], lr=rate)
     for _ in range(inner_steps):
         with torch.enable_grad():
