@@ -5,7 +5,7 @@
 # PYTHON=… picks the interpreter, TORCH=… another torch (TORCH=torch for the one with CUDA).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH  ?= torch==2.13.0+cpu
+TORCH  ?= torch==2.13.0
 PIP    := .venv/bin/python -m pip --disable-pip-version-check -qq
 
 .PHONY: demo test check
@@ -20,13 +20,12 @@ test: .venv/installed-dev
 check: .venv/installed-dev
 	scripts/check
 
-# torch first, and the CPU's: what plain PyPI holds for Linux brings several gigabytes of CUDA with it. Where the
-# CPU's own index has no such build or cannot be reached, PyPI's has to do.
+# torch first: with none present, other packages' ranges admit its newest release, whose Linux build brings several
+# gigabytes of CUDA. Where pip offers a choice, its options (PIP_INDEX_URL, PIP_FIND_LINKS) name the CPU build.
 .venv/torch:
 	@echo "Installing into .venv: about two minutes, most of them for torch"
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(TORCH)" \
-	  || $(PIP) install "$(firstword $(subst +, ,$(TORCH)))"
+	@$(PIP) install "$(TORCH)"
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml
