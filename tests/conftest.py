@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from wordbrush.model import POCKET, Model
+from wordbrush.progress import drain
+from wordbrush.source import Source, from_seed
 
 torch.set_num_threads(1)
 
@@ -149,5 +151,31 @@ def tiny(tokenizer: CLIPTokenizer) -> Callable[..., Model]:
                 module.to(dtype)
             kept[shape, dtype] = model
         return kept[shape, dtype]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def seeded(tiny: Callable[..., Model]) -> Callable[..., Source]:
+    """seeded("sd1", "a cat on a beach", steps=6…): a source from seed 7 in float64, made once."""
+    kept: dict[tuple[object, ...], Source] = {}
+
+    def make(
+        shape: str = "sd1",
+        prompt: str = "a cat on a beach",
+        *,
+        steps: int = 6,
+        guidance_scale: float = 5.0,
+        latent_size: tuple[int, int] = (16, 16),
+    ) -> Source:
+        key = (shape, prompt, steps, guidance_scale, latent_size)
+        if key not in kept:
+            model = tiny(shape, torch.float64)
+            height, width = (side * model.downscale for side in latent_size)
+            loop = from_seed(
+                model, prompt, 7, steps=steps, guidance_scale=guidance_scale, height=height, width=width
+            )
+            kept[key] = drain(loop)
+        return kept[key]
 
     return make

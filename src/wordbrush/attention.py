@@ -8,10 +8,10 @@ A map M = softmax(QKᵀ/√d) is never built. Its product with any value matrix 
 its columns: a word's map is the same call with the word's indicator column for V (`Heads.with_values`).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -135,12 +135,9 @@ class Heads:
         return projected.view(*projected.shape[:2], self.layer.heads, -1).transpose(1, 2)
 
 
-class Attend(Protocol):
-    """What stands in for an attention layer; `step` is the sampler's step i."""
-
-    def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
-        """The layer's attended values, before its output projection."""
-        ...
+Attend = Callable[[Site, int, Heads], Tensor]
+"""What stands in for an attention layer: site, the sampler's step i and heads, to the layer's attended values
+"rows heads positions d", before its output projection."""
 
 
 def plain(site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:

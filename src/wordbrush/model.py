@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
+from wordbrush import single_file
 from wordbrush.errors import ModelError, NumericsError
 from wordbrush.schedule import Schedule, training_alphas_cumprod
 from wordbrush.words import Words, read
@@ -116,8 +118,8 @@ class Model:
 
         device: "cpu", "cuda", "cuda:1"…; by default the accelerator if there is one.
         dtype: by default float16 on an accelerator and float32 on the CPU.
-        A hub id is looked up in the local cache first and fetched if it is not there. A single file needs its
-        architecture's folder beside it (see `wordbrush.single_file`).
+        A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
+        folder of configs beside it (see `wordbrush.single_file`).
 
         Raises `ModelError` for a model that is not there or not of this family.
 
@@ -128,22 +130,28 @@ class Model:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
         path = POCKET if name == "pocket" else Path(name)
+        loaded: dict[str, Any] = {}
         if path.is_file():
-            from wordbrush.single_file import load_single_file  # only then, since it needs more of diffusers
-
-            return load_single_file(path, device=device, dtype=dtype)
-        if not path.is_dir():
+            folder = single_file.config_folder(path)
+            loaded = single_file.components(path, folder, dtype)
+            path = folder
+        elif not path.is_dir():
             path = _fetch(str(name))
-        return cls._from_folder(path, "pocket" if name == "pocket" else str(name), device, dtype)
+        return cls._from_folder(path, "pocket" if name == "pocket" else str(name), device, dtype, loaded)
 
     @classmethod
-    def _from_folder(cls, path: Path, name: str, device: str, dtype: torch.dtype) -> "Model":
+    def _from_folder(
+        cls, path: Path, name: str, device: str, dtype: torch.dtype, loaded: Mapping[str, Any]
+    ) -> "Model":
+        """The model of a diffusers folder; what is already `loaded` is not looked for there."""
         import diffusers
         import transformers
 
         index = _read_json(path / "model_index.json")
 
         def component(part: str, allowed: set[str]) -> Any:
+            if part in loaded:
+                return loaded[part].to(device)
             library, kind = index[part]
             if kind not in allowed:
                 raise ModelError(
@@ -153,12 +161,25 @@ class Model:
             files = [file.name for file in (path / part).glob("*.safetensors")]
             variant = "fp16" if files and all(".fp16" in file for file in files) else None
             try:
-                loaded = module.from_pretrained(
-                    path / part, variant=variant, dtype=dtype, use_safetensors=True, local_files_only=True
+                found, report = module.from_pretrained(
+                    path / part,
+                    variant=variant,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
                 )
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise ModelError(f"{name}: cannot load {part}: {error}") from error
+            if missing := sorted(report["missing_keys"]):  # their loaders would leave those weights random
+                raise ModelError(f"{name}: {part} lacks {len(missing)} of its weights, such as {missing[0]}")
+            return found.to(device)
+
+        def tokenizer(part: str) -> Any:
+            try:
+                return transformers.CLIPTokenizer.from_pretrained(path / part, local_files_only=True)
             except (OSError, ValueError) as error:
                 raise ModelError(f"{name}: cannot load {part}: {error}") from error
-            return loaded.to(device)
 
         encoders = [part for part in ("text_encoder", "text_encoder_2") if index.get(part, [None])[0]]
         missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if part not in index]
@@ -172,7 +193,7 @@ class Model:
             unet=component("unet", _UNETS),
             vae=component("vae", _VAES),
             text_encoders=[component(part, _TEXT_ENCODERS) for part in encoders],
-            tokenizers=[transformers.CLIPTokenizer.from_pretrained(path / part) for part in tokenizers],
+            tokenizers=[tokenizer(part) for part in tokenizers],
             schedule_config=_read_json(path / "scheduler" / "scheduler_config.json"),
             name=name,
             defaults=Defaults(**own.get("defaults", {})),
@@ -190,6 +211,11 @@ class Model:
     def dtype(self) -> torch.dtype:
         """What the UNet computes in."""
         return self.unet.dtype
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """What latents are kept in: float32 at least, whatever the UNet computes in."""
+        return torch.promote_types(self.dtype, torch.float32)
 
     @cached_property
     def downscale(self) -> int:
@@ -245,7 +271,7 @@ class Model:
 
     def schedule(self, steps: int | None = None) -> Schedule:
         """The model's noise schedule with `steps` sampling steps (default: the model's own)."""
-        return Schedule.from_config(self.schedule_config, steps or self.defaults.steps)
+        return Schedule.from_config(self.schedule_config, self.defaults.steps if steps is None else steps)
 
     @cached_property
     def hash(self) -> str:
@@ -254,7 +280,7 @@ class Model:
         for module in (self.unet, self.vae, *self.text_encoders):
             for key, weight in sorted(module.state_dict().items()):
                 digest.update(f"{key} {weight.dtype} {tuple(weight.shape)}".encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                digest.update(weight.detach().cpu().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @cached_property
@@ -300,7 +326,9 @@ class Model:
         self.latent_size(*image.shape[-2:])
         config = self.vae.config
         latents = self.vae.encode(image.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
-        return ((latents - (getattr(config, "shift_factor", None) or 0)) * config.scaling_factor).float()
+        return ((latents - (getattr(config, "shift_factor", None) or 0)) * config.scaling_factor).to(
+            self.latent_dtype
+        )
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:

@@ -1,64 +1,111 @@
-"""Stable Diffusion checkpoints in one `.safetensors` file, as the original repositories wrote them.
+"""Stable Diffusion 1 checkpoints in one `.safetensors` file, as the original repository laid them out.
 
-Such a file has weights and no architecture, vocabulary or schedule: those come from a diffusers folder of the
-same architecture, named by `WORDBRUSH_SINGLE_FILE_CONFIG` or lying beside the file under the file's own name.
-The UNet's and the autoencoder's weights are renamed by diffusers; the text encoder's already have
-transformers' names behind a prefix.
+Such a file has weights and nothing else. Architecture, vocabulary and schedule come from a *config folder*: a
+diffusers folder of the same architecture, whose weights are not needed. It is named by
+`WORDBRUSH_SINGLE_FILE_CONFIG`, or lies beside the file under the file's own name without its ending.
+
+diffusers renames the UNet's and the autoencoder's weights; the text encoder's already have transformers' names
+behind a prefix.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from wordbrush.errors import ModelError
-from wordbrush.model import Model
 
 _CONFIG = "WORDBRUSH_SINGLE_FILE_CONFIG"
-_TEXT_PREFIX = "cond_stage_model.transformer."
+_UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
 
-def load_single_file(path: Path, *, device: str, dtype: torch.dtype) -> Model:
-    """Load a Stable Diffusion 1 checkpoint file.
+def config_folder(path: Path) -> Path:
+    """The folder that a checkpoint takes its architecture from. Raises `ModelError` if there is none."""
+    folder = Path(os.environ.get(_CONFIG) or path.with_suffix(""))
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(
+            f"{path} has weights but no architecture: put a diffusers folder of its architecture (the configs and "
+            f"the tokenizer are enough) at {folder}, or name one in {_CONFIG}"
+        )
+    return folder
 
-    Raises `ModelError` if the file is no safetensors file (a pickle is refused, whatever its name), holds
-    another architecture, or has no folder to take its architecture from.
+
+def components(path: Path, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The checkpoint's UNet, autoencoder and text encoder, by their names in a diffusers folder.
+
+    Raises `ModelError` if the file is no safetensors file (a pickle is refused, whatever its name), is of
+    another layout than Stable Diffusion 1's, or does not fit the configs of `folder`.
     """
-    import diffusers
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    weights = _read(path)
+    try:
+        return {
+            "unet": _renamed(UNet2DConditionModel, "unet", weights, folder, dtype),
+            "vae": _renamed(AutoencoderKL, "vae", weights, folder, dtype),
+            "text_encoder": _text_encoder(weights, folder, dtype),
+        }
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} does not fit the configs in {folder}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(os.environ.get(_CONFIG, path.with_suffix("")))
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(
-            f"{path} has weights but no architecture: put a diffusers folder of its architecture at {folder}, or "
-            f"name one in {_CONFIG}"
-        )
     try:
         weights = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a safetensors file ({error}); pickled checkpoints are not read"
+            f"{path} is not a whole safetensors file ({error}); pickled checkpoints are not read"
         ) from error
-    text = {key.removeprefix(_TEXT_PREFIX): w for key, w in weights.items() if key.startswith(_TEXT_PREFIX)}
-    if not text or "model.diffusion_model.input_blocks.0.0.weight" not in weights:
-        raise ModelError(
-            f"{path} is not a Stable Diffusion 1 checkpoint: its text encoder or UNet is missing"
-        )
-
-    model = Model.load(folder, device=device, dtype=dtype)
-    model.name = str(path)
-    settings: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    unet = diffusers.UNet2DConditionModel.from_single_file(
-        dict(weights), config=str(folder), subfolder="unet", **settings
-    )
-    vae = diffusers.AutoencoderKL.from_single_file(
-        dict(weights), config=str(folder), subfolder="vae", **settings
-    )
-    model.unet.load_state_dict(unet.state_dict())
-    model.vae.load_state_dict(vae.state_dict())
-    missing, _ = model.text_encoders[0].load_state_dict(text, strict=False)
+    missing = [
+        part
+        for part, prefix in (("UNet", _UNET), ("autoencoder", _VAE), ("CLIP text encoder", _TEXT))
+        if not any(key.startswith(prefix) for key in weights)
+    ]
     if missing:
-        raise ModelError(f"{path}: its text encoder does not fit the one of {folder} (no {missing[0]})")
-    return model
+        raise ModelError(
+            f"{path} is not laid out like Stable Diffusion 1: it has no {' and no '.join(missing)}; "
+            "use the model's diffusers folder"
+        )
+    return weights
+
+
+def _renamed(kind: Any, part: str, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> Any:
+    """A diffusers component from its share of the weights."""
+    prefix = _UNET if part == "unet" else _VAE
+    own = {key: weight for key, weight in weights.items() if key.startswith(prefix)}
+    count = len(own)
+    module = kind.from_single_file(
+        own,
+        config=str(folder),
+        subfolder=part,
+        dtype=dtype,
+        local_files_only=True,
+        low_cpu_mem_usage=False,  # that way needs accelerate, and leaves what is missing without storage
+    )
+    # diffusers leaves a weight that is missing at its random start. Both layouts split the weights alike: count.
+    if count < (needed := len(module.state_dict())):
+        raise ValueError(f"{part} needs {needed} weights and the file has {count}")
+    return module
+
+
+def _text_encoder(weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> Any:
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+
+    encoder, report = cast(Any, CLIPTextModel).from_pretrained(
+        None,
+        config=cast(Any, CLIPTextConfig).from_pretrained(folder / "text_encoder", local_files_only=True),
+        state_dict={key.removeprefix(_TEXT): w for key, w in weights.items() if key.startswith(_TEXT)},
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        raise ValueError(f"text_encoder needs {sorted(report['missing_keys'])[0]} and the file has none")
+    return encoder

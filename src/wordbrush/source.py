@@ -139,7 +139,9 @@ def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[T
     """z_T of a seed: standard normal, drawn on the CPU so that a seed means the same noise on every device."""
     h, w = model.latent_size(height, width)
     generator = torch.Generator().manual_seed(check_seed(seed))
-    return torch.randn(1, model.latent_channels, h, w, generator=generator).to(model.device)
+    return torch.randn(1, model.latent_channels, h, w, generator=generator).to(
+        model.device, model.latent_dtype
+    )
 
 
 def check_seed(seed: int) -> int:
