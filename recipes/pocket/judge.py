@@ -1,0 +1,338 @@
+"""Train and ask the judge: a small CLIP that says what a picture of the world shows.
+
+    python recipes/pocket/judge.py --preset cpu --minutes 15   # train, export runs/pocket/judge, measure
+
+To judge pictures (PIL, 128 pixels square):
+
+    judge = load()
+    ask(judge, images, things())         # [N, 63] probabilities: "a cat", "a dog", …
+    ask(judge, images, colours("cat"))   # [N, 9]: "a red cat", …, and last "a cat" in its own colours
+    ask(judge, images, PLACES)           # also LIGHTS, STYLES
+    grade(judge, images, scenes)         # the share of pictures that show what their scenes say
+
+It learns from the true pictures alone, never from the model it will judge. CLIP's own loss (whole captions against
+whole pictures) is one third of what it learns; another is these very questions, answered through the text tower;
+the last is every patch saying which thing or place it shows, by a layer that the export leaves out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data import RUNS, pictures, rows
+from PIL import Image
+from run import Preset, Run, use_threads
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from shapes import JUDGE
+from wordbrush.pocket import Scene, vocabulary
+
+PRESETS = {
+    "cpu": Preset(device="cpu", workers=1, batch=48, minutes=15),
+    "gpu": Preset(device="cuda", workers=1, batch=512, minutes=3),
+}
+NAMES = list(vocabulary.NAMES)
+TINTS = [*vocabulary.COLOURS, None]  # None: a thing's own colours
+PATCHES = 8  # a side
+UNLABELLED = -100
+
+# Questions: what to say of a picture, one answer for each key of the vocabulary's table, in its order.
+PLACES = list(vocabulary.PLACES.values())
+LIGHTS = ["by day", *list(vocabulary.LIGHTS.values())[1:]]
+STYLES = [phrase.removesuffix(" of") for phrase in vocabulary.STYLES.values()]
+
+
+def article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def things() -> list[str]:
+    """Which thing is shown? One answer for each of `NAMES`."""
+    return [article(name) for name in NAMES]
+
+
+def colours(name: str) -> list[str]:
+    """What colour is the thing called `name`? One answer for each of `TINTS`."""
+    return [article(f"{tint} {name}" if tint else name) for tint in TINTS]
+
+
+@dataclass(frozen=True)
+class Judge:
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    processor: CLIPImageProcessorPil
+
+
+def load(folder: Path = RUNS / "judge") -> Judge:
+    """The exported judge, in float32."""
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return Judge(model, CLIPTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder))
+
+
+def see(model: CLIPModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, 128, 128] as unit vectors [B, D], and their patches' features [B, 64, width]."""
+    features = model.vision_model(pixel_values=pixels)
+    return F.normalize(
+        model.visual_projection(features.pooler_output).float(), dim=-1
+    ), features.last_hidden_state[:, 1:]
+
+
+def read(model: CLIPModel, ids: Tensor) -> Tensor:
+    """Token ids [B, L] as unit vectors [B, D]."""
+    return F.normalize(model.text_projection(model.text_model(input_ids=ids).pooler_output).float(), dim=-1)
+
+
+@torch.no_grad()
+def ask(judge: Judge, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
+    """How probable each answer is for each picture: [N, answers], rows sum to 1."""
+    words = read(judge.model, judge.tokenizer(list(answers), padding=True, return_tensors="pt").input_ids)
+    seen = []
+    for first in range(0, len(images), 50):
+        pixels = judge.processor(list(images[first : first + 50]), return_tensors="pt").pixel_values
+        seen.append(see(judge.model, pixels)[0])
+    return (judge.model.logit_scale.exp() * torch.cat(seen) @ words.T).softmax(-1)
+
+
+def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
+    """The share of pictures that show what their scene says, for each kind of thing it says.
+
+    "object": scenes of one thing, its name first of all names. "both", "three": scenes of more, theirs the first
+    two or three. "colour": every tinted thing, its tint first of nine (its own colours among them). "place",
+    "light", "style": the first of all. "… of" counts what was asked.
+    """
+    right: dict[str, list[bool]] = {}
+    shown = ask(judge, images, things()).argsort(-1, descending=True)
+    for order, scene in zip(shown.tolist(), scenes, strict=True):
+        count = len(scene.things)
+        first = {NAMES[i] for i in order[:count]}
+        kind = ("object", "both", "three")[count - 1]
+        right.setdefault(kind, []).append(first == {thing.name for thing in scene.things})
+    tinted: dict[str, list[tuple[int, str]]] = {}
+    for i, scene in enumerate(scenes):
+        for thing in scene.things:
+            if thing.colour is not None:
+                tinted.setdefault(thing.name, []).append((i, thing.colour))
+    for name, asked in tinted.items():
+        best = ask(judge, [images[i] for i, _ in asked], colours(name)).argmax(-1).tolist()
+        right.setdefault("colour", []).extend(
+            TINTS[b] == tint for b, (_, tint) in zip(best, asked, strict=True)
+        )
+    for kind, answers, table in (
+        ("place", PLACES, vocabulary.PLACES),
+        ("light", LIGHTS, vocabulary.LIGHTS),
+        ("style", STYLES, vocabulary.STYLES),
+    ):
+        best = ask(judge, images, answers).argmax(-1).tolist()
+        keys = list(table)
+        right[kind] = [keys[b] == getattr(scene, kind) for b, scene in zip(best, scenes, strict=True)]
+    shares = {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()}
+    return shares | {f"{kind} of": len(answers) for kind, answers in right.items()}
+
+
+class Lessons:
+    """What the judge learns from: the training pictures with all that is true of them."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, device: str) -> None:
+        self.device = device
+        self.pictures = pictures("train")
+        lines = list(rows("train"))
+        scenes = [line["scene"] for line in lines]
+        self.captions = [line["caption"] for line in lines]
+        self.tokenizer = tokenizer
+        self.names = np.full((len(scenes), 3), UNLABELLED)
+        self.tints = np.full((len(scenes), 3), UNLABELLED)
+        for i, scene in enumerate(scenes):
+            for k, thing in enumerate(scene["things"]):
+                self.names[i, k] = NAMES.index(thing["name"])
+                self.tints[i, k] = TINTS.index(thing["colour"])
+        self.truths = {
+            kind: np.array([list(table).index(scene[kind]) for scene in scenes])
+            for kind, table in (
+                ("place", vocabulary.PLACES),
+                ("light", vocabulary.LIGHTS),
+                ("style", vocabulary.STYLES),
+            )
+        }
+        coverage = np.load(RUNS / "train" / "coverage.npy", mmap_mode="r")
+        self.coverage = np.stack([self._by_patch(cells) for cells in coverage])
+        # All simple questions in one list of texts, so that the text tower reads them in one go.
+        self.simple = self.ids([*things(), *PLACES, *LIGHTS, *STYLES])
+        self.sizes = [len(NAMES), len(PLACES), len(LIGHTS), len(STYLES)]
+        self.colour_ids = [self.ids(colours(name)) for name in NAMES]
+
+    @staticmethod
+    def _by_patch(cells: np.ndarray) -> np.ndarray:
+        """Coverage of latent cells, uint8 [3, 16, 16], as that of patches, uint8 [3, 8, 8]."""
+        return cells.reshape(3, PATCHES, 2, PATCHES, 2).mean((2, 4)).astype(np.uint8)
+
+    def ids(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids.to(self.device)
+
+    def patches(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What each patch shows, [B, 64] each: a name or (after them) a place; the tint of a thing."""
+        coverage = self.coverage[index].reshape(len(index), 3, -1)
+        nearest, most = coverage.argmax(1), coverage.max(1)
+        bare = coverage.sum(1, dtype=np.int64) < 25
+        row = np.arange(len(index))[:, None]
+        names, tints = self.names[index][row, nearest], self.tints[index][row, nearest]
+        places = len(NAMES) + self.truths["place"][index][:, None]
+        shown = np.where(most > 110, names, np.where(bare, places, UNLABELLED))
+        return self._tensor(shown), self._tensor(np.where(most > 110, tints, UNLABELLED))
+
+    def pixels(self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        """Pictures in [-1, 1], half of them a little blurred, dimmed or grainy: the judge must not mind."""
+        images = torch.from_numpy(self.pictures[np.sort(index)]).to(self.device)
+        images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        some = len(images) // 4
+        images[:some] = F.interpolate(F.avg_pool2d(images[:some], 2), scale_factor=2, mode="bilinear")
+        gain = torch.from_numpy(rng.uniform(0.9, 1.1, (some, 1, 1, 1))).float().to(self.device)
+        grain = torch.randn(images[:some].shape, generator=generator).to(self.device)
+        images[some : 2 * some] = images[some : 2 * some] * gain + 0.08 * grain
+        return images.clamp(-1, 1)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).long().to(self.device)
+
+
+class Student(nn.Module):
+    """The judge with the two layers it only has while it learns."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        config = CLIPConfig(**JUDGE)
+        config.text_config.vocab_size = len(tokenizer)
+        config.text_config.bos_token_id = tokenizer.bos_token_id
+        config.text_config.eos_token_id = tokenizer.eos_token_id
+        config.text_config.pad_token_id = tokenizer.pad_token_id
+        torch.manual_seed(1)
+        # PyTorch's fused attention has a slow backward pass on a CPU.
+        self.clip = CLIPModel._from_config(config, attn_implementation="eager")
+        width = config.vision_config.hidden_size
+        self.names = nn.Linear(width, len(NAMES) + len(PLACES))
+        self.tints = nn.Linear(width, len(TINTS))
+
+    def forward(
+        self, lessons: Lessons, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the rows `index`, sorted, and figures for the log."""
+        seen, patches = see(self.clip, lessons.pixels(index, rng, generator))
+        scale = self.clip.logit_scale.exp().clamp(max=100)
+
+        # CLIP's loss: which caption belongs to which picture.
+        captions = read(self.clip, lessons.ids([lessons.captions[i] for i in index]))
+        pairs = scale * seen @ captions.T
+        own = torch.arange(len(index), device=pairs.device)
+        contrast = (F.cross_entropy(pairs, own) + F.cross_entropy(pairs.T, own)) / 2
+
+        # The simple questions. Several things share the answer to the first.
+        logits = (scale * seen @ read(self.clip, lessons.simple).T).split(lessons.sizes, dim=1)
+        names = lessons._tensor(lessons.names[index])
+        there = F.one_hot(names.clamp(min=0), len(NAMES)).mul((names >= 0).unsqueeze(-1)).sum(1).float()
+        questions = F.cross_entropy(logits[0], there / there.sum(1, keepdim=True))
+        for answers, kind in zip(logits[1:], ("place", "light", "style"), strict=True):
+            questions = questions + 0.3 * F.cross_entropy(
+                answers, lessons._tensor(lessons.truths[kind][index])
+            )
+
+        # The colour of one thing of each of some pictures.
+        some = rng.permutation(len(index))[: len(index) // 3]
+        which = [int(rng.integers((lessons.names[index[i]] >= 0).sum())) for i in some]
+        asked = [int(lessons.names[index[i], k]) for i, k in zip(some, which, strict=True)]
+        length = max(lessons.colour_ids[name].shape[1] for name in asked)
+        end = self.clip.config.text_config.eos_token_id
+        ids = [lessons.colour_ids[name] for name in asked]
+        ids = torch.cat([F.pad(rows, (0, length - rows.shape[1]), value=end) for rows in ids])
+        said = read(self.clip, ids).view(len(some), len(TINTS), -1)
+        answers = scale * torch.einsum("bd,btd->bt", seen[torch.from_numpy(some)], said)
+        truth = lessons._tensor(
+            np.array([lessons.tints[index[i], k] for i, k in zip(some, which, strict=True)])
+        )
+        colour = F.cross_entropy(answers, truth)
+
+        # What every patch shows.
+        shown, tinted = lessons.patches(index)
+        patch = F.cross_entropy(self.names(patches).float().flatten(0, 1), shown.flatten())
+        patch = patch + 0.5 * F.cross_entropy(self.tints(patches).float().flatten(0, 1), tinted.flatten())
+
+        one = there.sum(1) == 1
+        figures = {
+            "contrast": contrast.item(),
+            "questions": questions.item(),
+            "colour": colour.item(),
+            "patch": patch.item(),
+            "object right": (logits[0].argmax(1) == there.argmax(1))[one].float().mean().item(),
+            "colour right": (answers.argmax(1) == truth).float().mean().item(),
+        }
+        return 0.3 * contrast + questions + colour + patch, figures
+
+
+def export(student: Student, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write the judge as transformers reads it, in half precision, with its processor and tokenizer."""
+    with torch.no_grad():
+        student.clip.logit_scale.clamp_(max=float(np.log(100)))
+    student.clip.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 128},
+        crop_size={"height": 128, "width": 128},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(folder)
+
+
+def report() -> None:
+    """The judge's own accuracy on true held-out pictures: judge_report.json."""
+    scenes = [Scene.from_json(json.dumps(line["scene"])) for line in rows("test")]
+    images = [Image.fromarray(picture) for picture in pictures("test")]
+    judge = load()
+    figures: dict[str, Any] = {"all": grade(judge, images, scenes)}
+    photos = [i for i, scene in enumerate(scenes) if (scene.style, scene.light) == ("photo", "day")]
+    figures["photos by day"] = grade(judge, [images[i] for i in photos], [scenes[i] for i in photos])
+    figures["parameters"] = sum(p.numel() for p in judge.model.parameters())
+    part = RUNS / "judge_report.part"
+    part.write_text(json.dumps(figures, indent=2) + "\n")
+    os.replace(part, RUNS / "judge_report.json")
+    print(json.dumps(figures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser.add_argument("--report", action="store_true", help="only measure the exported judge")
+    arguments = parser.parse_args()
+    preset = PRESETS[arguments.preset]
+    preset = replace(preset, minutes=arguments.minutes or preset.minutes)
+    use_threads(preset)
+    if not arguments.report:
+        tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
+        student = Student(tokenizer).to(preset.device)
+        lessons = Lessons(tokenizer, preset.device)
+
+        def loss(
+            progress: float, rng: np.random.Generator, generator: torch.Generator
+        ) -> tuple[Tensor, dict[str, float]]:
+            index = np.sort(rng.choice(len(lessons.captions), preset.batch, replace=False))
+            return student(lessons, index, rng, generator)
+
+        run = Run("judge", preset, [student])
+        run.train(0, None, [student], loss)
+        run.shared.bind([student], "average")
+        export(student.cpu(), tokenizer, RUNS / "judge")
+    report()
+
+
+if __name__ == "__main__":
+    main()
