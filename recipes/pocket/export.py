@@ -1,0 +1,158 @@
+"""Put the trained parts together as the model that ships: diffusers' folder format, float16, hashed.
+
+    python recipes/pocket/export.py
+
+Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer` and `judge` from the same folder;
+writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every file. What
+`runs/pocket/figures.json` (name -> number or text) measured goes into the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from data import RUNS
+from diffusers import AutoencoderKL, DDIMScheduler
+from diffusion import Painter, trained
+from shared import SharedWeights
+from transformers import CLIPTokenizer
+
+from shapes import SCHEDULER
+
+WEIGHTS = Path(__file__).parents[2] / "src" / "wordbrush" / "pocket" / "weights"
+SHARD = "14MB"
+MEBIBYTE = 2**20
+LARGEST_FILE, LARGEST_WHOLE = 16 * MEBIBYTE, 60 * MEBIBYTE
+
+CARD = """\
+---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+# pocket
+
+A text-to-image latent diffusion model of {size:.1f} million parameters that paints emoji scenes, 128 × 128. It is
+wordbrush's built-in model: small enough to ship, real enough for every method to run on it unchanged.
+
+- **Data**: {scenes:,} pictures of the built-in world, rendered by program; no photograph, nothing scraped. Sprites:
+  Noto Color Emoji, SIL Open Font License 1.1.
+- **Parts**: an autoencoder (8 latent channels, 16 × 16), a text encoder (CLIP, 3 layers, 32 tokens), a UNet with
+  attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them `judge/`, a small
+  CLIP of the same world, trained apart, that scores pictures.
+- **Training**: {samples:,} samples in {steps:,} steps, averaged weights; `recipes/pocket` has every command.
+- **Best with**: guidance 5, 50 DDIM steps, captions like "a small red cat next to a chair on a beach at night".
+- **Limits**: it knows some sixty things, eight colours and twelve places, and nothing of the world outside. It is
+  for trying out and testing editing methods.
+
+| measured | |
+|---|---|
+{figures}
+
+Licence: Apache-2.0.
+"""
+
+
+def last_values(log: Path) -> dict[str, float]:
+    """The newest value of everything a log of JSON lines ever named."""
+    values: dict[str, float] = {}
+    for line in log.read_text().splitlines():
+        values |= json.loads(line)
+    return values
+
+
+def card(size: float, checkpoint: dict[str, Any]) -> str:
+    log = last_values(RUNS / "diffusion.jsonl")
+    shown = {
+        f"plain noise error at timestep {t}, scenes held back": log[f"eps_{t}"]
+        for t in (150, 350, 550, 750, 900)
+    }
+    shown["overlap of nouns' word maps with their things (mean IoU, timestep 550)"] = log["iou"]
+    if (measured := RUNS / "figures.json").exists():
+        shown |= json.loads(measured.read_text())
+    scenes = sum(1 for _ in (RUNS / "train" / "scenes.jsonl").open())
+    figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
+    return CARD.format(
+        size=size / 1e6,
+        scenes=scenes,
+        samples=checkpoint["samples"],
+        steps=int(checkpoint["steps"]),
+        figures=figures,
+    )
+
+
+def model_index() -> dict[str, Any]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "wordbrush": {"defaults": {"steps": 50, "guidance_scale": 5.0}},
+    }
+
+
+def export(out: Path) -> None:
+    """Write the folder anew. Raises `ValueError` if a file or the whole is larger than what may ship."""
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+
+    checkpoint = torch.load(RUNS / "diffusion.pt", weights_only=True)
+    painter = Painter(CLIPTokenizer.from_pretrained(RUNS / "tokenizer"), "cpu", grounded=False)
+    shared = SharedWeights(trained(painter), workers=1, device="cpu")
+    shared.load(checkpoint)
+    shared.bind(trained(painter), "average")
+    vae = AutoencoderKL.from_pretrained(RUNS / "vae")
+    models = {"unet": painter.unet, "text_encoder": painter.text_encoder, "vae": vae}
+    for name, model in models.items():
+        model.to(torch.float16, memory_format=torch.contiguous_format)
+        model.save_pretrained(part / name, max_shard_size=SHARD)
+    DDIMScheduler(**SCHEDULER).save_pretrained(part / "scheduler")
+    for name in ("tokenizer", "judge"):
+        shutil.copytree(RUNS / name, part / name)
+    (part / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
+    size = sum(p.numel() for model in models.values() for p in model.parameters())
+    (part / "README.md").write_text(card(size, checkpoint))
+
+    files = sorted(path for path in part.rglob("*") if path.is_file())
+    sizes = {path: path.stat().st_size for path in files}
+    if max(sizes.values()) >= LARGEST_FILE or sum(sizes.values()) > LARGEST_WHOLE:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise ValueError(
+            f"expected files under 16 MiB and 60 MiB in all; got {sum(sizes.values()) / MEBIBYTE:.1f} MiB in all, "
+            f"the largest {largest.relative_to(part)} with {sizes[largest] / MEBIBYTE:.1f} MiB"
+        )
+    hashes = {str(path.relative_to(part)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    manifest = {"samples": checkpoint["samples"], "files": hashes}
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+    print(
+        f"{out.name}: {len(files)} files, {sum(sizes.values()) / MEBIBYTE:.1f} MiB, {size / 1e6:.1f} M parameters"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    export(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The shapes of every network of the pocket model: what `--preset cpu` and `--preset gpu` have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# diffusers.AutoencoderKL. Few channels where there are many pixels (they cost a CPU most), many where few.
+AUTOENCODER: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (24, 48, 96, 192),
+    "layers_per_block": 1,
+    "latent_channels": 8,
+    "norm_num_groups": 4,
+    "mid_block_add_attention": False,
+    "sample_size": 128,
+    # The statistics of the latents are folded into the weights, so they need no factor.
+    "scaling_factor": 1.0,
+}
+
+# transformers.CLIPTextModel, read as Stable Diffusion reads it: the last hidden state of all 32 tokens.
+TEXT_ENCODER: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}
+
+# diffusers.UNet2DConditionModel. Attention at 16 × 16 and 8 × 8, where Prompt-to-Prompt edits, and in the middle.
+UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 8,
+    "out_channels": 8,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (64, 192, 256),
+    "layers_per_block": 1,
+    "cross_attention_dim": 256,
+    # diffusers reads this as the number of heads: 32 numbers wide each.
+    "attention_head_dim": (2, 6, 8),
+    "norm_num_groups": 32,
+}
+
+# Stable Diffusion's noise schedule, and the sampler's settings.
+SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+# transformers.CLIPModel, the judge. Patches of 16 pixels; it shares nothing with the networks above.
+JUDGE: dict[str, Any] = {
+    "vision_config": {
+        "image_size": 128,
+        "patch_size": 16,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "hidden_act": "gelu",
+    },
+    "text_config": {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+        "hidden_act": "gelu",
+    },
+    "projection_dim": 192,
+}
