@@ -89,7 +89,7 @@ class Run:
                 value, figures = loss(progress, np.random.default_rng(seeds[0]), generator)
             value.backward()
             factor = rate(progress, step)
-            updater.step(torch.tensor([factor]), preset.batch)
+            updater.step(torch.tensor([factor, 0.0]), preset.batch)
             step += 1
             for key, figure in figures.items():
                 sums[key] = sums.get(key, 0.0) + figure / LOG_STEPS
