@@ -42,7 +42,7 @@ def invert(
     path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
     z_T = path[-1]  # noqa: N806
     # With null = text every guidance scale is scale 1: the source's row needs no unconditional one.
-    steps_down = denoise(model, z_T, text, text, schedule, guidance_scale=1)
+    steps_down = denoise(model, z_T, text, text, schedule, guidance_scale=1.0)
     states = yield from watched("reconstructing", steps_down, model)
     return Source(
         prompt=prompt,

@@ -1,0 +1,201 @@
+"""Command-line flags of a method, derived from its `Options`: one definition, and no second place to keep true."""
+
+import ast
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from wordbrush.errors import OptionsError, nearest
+from wordbrush.methods import Method
+from wordbrush.options import Options, parse, read_toml
+
+# From Options to flags --------------------------------------------------------------------------------------
+
+
+def options_of(method: Method) -> type[Options]:
+    """The method's `Options` without importing the method: help has to come at once, and torch takes seconds.
+
+    Of the method's file only those statements are run that the class is made of, in their order.
+    """
+    spec = find_spec(method.module)
+    assert spec is not None and spec.origin is not None, (
+        f"the table names {method.module}, which is not there"
+    )
+    statements = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    home = {name: statement for statement in statements for name in _bound(statement)}
+    needed: set[ast.stmt] = set()
+    names = ["Options"]
+    while names:
+        statement = home.get(names.pop())
+        if statement is not None and statement not in needed:
+            needed.add(statement)
+            names += [node.id for node in ast.walk(statement) if _is_read(node)]
+    file = ast.Module([statement for statement in statements if statement in needed], type_ignores=[])
+    namespace: dict[str, Any] = {"__name__": method.module}
+    exec(compile(file, spec.origin, "exec"), namespace)
+    return namespace["Options"]
+
+
+def _is_read(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of a module gives a meaning."""
+    match statement:
+        case ast.Import(names) | ast.ImportFrom(names=names):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+        case ast.FunctionDef(name) | ast.ClassDef(name):
+            yield name
+        case ast.Assign(targets):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        case ast.AnnAssign(ast.Name(name)):
+            yield name
+        case _:
+            pass
+
+
+def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callable[..., int]:
+    """`command` with a flag for each option of the given classes, in groups titled by the keywords.
+
+    Where two classes have an option of one name, one flag serves both. What was given arrives in the command's
+    keyword `told`, as text: a string, or a list of strings for options that take several values.
+    """
+    fields = {
+        name: (group, field)
+        for group, kind in reversed(methods.items())
+        for name, field in reversed(kind.model_fields.items())
+    }
+    groups = {title: Group(title, sort_key=10 + i) for i, title in enumerate(methods)}
+    derived = [_flag(name, field, groups[title]) for name, (title, field) in reversed(fields.items())]
+
+    @functools.wraps(command)
+    def run(*args: Any, **given: Any) -> int:
+        told = {name: given.pop(name) for name in fields if name in given}
+        return command(*args, **given, told={name: text for name, text in told.items() if text is not None})
+
+    signature = inspect.signature(command)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "told"]
+    assert not fields.keys() & {parameter.name for parameter in own}, "an option has the name of a flag"
+    run.__signature__ = signature.replace(parameters=[*own, *derived])  # pyright: ignore[reportAttributeAccessIssue]
+    return run
+
+
+def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
+    several = any(get_origin(branch) in (dict, tuple) for branch in _branches(field.annotation))
+    flag = Parameter(
+        help=describe(field),
+        group=group,
+        metavar=metavar(field.annotation),
+        allow_leading_hyphen=True,  # numbers below 0
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[list[str] | None if several else str | None, flag],
+    )
+
+
+def describe(field: FieldInfo) -> str:
+    """An option's help, its range and its default."""
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    limits = [
+        f"{sign} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if hasattr(limit, name)
+    ]
+    default = field.get_default(call_default_factory=True)
+    range_ = f" ({', '.join(limits)})" if limits else ""
+    return f"{field.description}{range_}" + (
+        f" [default: {default}]" if default not in (None, {}, ()) else ""
+    )
+
+
+def metavar(annotation: Any) -> str:
+    """What a value of this type looks like when typed: `X|X,X`, `TEXT=X`, `auto|replace|refine`."""
+    return "|".join(map(_looks, _branches(annotation)))
+
+
+def _looks(branch: Any) -> str:
+    arguments = get_args(branch)
+    match get_origin(branch) or branch:
+        case origin if origin is Literal:
+            return "|".join(map(str, arguments))
+        case origin if origin is dict:
+            return "=".join(metavar(argument) for argument in arguments)
+        case origin if origin is tuple:
+            return ",".join("…" if argument is Ellipsis else metavar(argument) for argument in arguments)
+        case origin:
+            return {int: "N", float: "X"}.get(origin, "TEXT")
+
+
+def _branches(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, without None; anything else alone. What checks a value says nothing of its looks."""
+    if get_origin(annotation) is Annotated:
+        return _branches(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(branch for branch in get_args(annotation) if branch is not type(None))
+    return (annotation,)
+
+
+# From flags and files to Options ----------------------------------------------------------------------------
+
+
+def shared(
+    told: Mapping[str, str | list[str]], option_file: Path | None, *kinds: type[Options]
+) -> list[dict[str, Any]]:
+    """What flags and an option file say, given to each class whose option it is; flags outweigh the file.
+
+    Returns for each class its options that differ from the defaults, as plain values. Raises `OptionsError`
+    for unknown names and wrong values.
+    """
+    fields = {name: field for kind in reversed(kinds) for name, field in kind.model_fields.items()}
+    values = {
+        **{
+            key.replace("-", "_"): value
+            for key, value in (read_toml(option_file) if option_file else {}).items()
+        },
+        **{name: _value(name, fields[name], text) for name, text in told.items()},
+    }
+    for name in values:
+        if name not in fields:
+            raise OptionsError(f"{option_file}: unknown option '{name}'{nearest(name, fields)}")
+    return [
+        parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}).model_dump(
+            mode="json", exclude_defaults=True
+        )
+        for kind in kinds
+    ]
+
+
+def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
+    """What was typed, in the shape that the option has; its values are still text and are checked by `parse`."""
+    if isinstance(text, str):
+        return text
+    annotation: Any = field.annotation
+    if any(get_origin(branch) is dict for branch in _branches(annotation)):
+        pairs: dict[str, Any] = {}
+        for pair in text:
+            key, equals, value = pair.rpartition("=")
+            if not equals:
+                raise OptionsError(f"option '{name}': expected {metavar(annotation)}, got '{pair}'")
+            pairs[key.strip()] = value.split(",") if "," in value else value
+        return pairs
+    pieces = [piece.strip() for given in text for piece in given.split(",")]
+    if len(pieces) == 1:
+        try:  # the "auto" of auto|TEXT,…
+            TypeAdapter(annotation).validate_python(pieces[0])
+            return pieces[0]
+        except ValidationError:
+            pass
+    return pieces

@@ -1,0 +1,61 @@
+"""What every computing command is told: the model, the machine, and how to report."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+import wordbrush
+from wordbrush.cli.terminal import Terminal
+from wordbrush.errors import OptionsError
+
+_GROUP = Group("Model and machine", sort_key=20)
+
+Model = Annotated[
+    str,
+    Parameter(help="pocket (built in), a diffusers folder, a .safetensors file or a hub id", group=_GROUP),
+]
+Device = Annotated[
+    str | None, Parameter(help="cpu, cuda, cuda:1 … (default: an accelerator if there is one)", group=_GROUP)
+]
+DType = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    Parameter(help="to compute in (default: float32 on the CPU, float16 elsewhere)", group=_GROUP),
+]
+Json = Annotated[bool, Parameter(help="one line of JSON on stdout, everything else on stderr", group=_GROUP)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Setup:
+    """The model, the machine, and how to report."""
+
+    model: Model = "pocket"
+    device: Device = None
+    dtype: DType = None
+    json: Json = False
+
+    @property
+    def terminal(self) -> Terminal:
+        """Where the command speaks."""
+        return Terminal(as_json=self.json)
+
+    def load(self) -> "wordbrush.Model":
+        """Load the model. Raises `ModelError`, and `OptionsError` for a device that is not there."""
+        with self.terminal.busy(f"loading {self.model}"):
+            import diffusers
+            import torch
+            import transformers
+
+            for library in (diffusers, transformers):
+                library.utils.logging.set_verbosity_error()
+                library.utils.logging.disable_progress_bar()
+            if self.device is not None:
+                try:
+                    torch.empty(0, device=self.device)
+                except (RuntimeError, AssertionError) as error:
+                    raise OptionsError(
+                        f"there is no device '{self.device}' here: leave --device out"
+                    ) from error
+            dtype = None if self.dtype is None else getattr(torch, self.dtype)
+            return wordbrush.Model.load(self.model, device=self.device, dtype=dtype)

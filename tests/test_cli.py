@@ -1,0 +1,427 @@
+"""The commands, end to end, on a tiny random model in a folder: everything but the knowledge."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from wordbrush import editing, inversion
+from wordbrush.cli import flags, main
+from wordbrush.images import load, read_provenance
+from wordbrush.model import Model
+
+CAT, DOG = "a cat on a beach", "a dog on a beach"
+EDIT = ("edit", "photo.png", "--source", CAT, "--target", DOG, "--out", "dog.png")
+METHODS = {**editing.METHODS, **inversion.METHODS}
+
+
+def saved(model: Model, folder: Path) -> Path:
+    """The model as a diffusers folder."""
+    parts = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoders[0]}
+    index: dict[str, Any] = {"wordbrush": {"defaults": {"steps": 3, "guidance_scale": 3.0}}}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = ["transformers" if name == "text_encoder" else "diffusers", type(part).__name__]
+    model.tokenizers[0].save_pretrained(folder / "tokenizer")
+    index["scheduler"] = ["diffusers", "DDIMScheduler"]
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(model.schedule_config))
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Model]) -> Path:
+    return saved(tiny("sd1"), tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with one picture file of the model's size in it."""
+    monkeypatch.chdir(tmp_path)
+    noise = random.Random(0).randbytes(8 * 8 * 3)
+    Image.frombytes("RGB", (8, 8), noise).resize((32, 32)).save("photo.png")
+    return tmp_path
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], folder: Path) -> Run:
+    """run("edit", …) → exit code, stdout, stderr; commands that compute get the tiny model."""
+
+    def run(*tokens: str) -> tuple[int, str, str]:
+        computes = tokens[0] in ("generate", "edit", "invert", "heatmap") and "--model" not in tokens
+        code = main([*tokens, *(("--model", str(folder)) if computes else ())])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# The commands -----------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_a_picture_that_says_how_it_was_made(here: Path, run: Run):
+    code, out, err = run("generate", CAT, "--seed", "7", "--out", "cat.png")
+    assert (code, out, err) == (0, f"cat.png  {CAT}\n", "")
+    assert load("cat.png").size == (32, 32)
+    made = read_provenance("cat.png")
+    assert made["command"] == "generate"
+    assert made["source"]["options"] == {"seed": 7}
+    assert (made["source"]["steps"], made["source"]["guidance_scale"]) == (3, 3.0)
+
+
+def test_generate_in_another_size(here: Path, run: Run):
+    assert run("generate", CAT, "--width", "48", "--steps", "1", "--out", "cat.png")[0] == 0
+    assert load("cat.png").size == (48, 32)
+    assert run("replay", "cat.png")[:2] == (0, "cat.png  every pixel is the same\n")
+
+
+def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
+    code, out, err = run("edit", "photo.png", "--source", CAT, "--target", DOG, "--out", "dog.png", "--sheet")
+    assert (code, out) == (0, "dog.png  a [cat → dog] on a beach\n")
+    assert names(here) == {"photo.png", "dog.png", "dog.sheet.png"}
+    assert load("dog.sheet.png").width > 2 * 256
+    made = read_provenance("dog.png")
+    assert made["report"]["words"] == "a [cat → dog] on a beach"
+    assert made["source"]["picture"]["path"] == "photo.png"
+    assert (made["source"]["method"], made["method"], made["targets"]) == (
+        "direct",
+        "prompt_to_prompt",
+        [DOG],
+    )
+
+
+def test_several_targets_share_a_folder_and_have_names_of_their_own(here: Path, run: Run):
+    targets = [DOG, "A dog, on a beach!", "a cat on a beach at night", "sheet"]
+    flags_ = [token for target in targets for token in ("--target", target)]
+    code, out, _ = run("edit", "photo.png", "--source", CAT, *flags_, "--out", "edits/", "--sheet")
+    assert code == 0
+    stems = ["a-dog-on-a-beach", "a-dog-on-a-beach-2", "a-cat-on-a-beach-at-night", "sheet-2", "sheet"]
+    assert names(here) == {"photo.png", *(f"edits/{stem}.png" for stem in stems)}
+    assert len(out.splitlines()) == 4
+    assert [read_provenance(f"edits/{stem}.png").get("index", 0) for stem in stems[:4]] == [0, 1, 2, 3]
+    code, out, _ = run("replay", "edits/a-cat-on-a-beach-at-night.png")
+    assert (code, out) == (0, "edits/a-cat-on-a-beach-at-night.png  every pixel is the same\n")
+
+
+def test_invert_once_edit_for_ever(here: Path, run: Run):
+    options = ("--method", "null-text", "--inner-steps", "2", "--steps", "2")
+    code, out, _ = run("invert", "photo.png", "--prompt", CAT, *options, "--out", "photo.source", "--sheet")
+    assert (code, out) == (0, f"photo.source  {CAT}\n")
+    code, _, err = run("edit", "photo.source", "--target", CAT, "--reweight", "beach=2", "--out", "more.png")
+    assert code == 0, err
+    made = read_provenance("more.png")
+    assert made["source"]["saved"]["path"] == "photo.source"
+    assert made["source"]["method"] == "null_text"
+    assert made["options"] == {"reweight": {"beach": 2.0}}
+    assert names(here) == {"photo.png", "photo.source", "photo.sheet.png", "more.png"}
+    assert run("replay", "more.png")[0] == 0
+
+
+def test_heatmap_of_a_word(here: Path, run: Run):
+    code, out, _ = run("heatmap", "photo.png", "--prompt", CAT, "--word", "cat", "--out", "heat.png")
+    assert (code, out) == (0, f"heat.png  cat in: {CAT}\n")
+    assert load("heat.png").size == (32, 32)
+    run("invert", "photo.png", "--prompt", CAT, "--out", "photo.source")
+    assert run("heatmap", "photo.source", "--word", "cat", "--out", "same.png")[0] == 0
+    code, _, err = run("replay", "heat.png")
+    assert code == 2 and "cannot be replayed" in err
+
+
+@pytest.mark.parametrize("method", inversion.METHODS)
+def test_replay_makes_the_same_pixels_whatever_the_inversion(here: Path, run: Run, method: str):
+    options = ("--inversion", method, "--steps", "2", "--guidance-scale", "2", "--blend-start", "0.5")
+    code, _, err = run(*EDIT, *options)
+    assert code == 0, err
+    code, out, err = run("replay", "dog.png", "--out", "again.png")
+    assert (code, out) == (0, "dog.png  every pixel is the same\n"), err
+    assert load("again.png").tobytes() == load("dog.png").tobytes()
+    assert run("replay", "again.png")[0] == 0
+
+
+def test_replay_says_what_differs(here: Path, run: Run, folder: Path, tmp_path: Path):
+    run("generate", CAT, "--out", "cat.png", "--guidance-scale", "1")
+    record = read_provenance("cat.png")
+    record["versions"]["torch"] = "1.0"
+    record["pixels"] = "0" * 64
+    from wordbrush.images import save_png
+
+    save_png(load("cat.png"), "old.png", record)
+    code, out, _ = run("replay", "old.png", "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert told["same"] is False and told["differences"] == [f"torch: 1.0 then, {made_with('torch')} now"]
+
+
+def made_with(library: str) -> str:
+    from importlib.metadata import version
+
+    return version(library)
+
+
+def test_methods_lists_every_method_and_its_options(run: Run):
+    _, out, _ = run("methods")
+    for name, method in METHODS.items():
+        assert name.replace("_", "-") in out and method.summary in out
+        _, own, _ = run("methods", name)
+        for option in method.load().Options.model_fields:
+            assert f"--{option.replace('_', '-')} " in own
+
+
+def test_models_lists_the_built_in_one_with_its_figures_and_the_hubs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights, cache = tmp_path / "weights", tmp_path / "hub"
+    snapshot = cache / "models--someone--diffusion" / "snapshots" / ("0" * 40)
+    for path in (weights, snapshot):
+        path.mkdir(parents=True)
+        (path / "model_index.json").write_text("{}")
+    (weights / "README.md").write_text("# pocket\n| measured | |\n|---|---|\n| right object | 97 % |\n")
+    monkeypatch.setattr("wordbrush.model.POCKET", weights)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    _, out, _ = run("models")
+    assert "right object  97 %" in out and "someone/diffusion" in out
+    pocket, other = json.loads(run("models", "--json")[1])["models"]
+    assert (pocket["name"], pocket["figures"]) == ("pocket", {"right object": "97 %"})
+    assert other["name"] == "someone/diffusion"
+
+
+# Flags ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_read_from_the_file_are_those_of_the_method(name: str):
+    light, real = flags.options_of(METHODS[name]), METHODS[name].load().Options
+    assert light.model_json_schema() == real.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["--reweight", "night=3", "--reweight", "beach=-1"], {"reweight": {"night": 3.0, "beach": -1.0}}),
+        (["--word-steps", "dog=0.2,0.6"], {"word_steps": {"dog": [0.2, 0.6]}}),
+        (["--cross-replace-steps", "0.5"], {"cross_replace_steps": 0.5}),
+        (["--self-replace-steps", "0.1, 0.5"], {"self_replace_steps": [0.1, 0.5]}),
+        (["--local-blend", "off"], {"local_blend": "off"}),
+        (["--local-blend", "cat"], {"local_blend": ["cat"]}),
+        (
+            ["--local-blend", "cat,dog", "--spare", "beach"],
+            {"local_blend": ["cat", "dog"], "spare": ["beach"]},
+        ),
+        (["--kind", "auto"], {}),
+        (["--option-file", "empty.toml"], {}),
+    ],
+)
+def test_what_is_typed_becomes_what_the_options_mean(
+    here: Path, run: Run, typed: list[str], kept: dict[str, Any]
+):
+    (here / "empty.toml").touch()
+    prompts = ("--source", "a cat on a beach at night", "--target", "a dog on a beach at night")
+    code, _, err = run("edit", "photo.png", *prompts, "--out", "dog.png", *typed)
+    assert code == 0, err
+    assert read_provenance("dog.png").get("options", {}) == kept
+
+
+def test_help_shows_what_values_look_like():
+    options = flags.options_of(editing.METHODS["prompt_to_prompt"]).model_fields
+    looks = {name: flags.metavar(field.annotation) for name, field in options.items()}
+    assert looks["kind"] == "auto|replace|refine" and looks["local_blend"] == "auto|off|TEXT,…"
+    assert looks["word_steps"] == "TEXT=X|X,X" and looks["self_limit"] == "N"
+    assert flags.describe(options["blend_start"]).endswith("(≥ 0, ≤ 1) [default: 0.2]")
+
+
+def test_flags_outweigh_the_option_file(here: Path, run: Run):
+    (here / "edit.toml").write_text("steps = 2\nblend-start = 0.5\nspare = ['beach']\n")
+    arguments = ("--source", CAT, "--target", DOG, "--option-file", "edit.toml", "--blend-start", "0.1")
+    assert run("edit", "photo.png", *arguments, "--out", "dog.png")[0] == 0
+    made = read_provenance("dog.png")
+    assert made["options"] == {"blend_start": 0.1, "spare": ["beach"]}
+    assert made["source"]["options"] == {"steps": 2}
+
+
+@pytest.mark.parametrize(
+    "command", ["", "generate", "edit", "invert --method null-text", "heatmap", "replay", "methods", "models"]
+)
+def test_help_does_not_wait_for_torch(command: str):
+    code = "import sys; from wordbrush.cli import main; main(); assert 'torch' not in sys.modules"
+    told = subprocess.run(
+        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert "Usage: wordbrush" in told.stdout and told.stderr == ""
+    assert ("--inner-steps" in told.stdout) == ("null-text" in command)
+    assert ("--reweight" in told.stdout) == (command == "edit")
+
+
+# What is shown ----------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_line_and_the_rest_goes_to_stderr(here: Path, run: Run):
+    Image.new("RGBA", (40, 32)).save("wide.png")
+    prompts = ("--source", CAT, "--target", DOG, "--target", CAT)
+    code, out, err = run("edit", "wide.png", *prompts, "--out", "edits", "--json", "--sheet")
+    assert code == 0 and out.count("\n") == 1
+    told = json.loads(out)
+    assert told["sheet"] == "edits/sheet.png"
+    first, second = told["outputs"]
+    assert (
+        first["out"] == "edits/a-dog-on-a-beach.png"
+        and first["report"]["words"] == "a [cat → dog] on a beach"
+    )
+    assert "wide.png (40 × 32) was cropped around its middle to fit 32 × 32" in second["report"]["notices"]
+    for notice in ("transparency was filled", "was cropped", "both prompts say the same"):
+        assert err.count(notice) == 1
+
+
+def test_a_picture_that_wordbrush_made_says_what_it_shows(here: Path, run: Run):
+    run("generate", CAT, "--out", "cat.png")
+    code, _, err = run("edit", "cat.png", "--target", DOG, "--out", "dog.png")
+    assert code == 0 and f'cat.png says that it was made from "{CAT}"' in err
+    code, _, err = run("heatmap", "dog.png", "--word", "dog", "--out", "heat.png")
+    assert code == 0 and f'dog.png says that it was made from "{DOG}"' in err
+
+
+def test_a_preview_stands_beside_the_output_while_it_is_made(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "wordbrush.images.save_png",
+        lambda image, path, *_: seen.append(image.size) if path.name == "cat.preview.png" else None,
+    )
+    assert run("generate", CAT, "--steps", "5", "--preview", "2", "--out", "cat.png")[0] == 0
+    assert seen == [(32, 32)] * 2
+
+
+# What goes wrong --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (("edit", "photo.png", "--target", DOG, "--out", "dog.png"), "what photo.png shows, as in --source"),
+        (("edit", "none.png", *EDIT[2:]), "there is none at none.png"),
+        (("edit", "notes.toml", *EDIT[2:]), "notes.toml is not a picture that can be read"),
+        (("edit", "half.png", *EDIT[2:]), "half.png is damaged or cut short"),
+        (("edit", "none.source", "--target", DOG, "--out", "dog.png"), "there is no source file none.source"),
+        (("edit", "none.source", *EDIT[2:]), "has its prompt and its steps already: leave --source out"),
+        (("edit", "none.source", "--target", DOG, "--steps", "3", "--out", "dog.png"), "leave 'steps' out"),
+        ((*EDIT[:5], " ", *EDIT[6:]), "expected --target to say what to see"),
+        (("edit", "photo.png", "--source", "", *EDIT[4:]), "expected --source to say what photo.png shows"),
+        ((*EDIT, "--reweight", "beech=2"), "has no 'beech'; did you mean 'beach'?"),
+        ((*EDIT, "--reweight", "beach"), "option 'reweight': expected TEXT=X, got 'beach'"),
+        ((*EDIT, "--reweight", "beach=much"), "option 'reweight.beach': expected a valid number"),
+        ((*EDIT, "--spare", "tree"), "has no 'tree'"),
+        ((*EDIT, "--steps", "0"), "option 'steps': expected greater than or equal to 1, got '0'"),
+        ((*EDIT, "--guidance-scale", "nan"), "option 'guidance_scale': expected a finite number"),
+        ((*EDIT, "--rewieght", "beach=2"), "Did you mean --reweight?"),
+        ((*EDIT, "--option-file", "notes.toml"), "unknown option 'blend_strat'; did you mean 'blend_start'?"),
+        ((*EDIT, "--option-file", "none.toml"), "cannot read none.toml: No such file"),
+        ((*EDIT, "--method", "p2p"), "there is no editing method 'p2p'"),
+        ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
+        ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here"),
+        ((*EDIT, "--model", "no/such/model"), "no model 'no/such/model'"),
+        ((*EDIT, "--preview", "0"), "Must be >= 1"),
+        ((*EDIT[:-1], "photo.png"), "photo.png is an input and would be overwritten"),
+        ((*EDIT[:-1], "dog.jpg"), "expected --out to end in .png, got dog.jpg"),
+        ((*EDIT, "--target", CAT), "2 targets need a folder: expected --out FOLDER/, got dog.png"),
+        ((*EDIT[:5], "a dog " * 40, *EDIT[6:]), "nothing would be seen"),
+        (("generate", CAT, "--steps", "0", "--out", "cat.png"), "steps"),
+        (("generate", CAT, "--guidance-scale", "nan", "--out", "cat.png"), "guidance_scale"),
+        (("generate", CAT, "--width", "0", "--out", "cat.png"), "multiples of"),
+        (("generate", CAT, "--seed", "-1", "--out", "cat.png"), "seed must lie between"),
+        (("generate", CAT, "--out", "notes.toml/cat.png"), "cannot write"),
+        (("invert", "photo.png", "--prompt", CAT, "--out", "photo.png"), "expected --out to end in .source"),
+        (("heatmap", "photo.png", "--prompt", CAT, "--word", "dog", "--out", "h.png"), "has no 'dog'"),
+        (("replay", "photo.png"), "photo.png does not say how it was made"),
+        (("methods", "p2p"), "there is no such method 'p2p'"),
+        (("edti",), 'Did you mean "edit"?'),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    here: Path, run: Run, tokens: tuple[str, ...], message: str
+):
+    (here / "notes.toml").write_text("blend_strat = 0.5")
+    (here / "half.png").write_bytes((here / "photo.png").read_bytes()[:200])
+    before = {path: (here / path).read_bytes() for path in names(here)}
+    code, out, err = run(*tokens)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert {path: (here / path).read_bytes() for path in names(here)} == before
+
+
+def test_a_changed_input_cannot_be_replayed(here: Path, run: Run):
+    run(*EDIT)
+    Image.new("RGB", (32, 32)).save("photo.png")
+    code, _, err = run("replay", "dog.png")
+    assert code == 2 and "photo.png has changed since" in err
+    (here / "photo.png").unlink()
+    code, _, err = run("replay", "dog.png")
+    assert code == 2 and "not there any more" in err
+
+
+def test_a_source_of_another_model_is_refused(
+    here: Path, run: Run, tiny: Callable[..., Model], tmp_path_factory: pytest.TempPathFactory
+):
+    other = saved(tiny("sd2"), tmp_path_factory.mktemp("models") / "other")
+    run("invert", "photo.png", "--prompt", CAT, "--out", "photo.source")
+    edit = ("edit", "photo.source", "--target", DOG, "--out", "dog.png")
+    code, _, err = run(*edit, "--model", str(other))
+    assert code == 2 and "made with another model" in err and "dog.png" not in names(here)
+
+
+def test_what_nobody_expected_is_no_traceback_either(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("wordbrush.cli.listings._built_in", fail)
+    code, out, err = run("models")
+    assert (code, out) == (1, "") and err.startswith("error: ZeroDivisionError: by zero")
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_leaves_nothing_and_exits_130(here: Path, folder: Path):
+    command = [
+        "generate",
+        CAT,
+        "--steps",
+        "1000",
+        "--preview",
+        "1",
+        "--out",
+        "out/cat.png",
+        "--model",
+        str(folder),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wordbrush", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    preview = here / "out" / "cat.preview.png"
+    deadline = time.monotonic() + 120
+    while not preview.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert preview.exists()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "error: stopped; no half file is left\n"
+    assert names(here) == {"photo.png"}
