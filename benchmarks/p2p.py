@@ -19,8 +19,8 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from wordbrush.source import Source
 from wordbrush.words import align
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import oracle  # noqa: E402 - the explicit-map implementation lives with the tests
 
 SOURCE = "a cat on a beach"
 SWAPS = ("a dog on a beach", "a fox on a beach", "a bear on a beach", "a lion on a beach")
@@ -120,7 +121,7 @@ def measure_steps(model: Model, targets: int, rounds: int) -> list[dict[str, flo
                     f"{label}: {kind}", lambda a=attend: attending(model, a), _call(model, size, same_rows)
                 )
             )
-    variants += explicit_variants(model, targets, _call(model, size, all_rows))
+    variants += explicit_variants(model, targets, limit, _call(model, size, all_rows))
 
     seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     memory: dict[str, list[float]] = {variant.name: [] for variant in variants}
@@ -149,20 +150,34 @@ def measure_steps(model: Model, targets: int, rounds: int) -> list[dict[str, flo
     ]
 
 
-def explicit_variants(model: Model, targets: int, call: Callable[[int], object]) -> list[Variant]:
-    """The oracle of the tests, for comparison."""
-    import oracle
+def explicit_variants(model: Model, targets: int, limit: int, call: Callable[[int], object]) -> list[Variant]:
+    """The tests' oracle, which builds every map, on the same edits."""
+    before = model.read(SOURCE)
+    alphas = torch.ones(STEPS + 1, model.tokens, dtype=model.dtype)
+    swaps = [align(before, model.read(prompt)).replace_matrix.to(model.dtype) for prompt in SWAPS[:targets]]
+    refined = [align(before, model.read(prompt)).refine_matrices for prompt in REFINED[:targets]]
+    edits = {
+        "replace": [oracle.CrossEdit(alphas, mapper=matrix) for matrix in swaps],
+        "refine": [
+            oracle.CrossEdit(alphas, refine=(gather.argmax(0), mask.to(model.dtype)))
+            for gather, mask in refined
+        ],
+    }
+    return [
+        Variant(f"explicit: {kind}", lambda e=made: _explicitly(model, e, limit), call)
+        for kind, made in edits.items()
+    ]
 
-    found: list[Variant] = []
-    for kind, prompts in (("replace", SWAPS[:targets]), ("refine", REFINED[:targets])):
-        found.append(
-            Variant(
-                f"explicit: {kind}",
-                lambda k=kind, p=prompts: oracle.controlled(model, SOURCE, p, k, STEPS),
-                call,
-            )
-        )
-    return found
+
+@contextmanager
+def _explicitly(model: Model, edits: Sequence[oracle.CrossEdit], limit: int) -> Generator[None, None, None]:
+    before = dict(model.unet.attn_processors)
+    control = oracle.Control(edits, layers=len(before), self_window=(0, STEPS), self_limit=limit)
+    model.unet.set_attn_processor(oracle.ExplicitAttention(control))
+    try:
+        yield
+    finally:
+        model.unet.set_attn_processor(before)
 
 
 def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str]:
