@@ -36,7 +36,7 @@ from torch import Tensor
 
 from wordbrush.api import edit, invert
 from wordbrush.denoise import denoise
-from wordbrush.heatmap import word_map
+from wordbrush.word_map import word_map
 from wordbrush.images import to_image, to_tensor
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Constraints, Scene, caption, caption_parts, change, mask, parse, render, sample
@@ -44,13 +44,13 @@ from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES,
 from wordbrush.source import initial_latents
 
 STEPS = 50
-CHUNK = 24  # prompts painted at once, hence twice as many rows
+CHUNK = 20  # prompts painted at once, hence twice as many rows
 RECONSTRUCTED, WHOLE = 512, 32  # pictures through the autoencoder, and as many at once
 
-# Each part has held-out scenes of its own: the seed of its first one. Noise has the scene's seed.
+# Each part has held-out scenes of its own: the seed of the first. What is painted has its scene's seed.
 AUTOENCODER, SWEEP, ONE, TWO, EDITS = 0, 10_000, 20_000, 30_000, 40_000
 
-SWEEP_PROMPTS, SWEEP_STEPS = 48, 20
+SWEEP_PROMPTS, SWEEP_STEPS = 40, 20
 EDITED = 40  # scenes whose thing is swapped; the first half of them also change place and colour
 SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
 
@@ -109,34 +109,26 @@ def reconstruct(weights: Path, first: int, count: int) -> dict[str, np.ndarray]:
 
 
 def paint(
-    weights: Path, first: int, count: int, things: int, guidance: float, steps: int
+    weights: Path, prompts: Sequence[str], first: int, guidance: float, steps: int
 ) -> dict[str, np.ndarray]:
-    """Pictures of held-out captions.
+    """Pictures of prompts, from the noise of the seeds `first`, `first` + 1, …
 
     In bfloat16, which is half as fast again as float32 on a CPU; its errors are far below what a judge sees.
     """
     model = loaded(weights, torch.bfloat16)
-    prompts = [caption(scene) for scene in held_out(first, count, things)]
-    noise = torch.cat(
-        [initial_latents(model, seed, *model.image_size) for seed in range(first, first + count)]
-    )
-    return {"pictures": pixels(sampled(model, noise, prompts, guidance, steps))}
-
-
-def sampled(model: Model, noise: Tensor, prompts: Sequence[str], guidance: float, steps: int) -> Tensor:
-    """Pictures [N, 3, H, W] of `prompts` from z_T."""
+    seeds = range(first, first + len(prompts))
+    latents = torch.cat([initial_latents(model, seed, *model.image_size) for seed in seeds])
     text, null = model.encode_text(prompts), model.encode_text([""])
-    latents = noise
-    for step in denoise(model, noise, text, null, model.schedule(steps), guidance_scale=guidance):
+    for step in denoise(model, latents, text, null, model.schedule(steps), guidance_scale=guidance):
         latents = step.latents
-    return model.decode(latents)
+    return {"pictures": pixels(model.decode(latents))}
 
 
 def edit_scene(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     """One rendering, inverted and edited as anyone would with the defaults; and where its words look.
 
     `kept` is the autoencoder's own reconstruction, `edits` one picture per change, `masks` the latent cells that
-    each was free to change, `plain` the target's caption painted from the same noise, without the source.
+    each was free to change, `maps` the map of each of `words_of`.
     """
     model = loaded(weights, torch.float32)
     scene = edit_scenes()[i]
@@ -150,7 +142,6 @@ def edit_scene(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
         "edits": np.stack([np.asarray(result.image) for result in results]),
         "masks": torch.stack(free).numpy(),
         "maps": torch.stack(maps).numpy(),
-        "plain": pixels(sampled(model, source.z_T, targets[:1], guidance, STEPS)),
     }
 
 
@@ -223,25 +214,29 @@ class Desk:
         return [Image.fromarray(row) for arrays in self.read(pieces) for row in arrays["pictures"]]
 
 
-def painting(first: int, count: int, things: int, guidance: float, steps: int = STEPS) -> list[Piece]:
-    """The pieces that paint `count` captions from seed `first` on."""
-    sizes = {start: min(CHUNK, first + count - start) for start in range(first, first + count, CHUNK)}
+def painting(first: int, prompts: Sequence[str], guidance: float, steps: int = STEPS) -> list[Piece]:
+    """The pieces that paint prompts, from the seeds `first`, `first` + 1, …"""
     return [
         Piece(
-            f"paint-{things}-{start}-{size}-{guidance:g}-{steps}",
+            f"paint-{first + i}-{min(CHUNK, len(prompts) - i)}-{guidance:g}-{steps}",
             paint,
-            (start, size, things, guidance, steps),
+            (prompts[i : i + CHUNK], first + i, guidance, steps),
         )
-        for start, size in sizes.items()
+        for i in range(0, len(prompts), CHUNK)
     ]
+
+
+def captions(first: int, count: int, things: int) -> list[str]:
+    """The captions of held-out scenes."""
+    return [caption(scene) for scene in held_out(first, count, things)]
 
 
 # Measuring ---------------------------------------------------------------------------------------------------
 
 
-def psnr(made: np.ndarray, true: np.ndarray, where: np.ndarray | None = None) -> float:
+def psnr(made: Image.Image, true: Image.Image, where: np.ndarray | None = None) -> float:
     """10 log₁₀(255² / mean squared error), over the pixels `where` (bool [H, W]; all of them without)."""
-    error = np.square(made.astype(np.float64) - true.astype(np.float64)).mean(-1)
+    error = np.square(np.asarray(made, dtype=np.float64) - np.asarray(true, dtype=np.float64)).mean(-1)
     return float(10 * np.log10(255**2 / max(1e-6, (error if where is None else error[where]).mean())))
 
 
@@ -294,10 +289,13 @@ def answers(
 
 def measure_autoencoder(made: Sequence[Image.Image]) -> dict[str, Any]:
     """PSNR of the reconstructions: the mean over pictures, and of the mean squared error of them all."""
-    true = truths(held_out(AUTOENCODER, len(made)))
-    each = [psnr(np.asarray(a), np.asarray(b)) for a, b in zip(made, true, strict=True)]
-    whole = psnr(np.stack([np.asarray(a) for a in made]), np.stack([np.asarray(b) for b in true]))
-    return {"pictures": len(made), "psnr": float(np.mean(each)), "psnr_of_mean_error": whole}
+    each = [psnr(a, b) for a, b in zip(made, truths(held_out(AUTOENCODER, len(made))), strict=True)]
+    mean_error = np.mean([10 ** (-one / 10) for one in each])
+    return {
+        "pictures": len(made),
+        "psnr": float(np.mean(each)),
+        "psnr_of_mean_error": float(-10 * np.log10(mean_error)),
+    }
 
 
 def measure_paintings(asked: Judge, made: Sequence[Image.Image], first: int, things: int) -> dict[str, Any]:
@@ -324,30 +322,39 @@ def best_guidance(sweep: dict[float, dict[str, Any]]) -> float:
 
 
 def measure_maps(scenes: Sequence[Scene], edited: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Mean intersection over union of words' maps and what they name, in latent cells, by class of word."""
-    found: dict[str, list[float]] = {}
+    """Mean intersection over union of words' maps and what they name, in latent cells, by class of word.
+
+    everywhere: what a map that covers the whole picture would have.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
     for scene, arrays in zip(scenes, edited, strict=False):
         covered = coverage(scene)[0] > 127
         for (kind, _), heat in zip(words_of(scene), arrays["maps"], strict=True):
-            true = ~covered if kind == "place" else covered
-            shown = heat > SHOWN
-            found.setdefault(kind, []).append((shown & true).sum() / (shown | true).sum())
-    return {kind: {"iou": float(np.mean(ious)), "of": len(ious)} for kind, ious in sorted(found.items())}
+            true, shown = ~covered if kind == "place" else covered, heat > SHOWN
+            found.setdefault(kind, []).append(((shown & true).sum() / (shown | true).sum(), true.mean()))
+    means = {kind: np.mean(pairs, axis=0) for kind, pairs in sorted(found.items())}
+    return {
+        kind: {"iou": float(iou), "everywhere": float(everywhere), "of": len(found[kind])}
+        for kind, (iou, everywhere) in means.items()
+    }
 
 
 WANTED = {"swap": ("object",), "place": ("object", "place"), "colour": ("object", "colour")}
 
 
 def measure_edits(
-    asked: Judge, scenes: Sequence[Scene], edited: Sequence[dict[str, np.ndarray]]
+    asked: Judge,
+    scenes: Sequence[Scene],
+    edited: Sequence[dict[str, np.ndarray]],
+    plain: Sequence[Image.Image],
 ) -> dict[str, Any]:
     """How edits fare against their true answers.
 
     right: the judge sees what the target says (for a swap, the new thing; else the same thing, changed). judge: it
     sees it in the true answer. kept: PSNR of what the change truly leaves alone; bound: the autoencoder's own,
     there. nearer: the share of edits that, where the change truly is, are nearer to its answer than the source was.
-    drawn_right (swaps): the share of targets that the model draws right from the same noise without the source, and
-    right_of_drawn: of these, how many the edit gets right.
+    Swaps also have drawn_right: the share of targets that the model draws right by themselves (`plain`), and
+    right_of_drawn: how many of these the edit gets right.
     """
     report: dict[str, Any] = {}
     for kind, wanted in WANTED.items():
@@ -356,31 +363,27 @@ def measure_edits(
             kinds = changes(i, scene)
             if kind not in kinds:
                 continue
-            changed = kinds[kind]
-            made, true, kept = (
-                arrays["edits"][list(kinds).index(kind)],
-                np.asarray(render(changed)),
-                arrays["kept"],
-            )
-            looked_at = [Image.fromarray(picture) for picture in (made, true, arrays["plain"][0])]
-            seen = answers(asked, looked_at, [parse(caption(changed))] * 3)
-            right, judged, drawn = (all(one[aspect] for aspect in wanted) for one in seen)
-            where = mask(scene, changed)
-            source = np.asarray(render(scene))
+            changed, made = kinds[kind], Image.fromarray(arrays["edits"][list(kinds).index(kind)])
+            source, true, where = render(scene), render(changed), mask(scene, changed)
+            pictures = [made, true, *plain[i : i + 1]]
+            seen = answers(asked, pictures, [parse(caption(changed))] * len(pictures))
+            right = [all(one[aspect] for aspect in wanted) for one in seen]
             row = {
-                "right": right,
-                "judge": judged,
+                "right": right[0],
+                "judge": right[1],
                 "kept": psnr(made, true, ~where),
-                "bound": psnr(kept, true, ~where),
+                "bound": psnr(Image.fromarray(arrays["kept"]), true, ~where),
                 "nearer": psnr(made, true, where) > psnr(source, true, where),
             }
-            rows.append(row | ({"drawn_right": drawn} if kind == "swap" else {}))
+            if kind == "swap" and len(right) == 3:
+                row |= {"drawn_right": right[2]}
+            rows.append(row)
         report[kind] = {"of": len(rows)} | {
-            key: float(np.mean([row[key] for row in rows])) for key in rows[0]
+            key: float(np.mean([row[key] for row in rows if key in row])) for key in rows[0]
         }
         if kind == "swap":
-            drawn_rows = [row["right"] for row in rows if row["drawn_right"]]
-            report[kind]["right_of_drawn"] = float(np.mean(drawn_rows)) if drawn_rows else 0.0
+            drawn = [row["right"] for row in rows if row.get("drawn_right")]
+            report[kind]["right_of_drawn"] = float(np.mean(drawn)) if drawn else 0.0
     return report
 
 
@@ -416,14 +419,16 @@ def measure(
 
     sweep: dict[float, dict[str, Any]] = {}
     for scale in scales:
-        made = desk.pictures(painting(SWEEP, SWEEP_PROMPTS, 1, scale, SWEEP_STEPS))
+        made = desk.pictures(painting(SWEEP, captions(SWEEP, SWEEP_PROMPTS, 1), scale, SWEEP_STEPS))
         sweep[scale] = measure_paintings(asked, made, SWEEP, 1)
     guidance = best_guidance(sweep)
 
     scenes = edit_scenes()
     edited = desk.read([Piece(f"edit-{i}-{guidance:g}", edit_scene, (i, guidance)) for i in range(EDITED)])
-    two = desk.pictures(painting(TWO, count * 2 // 5, 2, guidance))
-    one = desk.pictures(painting(ONE, count, 1, guidance))
+    targets = [caption(changes(i, scene)["swap"]) for i, scene in enumerate(scenes)]
+    plain = desk.pictures(painting(EDITS, targets, guidance))
+    two = desk.pictures(painting(TWO, captions(TWO, count * 2 // 5, 2), guidance))
+    one = desk.pictures(painting(ONE, captions(ONE, count, 1), guidance))
 
     report = {
         "autoencoder": measure_autoencoder(reconstructions),
@@ -431,10 +436,9 @@ def measure(
         "one": measure_paintings(asked, one, ONE, 1),
         "two": measure_paintings(asked, two, TWO, 2),
         "maps": measure_maps(scenes, edited),
-        "edits": measure_edits(asked, scenes, edited),
+        "edits": measure_edits(asked, scenes, edited, plain),
     }
-    samples = [*zip(one, map(caption, held_out(ONE, 44, 1)), strict=False)]
-    samples += zip(two, map(caption, held_out(TWO, 20, 2)), strict=False)
+    samples = [*zip(one, captions(ONE, 44, 1), strict=False), *zip(two, captions(TWO, 20, 2), strict=False)]
     pairs: Cells = []
     for true, made in zip(truths(held_out(AUTOENCODER, 16)), reconstructions, strict=False):
         pairs += [(true, "rendered"), (made, "through the autoencoder")]
