@@ -1,10 +1,12 @@
 """Tiny random models in the shapes of Stable Diffusion 1, 2 (v-prediction) and XL: everything but the knowledge."""
 
+import json
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,3 +181,32 @@ def seeded(tiny: Callable[..., Model]) -> Callable[..., Source]:
         return kept[key]
 
     return make
+
+
+@pytest.fixture
+def saved() -> Callable[[Model, Path], Path]:
+    """saved(model, path): the model as a diffusers folder, as the hub has them."""
+
+    def save(model: Model, path: Path) -> Path:
+        index: dict[str, object] = {
+            "_class_name": "StableDiffusionPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "safety_checker": [None, None],
+        }
+        model.unet.save_pretrained(path / "unet")
+        model.vae.save_pretrained(path / "vae")
+        for suffix, encoder, tokens in zip(("", "_2"), model.text_encoders, model.tokenizers, strict=False):
+            encoder.save_pretrained(path / f"text_encoder{suffix}")
+            tokens.save_pretrained(path / f"tokenizer{suffix}")
+            index[f"text_encoder{suffix}"] = ["transformers", type(encoder).__name__]
+            index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
+        if len(model.text_encoders) > 1:
+            index["force_zeros_for_empty_prompt"] = True
+        (path / "scheduler").mkdir()
+        (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(model.schedule_config))
+        (path / "model_index.json").write_text(json.dumps(index))
+        return path
+
+    return save

@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from wordbrush import editing, images, inversion, methods, options, provenance, source
-from wordbrush.heatmap import word_map
+from wordbrush.errors import PromptError
 from wordbrush.model import Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress, drain
 from wordbrush.result import Result
 from wordbrush.source import Source
+from wordbrush.word_map import word_map
 
 OnProgress = Callable[[Progress], object]
 Picture = Image.Image | str | os.PathLike[str]
@@ -74,6 +75,7 @@ def from_seed(
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).steps
     2
     """
+    _require_words(model, prompt)
     loop = source.from_seed(
         model, prompt, seed, steps=steps, guidance_scale=guidance_scale, height=height, width=width
     )
@@ -103,6 +105,7 @@ def invert(
     """
     module = methods.find(inversion.METHODS, method, "inversion").load()
     told = _options(module.Options, options)
+    _require_words(model, prompt)
     return drain(module.invert(model, fitted(model, picture), prompt, told), on_progress)
 
 
@@ -150,6 +153,8 @@ def edit(
     module = methods.find(editing.METHODS, method, "editing").load()
     told = _options(module.Options, options)
     targets = [target] if isinstance(target, str) else list(target)
+    for prompt in targets:
+        _require_words(model, prompt)
     results: list[Result] = drain(module.edit(model, source, targets, told), on_progress)
     return results[0] if isinstance(target, str) else results
 
@@ -265,6 +270,12 @@ def _remake(made: provenance.Record, path: Path, model: Model, on_progress: OnPr
         on_progress=on_progress,
     )
     return results[made.index].image
+
+
+def _require_words(model: Model, prompt: str) -> None:
+    """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
+    if not model.read(prompt).words:
+        raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r}")
 
 
 def _options(kind: type[Options], given: Mapping[str, Any] | Options | None) -> Options:

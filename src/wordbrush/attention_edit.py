@@ -157,7 +157,8 @@ class EditedAttention:
     def rows(self, step: int) -> Rows:
         """The batch of one step: the source is in it only while something reads it."""
         start, stop = self.self_window
-        reads_source = self.keep_source or start <= step < stop or self._phases[step].A is not None
+        injects = self.self_limit > 0 and start <= step < stop
+        reads_source = self.keep_source or injects or self._phases[step].A is not None
         return Rows(len(self.edits), guided=self.guided, source=reads_source)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:

@@ -65,7 +65,11 @@ def denoise(
     batch = _Batch(text, null, source)
     for i, t in enumerate(schedule.timesteps):
         layout = rows(i) if rows is not None else plain
+        where = f"step {i + 1} of {schedule.steps}"
         eps = model.predict_eps(batch.latents(layout, i, latents), t, batch.text(layout, i), step=i)
+        check_finite(
+            eps, where
+        )  # in every row: fused attention can make zeros of what a source's row has lost
         eps_guided = eps[layout.conditional]
         if layout.guided:
             eps_guided = text_guidance(eps[layout.unconditional], eps_guided, guidance_scale)
@@ -74,7 +78,7 @@ def denoise(
         latents = ddim_step(latents, eps_guided, alpha, alpha_next)
         if after_step is not None:
             latents = after_step(i, latents)
-        check_finite(latents, f"step {i + 1} of {schedule.steps}")
+        check_finite(latents, where)
         yield Step(i, schedule.steps, latents, clean)
     return latents
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -149,19 +149,24 @@ class Model:
 
         index = _read_json(path / "model_index.json")
 
-        def component(part: str, allowed: set[str]) -> Any:
+        kinds = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and entry[1:]}
+        missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if not kinds.get(part)]
+        if missing:
+            raise ModelError(
+                f"{name}: model_index.json names no {', '.join(missing)}; it is not a Stable Diffusion"
+            )
+
+        def component(part: str, library: Any, allowed: set[str]) -> Any:
+            if kinds[part] not in allowed:
+                raise ModelError(
+                    f"{name}: expected {part} to be one of {', '.join(sorted(allowed))}, got {kinds[part]}"
+                )
             if part in loaded:
                 return loaded[part].to(device)
-            library, kind = index[part]
-            if kind not in allowed:
-                raise ModelError(
-                    f"{name}: expected {part} to be one of {', '.join(sorted(allowed))}, got {kind}"
-                )
-            module = getattr(diffusers if library == "diffusers" else transformers, kind)
             files = [file.name for file in (path / part).glob("*.safetensors")]
             variant = "fp16" if files and all(".fp16" in file for file in files) else None
             try:
-                found, report = module.from_pretrained(
+                found, report = getattr(library, kinds[part]).from_pretrained(
                     path / part,
                     variant=variant,
                     dtype=dtype,
@@ -181,18 +186,13 @@ class Model:
             except (OSError, ValueError) as error:
                 raise ModelError(f"{name}: cannot load {part}: {error}") from error
 
-        encoders = [part for part in ("text_encoder", "text_encoder_2") if index.get(part, [None])[0]]
-        missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if part not in index]
-        if missing:
-            raise ModelError(
-                f"{name}: model_index.json names no {', '.join(missing)}; it is not a Stable Diffusion"
-            )
+        encoders = [part for part in ("text_encoder", "text_encoder_2") if kinds.get(part)]
         tokenizers = [part.replace("text_encoder", "tokenizer") for part in encoders]
         own = index.get("wordbrush", {})
         return cls(
-            unet=component("unet", _UNETS),
-            vae=component("vae", _VAES),
-            text_encoders=[component(part, _TEXT_ENCODERS) for part in encoders],
+            unet=component("unet", diffusers, _UNETS),
+            vae=component("vae", diffusers, _VAES),
+            text_encoders=[component(part, transformers, _TEXT_ENCODERS) for part in encoders],
             tokenizers=[tokenizer(part) for part in tokenizers],
             schedule_config=_read_json(path / "scheduler" / "scheduler_config.json"),
             name=name,
@@ -376,11 +376,14 @@ class Model:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ModelError(f"expected a diffusers model folder, but {path} does not exist") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a diffusers config: expected names and values, got {content!r:.40}")
+    return cast(dict[str, Any], content)
 
 
 def _fetch(name: str) -> Path:

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.heatmap import word_map
 from wordbrush.images import overlay, to_image
 from wordbrush.model import Model
 from wordbrush.source import Source
+from wordbrush.word_map import word_map
 
 
 @dataclass(frozen=True, eq=False)

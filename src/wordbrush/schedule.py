@@ -49,6 +49,11 @@ class Schedule:
             raise OptionsError(
                 f"steps must lie between 1 and {train_steps} (the model's training timesteps), got {steps}"
             )
+        if config.get("rescale_betas_zero_snr"):
+            raise ModelError(
+                "the model's schedule ends at zero signal (rescale_betas_zero_snr), where no eps can be told from "
+                "its prediction: use a model whose schedule does not"
+            )
         alphas_cumprod = training_alphas_cumprod(config)
         spacing = config.get("timestep_spacing", "leading")
         offset = int(config.get("steps_offset", 0))

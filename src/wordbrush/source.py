@@ -5,6 +5,7 @@ z_T … z_0 that the source's row follows, and the null embeddings to guide the 
 on disk too: invert once, edit for ever.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Generator, Mapping
@@ -93,9 +94,10 @@ class Source:
             "timesteps": self.schedule.timesteps,
             "alphas": self.schedule.alphas,
         }
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        told = json.dumps(header)
         content = to_safetensors(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            {"format": _FORMAT, "source": json.dumps(header)},
+            tensors, {"format": _FORMAT, "source": told, "sha256": _digest(told, tensors)}
         )
         with atomic_write(path) as file:
             file.write(content)
@@ -119,8 +121,6 @@ class Source:
             raise SourceError(f"there is no source file {path}") from error
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise SourceError(f"{path} is damaged or no wordbrush source: {error}") from error
-        if len(source.trajectory) != source.steps + 1 or len(source.schedule.alphas) != source.steps + 1:
-            raise SourceError(f"{path} is damaged: its trajectory does not match its schedule")
         source.check(model)
         return source
 
@@ -131,8 +131,16 @@ def _read(path: str | os.PathLike[str], model: Model) -> tuple[dict[str, Any], d
         metadata: dict[str, str] = file.metadata() or {}
         if metadata.get("format") != _FORMAT:
             raise SourceError(f"{path} is not a wordbrush source (its format is {metadata.get('format')})")
-        tensors = {name: file.get_tensor(name).to(model.device) for name in file.keys()}
-    return json.loads(metadata["source"]), tensors
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if metadata["sha256"] != _digest(metadata["source"], tensors):
+        raise SourceError(
+            f"{path} is damaged: its content does not match its checksum; invert the picture again"
+        )
+    return json.loads(metadata["source"]), {name: tensor.to(model.device) for name, tensor in tensors.items()}
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(header.encode() + to_safetensors(dict(tensors))).hexdigest()
 
 
 def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[Tensor, "1 c h w"]:
@@ -168,7 +176,8 @@ def from_seed(
     schedule = model.schedule(steps)
     scale = model.defaults.guidance_scale if guidance_scale is None else guidance_scale
     check_guidance(scale)
-    size = height or model.image_size[0], width or model.image_size[1]
+    default_height, default_width = model.image_size
+    size = default_height if height is None else height, default_width if width is None else width
     z_T = initial_latents(model, seed, *size)  # noqa: N806
     text, null = model.encode_text([prompt]), model.encode_text([""])
     steps_down = denoise(model, z_T, text, null, schedule, guidance_scale=scale)

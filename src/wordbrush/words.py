@@ -11,6 +11,7 @@ padding behind a deleted word onto that word.)
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from wordbrush.errors import PromptError, nearest
 
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+# Accents may come as characters of their own (U+0300 … U+036F), as macOS writes them.
+_WORD = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
 
 MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
@@ -38,7 +40,7 @@ class Word:
     @property
     def key(self) -> str:
         """What two words are compared by."""
-        return self.text.casefold()
+        return _fold(self.text)
 
     @property
     def is_punctuation(self) -> bool:
@@ -66,14 +68,23 @@ class Words:
         Raises `PromptError`, naming the words there are, if the phrase does not occur: a word that is
         silently not found would silently not be edited.
         """
-        keys = [match.casefold() for match in _WORD.findall(phrase)]
+        keys = _keys(phrase)
         if not keys:
             raise PromptError(f"expected a word of the prompt {self.prompt!r}, got {phrase!r}")
-        own = [word.key for word in self.words]
-        starts = [i for i in range(len(own) - len(keys) + 1) if own[i : i + len(keys)] == keys]
-        if not starts:
-            raise PromptError(f"the prompt '{self.prompt}' has no '{phrase}'{nearest(keys[0], own)}")
-        return tuple(word for i in starts for word in self.words[i : i + len(keys)])
+        own = [_keys(word.text) for word in self.words]  # one each, or several for a learned "<my-cat>"
+        found: list[Word] = []
+        for i in range(len(own)):
+            run: list[str] = []
+            stop = i
+            while stop < len(own) and len(run) < len(keys):
+                run += own[stop]
+                stop += 1
+            if run == keys:
+                found += self.words[i:stop]
+        if not found:
+            hint = nearest(_fold(phrase), [word.key for word in self.words])
+            raise PromptError(f"the prompt '{self.prompt}' has no '{phrase}'{hint}")
+        return tuple(found)
 
     def has(self, phrase: str) -> bool:
         """Whether `find` would find `phrase`."""
@@ -91,6 +102,14 @@ class Words:
         return column
 
 
+def _keys(phrase: str) -> list[str]:
+    return [_fold(match) for match in _WORD.findall(phrase)]
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def read(tokenizer: Any, prompt: str, length: int) -> Words:
     """Read `prompt` as the text encoder will: `tokenizer` is a fast transformers tokenizer, `length` its context.
 
@@ -101,7 +120,7 @@ def read(tokenizer: Any, prompt: str, length: int) -> Words:
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     special: list[int] = encoded["special_tokens_mask"]
     content = [i for i, is_special in enumerate(special) if not is_special]
-    start = content[0] if content else next((i for i, s in enumerate(special) if not s), 1)
+    start = content[0] if content else 1
     stop = start + len(content)
     if len(offsets) > length:
         room = length - (len(offsets) - len(content))
@@ -288,12 +307,14 @@ def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, i
 
 def _spread(matrix: Tensor, match: Match) -> None:
     """Hand the map of the match's source tokens to its target tokens, one to one or evenly."""
-    i, j = match.source[0].start, match.source[-1].stop
-    k, m = match.target[0].start, match.target[-1].stop
-    if j - i == m - k:
-        matrix[i:j, k:m] = torch.eye(j - i)
-    else:
-        matrix[i:j, k:m] = 1 / (m - k)
+    rows, columns = _tokens(match.source), _tokens(match.target)
+    equal = len(rows) == len(columns)
+    matrix[rows[:, None], columns] = torch.eye(len(rows)) if equal else torch.tensor(1 / len(columns))
+
+
+def _tokens(words: Sequence[Word]) -> Tensor:
+    """The words' tokens; a comma between two of them is not among these."""
+    return torch.tensor([token for word in words for token in range(word.start, word.stop)])
 
 
 def _only_punctuation(match: Match) -> bool:

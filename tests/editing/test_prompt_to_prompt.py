@@ -1,16 +1,19 @@
 """Whole edits against the explicit-map oracle, and what an edit promises its user."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import oracle
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import oracle
 from wordbrush.editing import prompt_to_prompt
 from wordbrush.editing.prompt_to_prompt import Options
-from wordbrush.model import Model
+from wordbrush.errors import NumericsError, OptionsError, PromptError, SourceError
+from wordbrush.model import Model, TextEmbeds
 from wordbrush.options import parse
 from wordbrush.progress import drain
 from wordbrush.result import Result
@@ -205,3 +208,300 @@ KINDS: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
 def test_every_kind_of_edit_equals_the_explicit_maps(kind: str, tiny: Tiny, seeded: Seeded) -> None:
     targets, options = KINDS[kind]
     compare(tiny("sd1", torch.float64), seeded("sd1"), targets, options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "latent_size", "steps"),
+    [
+        ("sd1", (16, 24), 4),
+        ("sd1", (32, 32), 2),
+        ("sd2", (16, 16), 4),
+        ("sd2", (15, 9), 4),
+        ("sdxl", (16, 16), 4),
+        ("sdxl", (13, 22), 4),
+    ],
+    ids=str,
+)
+def test_every_shape_equals_the_explicit_maps(
+    shape: str, latent_size: tuple[int, int], steps: int, tiny: Tiny, seeded: Seeded
+) -> None:
+    targets, options = KINDS["everything"]
+    compare(tiny(shape, torch.float64), seeded(shape, steps=steps, latent_size=latent_size), targets, options)
+
+
+FOUR = (DOG, NIGHT, TEAPOT, A_CAT)
+FOUR_OPTIONS: dict[str, Any] = {
+    "cross_replace_steps": 0.7,
+    "word_steps": {"night": 0.3, "dog": (0.1, 0.4)},
+    "reweight": {"beach": 2.0, "teapot": 1.5},
+    "blend_threshold": 0.7,
+    "spare": ("beach",),
+    "spare_threshold": 0.95,
+}
+
+
+@pytest.mark.parametrize("shape", ["sd1", "sdxl"])
+def test_four_targets_equal_the_explicit_maps(shape: str, tiny: Tiny, seeded: Seeded) -> None:
+    compare(tiny(shape, torch.float64), seeded(shape), FOUR, FOUR_OPTIONS)
+
+
+def test_four_targets_in_one_batch_are_four_edits_in_any_order(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    together = run(model, source, FOUR, FOUR_OPTIONS)
+    shuffled = run(model, source, FOUR[::-1], FOUR_OPTIONS)[::-1]
+    for target, one, other in zip(FOUR, together, shuffled, strict=True):
+        options = dict(FOUR_OPTIONS)
+        for name in ("word_steps", "reweight"):  # alone, a target must have the words it is asked about
+            options[name] = {w: v for w, v in options[name].items() if w in target.words}
+        (alone,) = run(model, source, [target], options)
+        torch.testing.assert_close(one.trajectory, other.trajectory, atol=1e-10, rtol=0)
+        torch.testing.assert_close(one.trajectory, alone.trajectory, atol=1e-10, rtol=0)
+        assert one.report["words"] == other.report["words"] == alone.report["words"]
+        assert one.report["edited_share"] == other.report["edited_share"] == alone.report["edited_share"]
+    finals = torch.stack([r.trajectory[-1] for r in together])
+    assert all((finals[i] - finals[j]).abs().max() > 1e-3 for i in range(4) for j in range(i))
+
+
+SAME = Target(SOURCE, tuple((i, i) for i in range(5)))
+
+
+@pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("kind", ["replace", "refine"])
+def test_the_same_prompt_gives_the_source(kind: str, shape: str, tiny: Tiny, seeded: Seeded) -> None:
+    """The batch has another size than the source's own, so the last bits of float64 may differ, and no more."""
+    source = seeded(shape)
+    (result,) = run(tiny(shape, torch.float64), source, [SAME], {"kind": kind})
+    torch.testing.assert_close(result.trajectory, source.trajectory, atol=1e-11, rtol=0)
+    assert any("say the same" in notice for notice in result.report["notices"])
+
+
+# What a step computes ---------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Records what each call of a UNet was given."""
+
+    def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.latents: list[torch.Tensor] = []
+        self.hidden: list[torch.Tensor] = []
+        forward = model.unet.forward
+
+        def recorded(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.latents.append(sample)
+            self.hidden.append(kwargs["encoder_hidden_states"])
+            return forward(sample, *args, **kwargs)
+
+        monkeypatch.setattr(model.unet, "forward", recorded)
+
+    @property
+    def rows(self) -> list[int]:
+        return [len(sample) for sample in self.latents]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(
+    ("options", "with_source"),
+    [
+        # ⌊0.6·(10+1)⌋ = 6 cross steps, ⌊0.4·10⌋ = 4 self steps
+        ({**OFF, "cross_replace_steps": 0.6, "self_replace_steps": 0.4}, range(6)),
+        ({**OFF, "cross_replace_steps": 0.1, "self_replace_steps": (0.2, 0.5)}, (0, 2, 3, 4)),
+        ({**OFF, "cross_replace_steps": 0.0, "self_replace_steps": 1.0, "self_limit": 0}, ()),
+        ({**OFF, "cross_replace_steps": 0.0, "self_replace_steps": 0.0}, ()),
+        ({"local_blend": ("cat",), "cross_replace_steps": 0.1, "self_replace_steps": 0.0}, range(10)),
+    ],
+)
+def test_the_source_is_computed_only_while_it_is_read(
+    n: int,
+    options: dict[str, Any],
+    with_source: Sequence[int],
+    tiny: Tiny,
+    seeded: Seeded,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=10)
+    calls = Calls(model, monkeypatch)
+    results = run(model, source, (DOG, TEAPOT, FOX)[:n], options)
+    assert calls.rows == [2 * n + (i in with_source) for i in range(10)]
+    assert results[0].report["unet_rows"] == sum(calls.rows)
+    # And what the rows hold: n without text, the source with its text and its known latents, n with theirs.
+    null, text = model.encode_text([""]).hidden, model.encode_text([" ".join(SOURCE)]).hidden
+    for i, (latents, hidden) in enumerate(zip(calls.latents, calls.hidden, strict=True)):
+        assert torch.equal(hidden[:n], null.expand(n, -1, -1))
+        assert not any(torch.equal(row, null[0]) for row in hidden[n:])
+        if i in with_source:
+            assert torch.equal(hidden[n], text[0])
+            assert torch.equal(latents[n], source.trajectory[i])
+        assert torch.equal(latents[:n], latents[-n:])
+
+
+def test_without_guidance_there_are_no_unconditional_rows(
+    tiny: Tiny, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=10)
+    calls = Calls(model, monkeypatch)
+    run(model, source, (DOG, TEAPOT), {**OFF, "guidance_scale": 1.0, "cross_replace_steps": 0.5})
+    assert calls.rows == [3] * 5 + [2] * 5  # ⌊0.5·11⌋ = 5
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations that torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_attention_map_is_built(tiny: Tiny, seeded: Seeded) -> None:
+    """No softmax is taken outside of the fused kernel, in the heaviest edit there is."""
+    model, source = tiny("sd1"), seeded("sd1")
+    source = replace(
+        source,
+        trajectory=source.trajectory.float(),
+        null=TextEmbeds(source.null.hidden.float()),
+        model_hash=model.hash,
+    )
+    targets, options = KINDS["everything"]
+    with Operations() as operations:
+        run(model, source, targets, options)
+    assert not [name for name in operations.names if "softmax" in name]
+    assert any("scaled_dot_product" in name for name in operations.names)
+
+
+# What an edit leaves behind ---------------------------------------------------------------------------------
+
+
+def prediction(model: Model) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(1, 4, 16, 16, generator=generator, dtype=torch.float64)
+    return model.predict_eps(z, 500, model.encode_text(["a cat on a beach"]))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, None])
+def test_an_edit_finished_or_not_leaves_the_model_as_it_was(
+    steps: int | None, tiny: Tiny, seeded: Seeded
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    processors, before = dict(model.unet.attn_processors), prediction(model)
+    loop = prompt_to_prompt.edit(model, source, [DOG.prompt], Options())
+    for _ in loop if steps is None else range(steps):
+        if steps is not None:
+            next(loop)
+    loop.close()
+    assert model.unet.attn_processors == processors and not model.is_attended
+    assert torch.equal(prediction(model), before)
+
+
+def test_an_error_in_mid_edit_leaves_the_model_as_it_was(
+    tiny: Tiny, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    processors, before = dict(model.unet.attn_processors), prediction(model)
+    broken = source.trajectory.clone()
+    broken[3] = torch.nan  # read by the source's row of step 3, of which the fused kernel makes zeros
+    with pytest.raises(NumericsError, match="step 4 of 6"):
+        run(model, replace(source, trajectory=broken), [DOG], {})
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(prompt_to_prompt, "watched", lambda *_: 1 / 0)
+        run(model, source, [DOG], {})
+    assert model.unet.attn_processors == processors and not model.is_attended
+    assert torch.equal(prediction(model), before)
+
+
+def test_the_result_says_what_was_done(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    (result,) = run(model, source, [DOG], {"blend_threshold": 0.7})
+    report = json.loads(json.dumps(result.report))
+    assert report["words"] == "a [cat → dog] on a beach"
+    assert report["kind"] == "replace" and report["local_blend"] == ["cat", "dog"]
+    assert report["notices"] == []
+    assert result.image.size == result.source_image.size == (32, 32)
+    assert result.trajectory.shape == source.trajectory.shape
+    assert torch.equal(result.trajectory[0], source.trajectory[0])
+    heat = result.word_map("dog")
+    assert heat.shape == (16, 16) and 0 <= heat.min() and heat.max() == pytest.approx(1)
+    assert result.heatmap("dog").size == (32, 32)
+
+
+def test_an_empty_mask_is_told(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    (result,) = run(model, source, [DOG], {"blend_threshold": 1.0, "blend_start": 0.0})
+    assert result.report["edited_share"] == 0
+    assert any("mask is empty" in notice for notice in result.report["notices"])
+    assert torch.equal(result.trajectory, source.trajectory)
+
+
+def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
+    results = run(model, source, [DOG, TEAPOT, NIGHT, A_CAT], {})
+    assert [r.report["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
+    assert [r.report["local_blend"] for r in results] == [["cat", "dog"], ["cat", "teapot"], [], []]
+
+
+# What is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reweight": {"bech": 2.0}}, "did you mean 'beach'"),
+        ({"word_steps": {"dgo": 0.4}}, "did you mean 'dog'"),
+        ({"word_steps": {"cat": 0.4}}, "has no 'cat'"),  # words are looked up in the target
+        ({"local_blend": ("horse",)}, "has no 'horse'"),
+        ({"spare": ("sky",)}, "has no 'sky'"),
+        ({"kind": "replace"}, None),
+    ],
+)
+def test_a_word_that_is_nowhere_is_an_error(
+    options: dict[str, Any], said: str | None, tiny: Tiny, seeded: Seeded
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
+    if said is None:
+        run(model, source, [DOG], options)  # the control: nothing wrong here
+        with pytest.raises(PromptError, match="use a refine edit"):
+            run(model, source, [NIGHT], options)
+    else:
+        with pytest.raises(PromptError, match=said):
+            run(model, source, [DOG], options)
+
+
+def test_no_blend_words_means_no_blend(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1")
+    (none,), (off,) = (run(model, source, [DOG], {"local_blend": choice}) for choice in ((), "off"))
+    assert torch.equal(none.trajectory, off.trajectory)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cross_replace_step": 0.4}, "did you mean 'cross_replace_steps'"),
+        ({"cross_replace_steps": 1.2}, r"'cross_replace_steps'.*0 to 1.*got 1.2"),
+        ({"self_replace_steps": -0.5}, r"'self_replace_steps'.*0 to 1"),
+        ({"cross_replace_steps": (0.8, 0.2)}, "in order"),
+        ({"word_steps": {"dog": 7.0}}, r"word_steps.dog.*0 to 1"),
+        ({"self_limit": -1}, "self_limit"),
+        ({"reweight": {"dog": float("nan")}}, "reweight.dog"),
+        ({"guidance_scale": float("inf")}, "guidance_scale"),
+        ({"blend_threshold": 1.5}, "blend_threshold"),
+        ({"kind": "swap"}, "'replace' or 'refine'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError, match=said):
+        parse(Options, options)
+
+
+def test_no_target_and_too_long_a_target_are_errors(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
+    with pytest.raises(PromptError, match="at least one target"):
+        run(model, source, [], {})
+    with pytest.raises(PromptError, match="from 'beach beach' on"):
+        drain(prompt_to_prompt.edit(model, source, [" ".join(["beach"] * 32)], Options()))
+
+
+def test_a_source_of_another_model_is_refused(tiny: Tiny, seeded: Seeded) -> None:
+    with pytest.raises(SourceError, match="another model"):
+        run(tiny("sd2", torch.float64), seeded("sd1"), [DOG], {})

@@ -11,11 +11,11 @@ something reads it; a word that is nowhere is an error instead of an empty mask.
 
 import time
 from collections.abc import Generator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from wordbrush.attention import attending
@@ -33,16 +33,30 @@ from wordbrush.words import Alignment, Words, align
 Window = tuple[float, float]
 
 
+def _window(steps: float | Window) -> Window:
+    return steps if isinstance(steps, tuple) else (0.0, steps)
+
+
+def _in_order(steps: float | Window) -> float | Window:
+    start, stop = _window(steps)
+    if not 0 <= start <= stop <= 1:
+        raise ValueError("expected a fraction from 0 to 1, or two in order (start, stop)")
+    return steps
+
+
+Steps = Annotated[float | Window, AfterValidator(_in_order)]
+
+
 class Options(BaseOptions):
     """How to edit. Windows are fractions of the run: a number f means (0, f)."""
 
     kind: Literal["auto", "replace", "refine"] = Field(
         "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
     )
-    cross_replace_steps: float | Window = Field(
+    cross_replace_steps: Steps = Field(
         0.8, description="the part of the run in which words take the source's cross-attention maps"
     )
-    self_replace_steps: float | Window = Field(
+    self_replace_steps: Steps = Field(
         0.4, description="the part of the run in which the source's self-attention maps are used"
     )
     self_limit: int | None = Field(
@@ -50,8 +64,8 @@ class Options(BaseOptions):
         ge=0,
         description="largest site, in positions, for self-attention injection (default: where maps are read)",
     )
-    word_steps: dict[str, float | Window] = Field(
-        default_factory=dict[str, float | Window], description="windows of single target words, e.g. lion=0.4"
+    word_steps: dict[str, Steps] = Field(
+        default_factory=dict[str, Steps], description="windows of single target words, e.g. lion=0.4"
     )
     reweight: dict[str, float] = Field(
         default_factory=dict[str, float],
@@ -179,10 +193,6 @@ def _attention_edit(alignment: Alignment, steps: int, options: Options) -> Atten
     return gate(edit, window(target.length, steps, _window(options.cross_replace_steps), spans))
 
 
-def _window(steps: float | Window) -> Window:
-    return steps if isinstance(steps, tuple) else (0.0, steps)
-
-
 def _self_window(fractions: float | Window, steps: int) -> tuple[int, int]:
     start, stop = _window(fractions)
     return int(start * steps), int(stop * steps)
@@ -201,7 +211,7 @@ def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None
 
 def _blend_words(options: Options, alignment: Alignment) -> tuple[str, ...]:
     """The words that local blend edits in one target: as given, or the swapped words where the edit is a swap."""
-    if options.local_blend == "off":
+    if options.local_blend == "off" or not options.local_blend:
         return ()
     if options.local_blend == "auto":
         if not alignment.is_one_to_one:

@@ -1,0 +1,193 @@
+"""The schedule and the DDIM step, against diffusers' schedulers and against their own laws."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wordbrush.errors import ModelError, OptionsError
+from wordbrush.schedule import Schedule, add_noise, ddim_step, predict_clean, training_alphas_cumprod
+
+SD: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def scheduler(config: dict[str, Any], kind: type = DDIMScheduler) -> Any:
+    """diffusers' scheduler in float64: its own table is float32, and equal to ours as far as that goes."""
+    made = kind(**config, clip_sample=False)
+    exact = training_alphas_cumprod(config)
+    torch.testing.assert_close(made.alphas_cumprod.double(), exact, rtol=3e-5, atol=1e-7)
+    made.alphas_cumprod = exact
+    for name in ("final_alpha_cumprod", "initial_alpha_cumprod"):
+        if hasattr(made, name):
+            setattr(
+                made, name, torch.tensor(1.0).double() if config.get("set_alpha_to_one", True) else exact[0]
+            )
+    return made
+
+
+def noise(seed: int) -> torch.Tensor:
+    return torch.randn(1, 4, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"num_train_timesteps": 100},
+        {"trained_betas": np.linspace(0.001, 0.02, 1000).tolist()},
+    ],
+    ids=str,
+)
+def test_training_levels_are_those_of_diffusers(changes: dict[str, Any]) -> None:
+    config = {**SD, **changes}
+    levels = training_alphas_cumprod(config)
+    assert levels.dtype == torch.float64 and len(levels) == config["num_train_timesteps"]
+    assert (levels[1:] < levels[:-1]).all() and 0 < levels[-1] and levels[0] < 1
+    torch.testing.assert_close(DDIMScheduler(**config).alphas_cumprod.double(), levels, rtol=1e-3, atol=1e-6)
+
+
+AGREEING = [
+    *[
+        {"timestep_spacing": "leading", "steps_offset": o, "set_alpha_to_one": a}
+        for o in (0, 1)
+        for a in (True, False)
+    ],
+    {"timestep_spacing": "trailing", "steps_offset": 0},
+    {},
+]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 50])
+@pytest.mark.parametrize("changes", AGREEING, ids=str)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_sampling_is_that_of_diffusers(steps: int, changes: dict[str, Any], eta: float) -> None:
+    config = {**SD, **changes}
+    schedule, theirs = Schedule.from_config(config, steps), scheduler(config)
+    theirs.set_timesteps(steps)
+    assert list(schedule.timesteps) == theirs.timesteps.tolist()
+    assert len(schedule.alphas) == steps + 1 == schedule.steps + 1
+    z = noise(0)
+    for i in sorted({0, steps // 2, steps - 1}):
+        eps, fresh = noise(i + 1), noise(i + 1000)
+        expected = theirs.step(eps, schedule.timesteps[i], z, eta=eta, variance_noise=fresh if eta else None)
+        ours = ddim_step(z, eps, schedule.alphas[i], schedule.alphas[i + 1], eta=eta, noise=fresh)
+        torch.testing.assert_close(ours, expected.prev_sample, rtol=1e-10, atol=1e-10)
+        clean = predict_clean(z, eps, schedule.alphas[i])
+        torch.testing.assert_close(clean, expected.pred_original_sample, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [3, 7, 30, 999])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_step_counts_that_do_not_divide_visit_neighbours(steps: int, spacing: str) -> None:
+    """The same timesteps as diffusers; but a step always leads to the next timestep's level, on any spacing.
+
+    diffusers goes to t − ⌊1000/n⌋ instead, which for trailing and linspace is no level that is ever visited.
+    """
+    config = {**SD, "timestep_spacing": spacing}
+    schedule, theirs = Schedule.from_config(config, steps), scheduler(config)
+    theirs.set_timesteps(steps)
+    assert list(schedule.timesteps) == theirs.timesteps.tolist()
+    levels = training_alphas_cumprod(config)
+    assert schedule.alphas[:-1] == tuple(float(levels[t]) for t in schedule.timesteps)
+    assert schedule.alphas[-1] == float(levels[0])
+
+
+def test_every_step_count_gives_a_descending_schedule() -> None:
+    for spacing in ("leading", "trailing", "linspace"):
+        for steps in (1, 2, 13, 500, 1000):
+            schedule = Schedule.from_config({**SD, "timestep_spacing": spacing}, steps)
+            assert list(schedule.timesteps) == sorted(schedule.timesteps, reverse=True)
+            assert list(schedule.alphas) == sorted(schedule.alphas)
+            assert all(0 <= t <= 999 for t in schedule.timesteps) and schedule.steps == steps
+
+
+@pytest.mark.parametrize("changes", AGREEING[:4], ids=str)
+@pytest.mark.parametrize("steps", [5, 50])
+def test_the_inverse_step_is_that_of_diffusers(changes: dict[str, Any], steps: int) -> None:
+    """Same labels and levels: the cleaner latents are fed with the label of the noisier level."""
+    config = {**SD, **changes}
+    schedule, theirs = Schedule.from_config(config, steps), scheduler(config, DDIMInverseScheduler)
+    theirs.set_timesteps(steps)
+    z = z_theirs = noise(0)
+    for k, i in enumerate(reversed(range(steps))):
+        t = int(theirs.timesteps[k])
+        assert t == schedule.timesteps[i]
+        eps = noise(k + 1)
+        z = ddim_step(z, eps, schedule.alphas[i + 1], schedule.alphas[i])
+        z_theirs = theirs.step(eps, t, z_theirs).prev_sample
+    torch.testing.assert_close(z, z_theirs, rtol=1e-9, atol=1e-9)
+
+
+levels = st.floats(0.005, 0.999)
+
+
+@settings(deadline=None)
+@given(alpha=levels, alpha_next=levels)
+def test_exchanging_the_levels_inverts_the_step(alpha: float, alpha_next: float) -> None:
+    z, eps = noise(1), noise(2)
+    there = ddim_step(z, eps, alpha, alpha_next)
+    torch.testing.assert_close(ddim_step(there, eps, alpha_next, alpha), z, rtol=1e-9, atol=1e-9)
+    # The step keeps ẑ_0 and eps, and only moves between levels (eq. 12 with σ = 0).
+    torch.testing.assert_close(
+        there, add_noise(predict_clean(z, eps, alpha), eps, alpha_next), rtol=1e-9, atol=1e-9
+    )
+
+
+@settings(deadline=None)
+@given(alpha=levels)
+def test_noise_added_is_noise_found(alpha: float) -> None:
+    z_0, eps = noise(1), noise(2)
+    z_t = add_noise(z_0, eps, alpha)
+    torch.testing.assert_close(predict_clean(z_t, eps, alpha), z_0, rtol=1e-9, atol=1e-9)
+    assert torch.equal(ddim_step(z_t, eps, alpha, alpha), z_t) or torch.allclose(
+        ddim_step(z_t, eps, alpha, alpha), z_t, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_eta_one_keeps_the_variance_of_the_level() -> None:
+    """With eps and noise of unit variance and no picture, each level's variance is 1 − ᾱ whatever η."""
+    z, eps, fresh = torch.zeros(1), torch.zeros(1), torch.ones(1)
+    alpha, alpha_next = 0.3, 0.6
+    sigma = float(ddim_step(z, eps, alpha, alpha_next, eta=1.0, noise=fresh))
+    along = float(ddim_step(z, torch.ones(1), alpha, alpha_next, eta=1.0, noise=torch.zeros(1)))
+    drift = math.sqrt(alpha_next * (1 - alpha) / alpha)
+    assert sigma == pytest.approx(math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)))
+    assert (along + drift) ** 2 + sigma**2 == pytest.approx(1 - alpha_next)
+
+
+def test_a_stochastic_step_wants_its_noise() -> None:
+    with pytest.raises(OptionsError, match="pass the noise"):
+        ddim_step(noise(0), noise(1), 0.5, 0.6, eta=0.1)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_step_counts_out_of_range_are_named(steps: int) -> None:
+    with pytest.raises(OptionsError, match=rf"between 1 and 1000.*got {steps}"):
+        Schedule.from_config(SD, steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"beta_schedule": "sigmoid"}, "beta_schedule must be.*got 'sigmoid'"),
+        ({"timestep_spacing": "karras"}, "timestep_spacing must be.*got 'karras'"),
+        ({"rescale_betas_zero_snr": True}, "zero signal"),
+    ],
+)
+def test_unknown_schedules_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        Schedule.from_config({**SD, **changes}, 10)

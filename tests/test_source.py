@@ -1,0 +1,175 @@
+"""Sources: from a seed, and on disk."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wordbrush.denoise import denoise
+from wordbrush.errors import ModelError, NumericsError, OptionsError, OutputError, PromptError, SourceError
+from wordbrush.model import Model
+from wordbrush.progress import drain
+from wordbrush.source import Source, from_seed, initial_latents
+
+Tiny, Seeded = Callable[..., Model], Callable[..., Source]
+SHAPES = ["sd1", "sd2", "sdxl"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_seed_is_a_source(shape: str, tiny: Tiny) -> None:
+    model = tiny(shape)
+    stages = []
+    source = drain(from_seed(model, "a cat on a beach", 11, steps=3, guidance_scale=4.0), stages.append)
+    assert [(p.stage, p.step, p.total) for p in stages] == [("generating", k, 3) for k in (1, 2, 3)]
+    assert stages[1].preview is not None and stages[1].preview().size == (32, 32)
+    assert source.trajectory.shape == (4, 4, 16, 16) and source.steps == 3
+    assert torch.equal(source.z_T, initial_latents(model, 11, 32, 32))
+    text, null = model.encode_text(["a cat on a beach"]), model.encode_text([""])
+    states = denoise(model, source.z_T, text, null, model.schedule(3), guidance_scale=4.0)
+    assert torch.equal(source.trajectory[1:], torch.cat([step.latents for step in states]))
+    assert source.image(model).size == (32, 32)
+    again = drain(from_seed(model, "a cat on a beach", 11, steps=3, guidance_scale=4.0))
+    assert torch.equal(again.trajectory, source.trajectory)
+    other = drain(from_seed(model, "a cat on a beach", 12, steps=3, guidance_scale=4.0))
+    assert not torch.equal(other.z_T, source.z_T)
+
+
+def test_pictures_need_not_be_square(tiny: Tiny) -> None:
+    source = drain(from_seed(tiny("sd1"), "a cat", 0, steps=1, height=30, width=22))
+    assert source.trajectory.shape[-2:] == (15, 11)
+    assert source.image(tiny("sd1")).size == (22, 30)
+
+
+def test_latents_keep_their_precision(tiny: Tiny) -> None:
+    """Half precision is for the network: the loop's own sums are float32 at least."""
+    for dtype, kept in (
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        source = drain(from_seed(tiny("sd1", dtype), "a cat", 0, steps=1))
+        assert source.trajectory.dtype == kept
+        picture = torch.zeros(1, 3, 32, 32)
+        assert tiny("sd1", dtype).encode_image(picture).dtype == kept
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_out_of_range_are_named(seed: int, tiny: Tiny) -> None:
+    with pytest.raises(OptionsError, match=f"seed must lie between.*got {seed}"):
+        drain(from_seed(tiny("sd1"), "a cat", seed, steps=1))
+    assert initial_latents(tiny("sd1"), 2**63 - 1, 32, 32).shape == (1, 4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"height": 31}, ModelError, "multiples of 2 px, got 32×31"),
+        ({"width": 0}, ModelError, "got 0×32"),
+        ({"height": -2}, ModelError, "multiples of 2"),
+        ({"steps": 0}, OptionsError, "steps must lie between 1 and 1000.*got 0"),
+        ({"steps": 1001}, OptionsError, "got 1001"),
+        ({"guidance_scale": float("nan")}, OptionsError, "between 0 and 100, got nan"),
+        ({"guidance_scale": -1.0}, OptionsError, "between 0 and 100"),
+        ({"prompt": " ".join(["cat"] * 40)}, PromptError, "from 'cat cat"),
+    ],
+)
+def test_what_cannot_be_made_is_said(
+    options: dict[str, object], kind: type[Exception], said: str, tiny: Tiny
+) -> None:
+    with pytest.raises(kind, match=said):
+        drain(from_seed(tiny("sd1"), **{"prompt": "a cat", "seed": 0, "steps": 1, **options}))
+
+
+def test_a_spoiled_weight_is_no_picture(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("sd1")
+    bias = model.unet.conv_out.bias
+    with monkeypatch.context() as patch:
+        patch.setattr(bias, "data", torch.full_like(bias, torch.nan))
+        with pytest.raises(NumericsError, match="step 1 of 2"):
+            drain(from_seed(model, "a cat", 0, steps=2))
+    with pytest.raises(NumericsError, match="autoencoder"):
+        model.decode(torch.full((1, 4, 16, 16), torch.nan))
+
+
+# On disk ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_saved_is_loaded(shape: str, dtype: torch.dtype, tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(shape, dtype)
+    source = drain(from_seed(model, "a cat “on” a beach", 5, steps=2, guidance_scale=3.5))
+    source = replace(source, null=model.encode_text(["", "a dog"]), method="null_text", options={"steps": 2})
+    source.save(tmp_path / "cat.source")
+    loaded = Source.load(tmp_path / "cat.source", model)
+    assert torch.equal(loaded.trajectory, source.trajectory) and loaded.trajectory.dtype == dtype
+    assert torch.equal(loaded.null.hidden, source.null.hidden)
+    if shape == "sdxl":
+        assert loaded.null.pooled is not None and source.null.pooled is not None
+        assert torch.equal(loaded.null.pooled, source.null.pooled)
+    else:
+        assert loaded.null.pooled is None
+    for name in ("prompt", "schedule", "guidance_scale", "method", "model_hash", "options", "steps"):
+        assert getattr(loaded, name) == getattr(source, name)
+
+
+def test_a_source_of_another_model_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    seeded("sd1", steps=1).save(tmp_path / "a.source")
+    for other in (tiny("sd2", torch.float64), tiny("sd1", torch.float32)):
+        with pytest.raises(SourceError, match=f"another model.*{other.name}"):
+            Source.load(tmp_path / "a.source", other)
+    Source.load(tmp_path / "a.source", tiny("sd1", torch.float64))
+
+
+def test_a_damaged_source_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    model, path = tiny("sd1", torch.float64), tmp_path / "a.source"
+    seeded("sd1", steps=1).save(path)
+    whole = path.read_bytes()
+    start = int.from_bytes(whole[:8], "little") + 8
+    damaged = {
+        "empty": b"",
+        "cut in its header": whole[: start // 2],
+        "cut in its tensors": whole[:-1],
+        "lengthened": whole + b"\0",
+        "one bit of a number": whole[: start + 100] + bytes([whole[start + 100] ^ 1]) + whole[start + 101 :],
+        "its last bit": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "one letter of its prompt": whole.replace(b"a cat on", b"a bat on"),
+        "another thing": b"\x89PNG\r\n" + bytes(100),
+    }
+    for what, content in damaged.items():
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(SourceError, match="damaged|no wordbrush source"):
+            print(what)
+            Source.load(path, model)
+    path.write_bytes(whole)
+    Source.load(path, model)
+
+
+def test_what_is_no_source_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    model = tiny("sd1", torch.float64)
+    with pytest.raises(SourceError, match="there is no source file"):
+        Source.load(tmp_path / "missing.source", model)
+    with pytest.raises(SourceError, match="no wordbrush source"):
+        Source.load(tmp_path, model)
+    save_file({"weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(SourceError, match="is not a wordbrush source"):
+        Source.load(tmp_path / "weights.safetensors", model)
+    seeded("sd1", steps=1).save(tmp_path / "a.source")
+    tensors = load_file(tmp_path / "a.source")
+    for header in ({}, [], {"prompt": "a cat"}):
+        metadata = {"format": "wordbrush.source.1", "source": json.dumps(header)}
+        save_file(tensors, tmp_path / "a.source", metadata)
+        with pytest.raises(SourceError, match="damaged"):
+            Source.load(tmp_path / "a.source", model)
+
+
+def test_saving_is_all_or_nothing(seeded: Seeded, tmp_path: Path) -> None:
+    (tmp_path / "a.source").mkdir()
+    with pytest.raises(OutputError, match="it is a folder"):
+        seeded("sd1", steps=1).save(tmp_path / "a.source")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a.source"]

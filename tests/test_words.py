@@ -1,0 +1,287 @@
+"""Reading prompts and aligning them, above all where token-wise alignment goes wrong."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from wordbrush.errors import PromptError
+from wordbrush.words import Alignment, Words, align, read
+
+LENGTH = 32
+Read = Callable[[str], Words]
+
+
+@pytest.fixture(scope="session")
+def words(tokenizer: CLIPTokenizer) -> Read:
+    return lambda prompt: read(tokenizer, prompt, LENGTH)
+
+
+def spans(read_words: Words) -> dict[str, tuple[int, int]]:
+    return {word.text: (word.start, word.stop) for word in read_words.words}
+
+
+# Reading ----------------------------------------------------------------------------------------------------
+
+
+def test_words_know_their_tokens(words: Read) -> None:
+    found = words("a teapot near a cat")
+    assert [(w.text, w.start, w.stop) for w in found.words] == [
+        ("a", 1, 2),
+        ("teapot", 2, 4),  # tea + pot
+        ("near", 4, 5),
+        ("a", 5, 6),
+        ("cat", 6, 7),
+    ]
+    assert (found.start, found.stop, found.length) == (1, 7, LENGTH)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a cat.", "A CAT", "a  cat", " a\tcat ", "a cat, a dog", "(a cat)", '"a cat"!']
+)
+def test_punctuation_case_and_spaces_do_not_hide_a_word(prompt: str, words: Read) -> None:
+    (cat,) = words(prompt).find("cat")
+    plain = words("a cat").find("cat")[0]
+    assert cat.key == "cat"
+    assert cat.stop - cat.start == plain.stop - plain.start
+
+
+def test_double_spaces_do_not_move_later_words(words: Read) -> None:
+    assert spans(words("a  cat   on  a beach")) == spans(words("a cat on a beach"))
+
+
+def test_a_punctuation_mark_is_a_word_of_its_own(words: Read) -> None:
+    found = words("a cat, a dog.")
+    assert [w.text for w in found.words] == ["a", "cat", ",", "a", "dog", "."]
+    assert [w.is_punctuation for w in found.words] == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("word", ["teddy-bear", "cat's", "don't", "café", "e\u0301te\u0301", "你好", "3"])
+def test_a_word_covers_all_of_its_tokens(word: str, words: Read, tokenizer: CLIPTokenizer) -> None:
+    count = len(tokenizer(word, add_special_tokens=False).input_ids)
+    found = words(f"a {word} on a beach")
+    ((text, (start, stop)),) = [item for item in spans(found).items() if item[0] not in ("a", "on", "beach")]
+    assert (text, start, stop) == (word, 2, 2 + count)
+    assert found.find(word)[0].start == 2
+    assert found.find("beach")[0].start == 2 + count + 2
+
+
+def test_an_accent_may_be_a_character_of_its_own(words: Read) -> None:
+    composed, decomposed = words("un été à la mer"), words("un e\u0301te\u0301 a\u0300 la mer")
+    assert [w.key for w in composed.words] == [w.key for w in decomposed.words]
+    assert [(w.start, w.stop) for w in composed.words] == [(w.start, w.stop) for w in decomposed.words]
+    assert composed.has("e\u0301te\u0301") and decomposed.has("été")
+    assert not align(composed, decomposed).changed()
+
+
+def test_a_learned_token_is_one_word(tokenizer: CLIPTokenizer) -> None:
+    own = deepcopy(tokenizer)
+    own.add_tokens("<my-cat>")
+    found = read(own, "a <my-cat> on a beach", LENGTH)
+    assert [w.text for w in found.words] == ["a", "<my-cat>", "on", "a", "beach"]
+    (cat,) = found.find("<my-cat>")
+    assert (cat.start, cat.stop) == (2, 3)
+    assert not cat.is_punctuation
+
+
+def test_the_empty_prompt_has_no_words(words: Read) -> None:
+    found = words("")
+    assert found.words == () and (found.start, found.stop) == (1, 1)
+
+
+def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None:
+    fits = " ".join(["cat"] * (LENGTH - 2))
+    assert len(words(fits).words) == LENGTH - 2
+    with pytest.raises(PromptError, match=r"takes 33 tokens and the model reads 30.*from 'dog teapot' on"):
+        words(fits + " dog teapot")
+
+
+# Finding ----------------------------------------------------------------------------------------------------
+
+
+def test_every_occurrence_and_phrases_are_found(words: Read) -> None:
+    found = words("a red cat and a red dog")
+    assert [w.start for w in found.find("red")] == [2, 6]
+    assert [w.text for w in found.find("Red DOG")] == ["red", "dog"]
+    assert found.indicator(["red dog", "and"]).nonzero().flatten().tolist() == [4, 6, 7]
+    assert found.indicator([]).sum() == 0
+    assert found.has("red cat") and not found.has("cat red") and not found.has("ca")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "said"),
+    [
+        ("kat", "'a cat on a beach' has no 'kat'; did you mean 'cat'"),
+        ("cat on the", "has no 'cat on the'"),
+        ("zzzz", "there is a, a, beach, cat, on"),
+        ("", "expected a word"),
+        ("  ", "expected a word"),
+    ],
+)
+def test_a_word_not_found_names_the_nearest(phrase: str, said: str, words: Read) -> None:
+    with pytest.raises(PromptError, match=said):
+        words("a cat on a beach").find(phrase)
+    assert not words("a cat on a beach").has(phrase)
+
+
+# Aligning ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def aligned(words: Read) -> Callable[[str, str], Alignment]:
+    return lambda source, target: align(words(source), words(target))
+
+
+Aligned = Callable[[str, str], Alignment]
+
+
+def moved(alignment: Alignment, word: str) -> torch.Tensor:
+    """The rows of P of a source word."""
+    (found,) = alignment.source.find(word)
+    return alignment.replace_matrix[found.start : found.stop]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told", "one_to_one"),
+    [
+        ("a cat on a beach", "a dog on a beach", "a [cat → dog] on a beach", True),
+        ("a cat", "A cat.", "a cat [+ .]", True),
+        ("a cat on a beach", "a teapot on a moon", "a [cat → teapot] on a [beach → moon]", True),
+        ("a cat on a beach", "a cat on a beach at night", "a cat on a beach [+ at] [+ night]", False),
+        ("a cat with a red hat", "a cat", "a cat [− with] [− a] [− red] [− hat]", False),
+        ("a cat on a beach", "a big red dog on a beach", "a [cat → big red dog] on a beach", False),
+        ("a red cat", "a blue dog", "a [red → blue] [cat → dog]", True),
+        ("a cat and a dog", "a dog and a cat", "a [cat → dog] and a [dog → cat]", True),
+        ("photo of a cat", "cat", "[− photo] [− of] [− a] cat", False),
+        ("cat", "dog", "[cat → dog]", True),
+    ],
+)
+def test_alignments_read_like_a_reader_would(
+    source: str, target: str, told: str, one_to_one: bool, aligned: Aligned
+) -> None:
+    alignment = aligned(source, target)
+    assert alignment.describe() == told
+    assert alignment.is_one_to_one is one_to_one
+    assert all(match.kind != "same" for match in alignment.changed())
+
+
+def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned: Aligned) -> None:
+    """The released code hands every later word its neighbour's map here."""
+    alignment = aligned("a cat eating food near a tree", "a lasagne eating food near a tree")
+    shift = alignment.target.stop - alignment.source.stop
+    assert shift == 4  # lasagne takes 5 tokens
+    matrix = alignment.replace_matrix
+    assert torch.equal(matrix[2, 2:7], torch.full((5,), 1 / 5))  # the cat's map is spread evenly
+    for word in ("eating", "food", "near", "tree"):
+        (before,), (after,) = alignment.source.find(word), alignment.target.find(word)
+        assert after.start == before.start + shift
+        expected = torch.zeros(before.stop - before.start, LENGTH)
+        expected[:, after.start : after.stop] = torch.eye(before.stop - before.start)
+        assert torch.equal(moved(alignment, word), expected)
+    end = alignment.source.stop
+    assert matrix[end, alignment.target.stop] == 1  # the end token's too
+    assert torch.equal(matrix.sum(1), torch.ones(LENGTH))
+
+
+def test_a_shorter_counterpart_gathers_all_the_tokens(aligned: Aligned) -> None:
+    alignment = aligned("a lasagne near a tree", "a cat near a tree")
+    assert torch.equal(moved(alignment, "lasagne")[:, 2], torch.ones(5))
+    assert moved(alignment, "lasagne").sum() == 5
+    # The padding that the target has more of takes no one's map.
+    assert torch.equal(alignment.replace_matrix.sum(0)[-4:], torch.zeros(4))
+
+
+def test_a_phrase_swapped_for_a_phrase_is_spread_over_it(aligned: Aligned) -> None:
+    alignment = aligned("a cat on a beach", "a big red dog on a beach")
+    assert torch.equal(moved(alignment, "cat")[0, 2:5], torch.full((3,), 1 / 3))
+    assert torch.equal(alignment.replace_matrix.sum(1), torch.ones(LENGTH))
+
+
+def test_replace_wants_a_counterpart_for_every_word(aligned: Aligned) -> None:
+    with pytest.raises(
+        PromptError, match=r"5 words.*7.*\[\+ at\], \[\+ night\] stands alone; use a refine edit"
+    ):
+        _ = aligned("a cat on a beach", "a cat on a beach at night").replace_matrix
+    with pytest.raises(PromptError, match=r"\[− red\]"):
+        _ = aligned("a red cat", "a cat").replace_matrix
+
+
+def test_replace_is_not_put_off_by_punctuation(aligned: Aligned) -> None:
+    """A dropped comma's attention goes to the word before it, a new one's column stays empty."""
+    dropped = aligned("a cat, on a beach", "a dog on a beach").replace_matrix
+    assert dropped[3].nonzero().flatten().tolist() == [2]
+    added = aligned("a cat on a beach", "a dog on a beach.").replace_matrix
+    assert added[:, 6].sum() == 0
+    assert torch.equal(dropped.sum(1), torch.ones(LENGTH)) and torch.equal(added.sum(1), torch.ones(LENGTH))
+
+
+def test_padding_behind_deleted_words_stays_padding(aligned: Aligned) -> None:
+    """The released code maps the target's padding onto the words that the source still has there."""
+    alignment = aligned("a cat with a red hat", "a cat")
+    gather, matched = alignment.refine_matrices
+    for k in range(LENGTH - alignment.source.stop):
+        assert gather[:, alignment.target.stop + k].nonzero().flatten().tolist() == [
+            alignment.source.stop + k
+        ]
+    for word in ("with", "red", "hat"):
+        (found,) = alignment.source.find(word)
+        assert gather[found.start : found.stop].sum() == 0
+    assert torch.equal(matched[-4:], torch.zeros(4))  # more padding than the source has
+
+
+def test_refine_leaves_new_and_swapped_words_their_own_maps(aligned: Aligned) -> None:
+    alignment = aligned("a cat on a beach", "a teapot on a beach at night")
+    gather, matched = alignment.refine_matrices
+    for word in ("teapot", "at", "night"):
+        (found,) = alignment.target.find(word)
+        assert matched[found.start : found.stop].sum() == 0
+        assert gather[:, found.start : found.stop].sum() == 0
+    for word in ("on", "beach"):
+        (before,), (after,) = alignment.source.find(word), alignment.target.find(word)
+        assert matched[after.start : after.stop].all()
+        assert gather[before.start, after.start] == 1
+
+
+VOCABULARY = ["a", "cat", "dog", "teapot", "lasagne", "on", "beach", "night", "Red", ",", "."]
+prompts = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=6).map(" ".join)
+LAWS = settings(max_examples=60, deadline=None)
+
+
+@LAWS
+@given(prompt=prompts)
+def test_a_prompt_aligned_with_itself_is_the_identity(prompt: str, aligned: Aligned) -> None:
+    alignment = aligned(prompt, prompt.swapcase())
+    assert alignment.is_one_to_one and not alignment.changed()
+    gather, matched = alignment.refine_matrices
+    assert torch.equal(alignment.replace_matrix, torch.eye(LENGTH))
+    assert torch.equal(gather, torch.eye(LENGTH)) and torch.equal(matched, torch.ones(LENGTH))
+
+
+@LAWS
+@given(source=prompts, target=prompts)
+def test_laws_of_alignment(source: str, target: str, aligned: Aligned) -> None:
+    alignment, back = aligned(source, target), aligned(target, source)
+    # Nothing is lost and nothing is made up.
+    for words, side in ((alignment.source, "source"), (alignment.target, "target")):
+        taken = [word for match in alignment.matches for word in getattr(match, side)]
+        assert sorted(taken, key=lambda w: w.start) == list(words.words)
+    # What is the same is the same from either side, and keeps its order.
+    same = [(m.source[0].start, m.target[0].start) for m in alignment.matches if m.kind == "same"]
+    assert same == sorted(same) and len({i for i, _ in same}) == len({j for _, j in same}) == len(same)
+    assert len(same) == sum(m.kind == "same" for m in back.matches)
+    # Refine: a matched column gathers exactly one source token's map, an unmatched one nothing.
+    gather, matched = alignment.refine_matrices
+    assert torch.equal(gather.sum(0), matched)
+    assert set(matched.tolist()) <= {0.0, 1.0} and set(gather.flatten().tolist()) <= {0.0, 1.0}
+    # Replace: an edited map's row keeps its sum; it is refused exactly when a word stands alone.
+    try:
+        matrix = alignment.replace_matrix
+    except PromptError:
+        assert not alignment.is_one_to_one
+    else:
+        torch.testing.assert_close(matrix.sum(1), torch.ones(LENGTH))
+        assert (matrix >= 0).all()
