@@ -36,12 +36,12 @@ from torch import Tensor
 
 from wordbrush.api import edit, invert
 from wordbrush.denoise import denoise
-from wordbrush.word_map import word_map
 from wordbrush.images import to_image, to_tensor
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Constraints, Scene, caption, caption_parts, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES, rare
 from wordbrush.source import initial_latents
+from wordbrush.word_map import word_map
 
 STEPS = 50
 CHUNK = 20  # prompts painted at once, hence twice as many rows
