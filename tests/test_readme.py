@@ -1,26 +1,74 @@
-"""README's promises: what its first screen tells a stranger to type exists."""
+"""README's promises: what it tells a stranger to type exists, and what it tells them to run runs."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from wordbrush import editing, inversion
+from wordbrush.cli import application
+from wordbrush.images import load
+
 ROOT = Path(__file__).parents[1]
-COMMANDS = re.findall(r"^make [\w-]+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+README = (ROOT / "README.md").read_text()
+MAKE = re.findall(r"^make [\w-]+", README, flags=re.MULTILINE)
+COMMANDS = re.findall(
+    r"^\t?(?:\.venv/bin/)?(wordbrush .+)", README + (ROOT / "Makefile").read_text(), flags=re.MULTILINE
+)
 
 
 def test_the_first_screen_has_the_two_commands():
-    assert COMMANDS[:2] == ["make demo", "make test"]
+    assert MAKE[:2] == ["make demo", "make test"]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", MAKE)
 def test_make_knows_the_command(command: str):
     plan = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr
     assert plan.stdout.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_knows_the_command(command: str):
+    tokens = shlex.split(command)[1:]
+    application(tokens).parse_args(tokens, exit_on_error=False, print_error=False)
+
+
+def test_the_tour_passes_every_command():
+    assert {command.split()[1] for command in COMMANDS} == {
+        name for name in application([]) if not name.startswith("-")
+    }
+
+
+def test_every_method_is_listed():
+    listed = re.findall(r"^\| `([\w-]+)` \|", README, flags=re.MULTILINE)
+    assert {name.replace("-", "_") for name in listed} == {*editing.METHODS, *inversion.METHODS}
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (code,) = re.findall(r"^```python\n(.+?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert load("dog.png").size == (128, 128)
+    assert capsys.readouterr().out.strip() == code.rpartition("# ")[2].strip()
+
+
+@pytest.mark.slow
+def test_the_tour_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    from wordbrush.cli import main
+
+    for command in re.findall(r"^wordbrush .+", README, flags=re.MULTILINE):
+        assert main(shlex.split(command)[1:]) == 0, command
 
 
 def test_every_file_the_documents_point_to_exists():

@@ -63,12 +63,13 @@ def generate(
         in pixels (default: the model's own)
     """
     path = outputs.single(out, ".png")
+    preview_path = outputs.beside([path], out, "preview") if preview else None
     _require_text("the prompt", prompt)
     model = setup.load()
     from wordbrush import images, provenance
     from wordbrush.cli import origins
 
-    with setup.terminal.watching(outputs.beside([path], out, "preview"), preview) as show:
+    with setup.terminal.watching(preview_path, every=preview or 1) as show:
         source = wordbrush.from_seed(
             model,
             prompt,
@@ -120,7 +121,8 @@ def edit(
     """
     terminal = setup.terminal
     paths = outputs.destinations(out, target)
-    sheet_path, preview_path = (outputs.beside(paths, out, name) for name in ("sheet", "preview"))
+    sheet_path = outputs.beside(paths, out, "sheet") if sheet else None
+    preview_path = outputs.beside(paths, out, "preview") if preview else None
     outputs.spare_inputs([picture, option_file], [*paths, sheet_path, preview_path])
     for prompt in target:
         _require_text("--target", prompt)
@@ -141,7 +143,7 @@ def edit(
     model = setup.load()
     for prompt in target:
         model.read(prompt)  # what is wrong with a prompt should not wait for the inversion
-    with terminal.watching(preview_path, preview) as show:
+    with terminal.watching(preview_path, every=preview or 1) as show:
         origin = start.origin(model, show)
         results = wordbrush.edit(
             model, origin.source, target, method=method, options=options, on_progress=show
@@ -165,10 +167,10 @@ def edit(
         terminal.say(f"{path}  {report['words']}")
         written.append({"out": path, "target": result.prompt, "report": report})
     terminal.note(notice for output in written for notice in output["report"]["notices"])
-    if sheet:
+    if sheet_path is not None:
         pictures = [origin.image, *(result.image for result in results)]
         images.save_png(images.sheet(pictures, [origin.source.prompt, *target]), sheet_path)
-    terminal.finish(command="edit", outputs=written, sheet=sheet_path if sheet else None)
+    terminal.finish(command="edit", outputs=written, sheet=sheet_path)
     return 0
 
 
@@ -200,7 +202,8 @@ def invert(
     """
     terminal = setup.terminal
     path = outputs.single(out, ".source")
-    sheet_path, preview_path = (outputs.beside([path], out, name) for name in ("sheet", "preview"))
+    sheet_path = outputs.beside([path], out, "sheet") if sheet else None
+    preview_path = outputs.beside([path], out, "preview") if preview else None
     outputs.spare_inputs([picture, option_file], [path, sheet_path, preview_path])
     (options,) = flags.shared(told, option_file, inversion_options(method))
     with terminal.busy("starting"):
@@ -208,12 +211,12 @@ def invert(
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
-    with terminal.watching(preview_path, preview) as show:
+    with terminal.watching(preview_path, every=preview or 1) as show:
         origin = start.origin(model, show)
     origin.source.save(path)
     terminal.say(f"{path}  {origin.source.prompt}")
     terminal.note(origin.notices)
-    if sheet:
+    if sheet_path is not None:
         pictures = [origin.image, origin.source.image(model)]
         images.save_png(images.sheet(pictures, ["the picture", "what its source makes of it"]), sheet_path)
     terminal.finish(
@@ -222,7 +225,7 @@ def invert(
         prompt=origin.source.prompt,
         method=origin.source.method,
         notices=origin.notices,
-        sheet=sheet_path if sheet else None,
+        sheet=sheet_path,
     )
     return 0
 
@@ -257,13 +260,13 @@ def heatmap(
     """
     terminal = setup.terminal
     path = outputs.single(out, ".png")
-    sheet_path = outputs.beside([path], out, "sheet")
+    sheet_path = outputs.beside([path], out, "sheet") if sheet else None
     outputs.spare_inputs([picture, option_file], [path, sheet_path])
     (options,) = flags.shared(told, option_file, inversion_options(inversion))
     with terminal.busy("starting"):
         from wordbrush import images
         from wordbrush.cli import origins
-        from wordbrush.heatmap import word_map
+        from wordbrush.word_map import word_map
     start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
     model = setup.load()
     if start.prompt is not None:
@@ -278,7 +281,7 @@ def heatmap(
     images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record})
     terminal.say(f"{path}  {word} in: {source.prompt}")
     terminal.note(origin.notices)
-    if sheet:
+    if sheet_path is not None:
         images.save_png(images.sheet([origin.image, heat], [source.prompt, word]), sheet_path)
     terminal.finish(
         command="heatmap",
@@ -286,7 +289,7 @@ def heatmap(
         prompt=source.prompt,
         word=word,
         notices=origin.notices,
-        sheet=sheet_path if sheet else None,
+        sheet=sheet_path,
     )
     return 0
 
@@ -311,12 +314,13 @@ def replay(
     """
     terminal = Terminal(as_json=json)
     path = outputs.single(out, ".png") if out is not None else None
-    outputs.spare_inputs([picture], [path])
     with terminal.busy("starting"):
         import torch
 
         from wordbrush import images, provenance
     made = provenance.read_record(picture)
+    files = [Path(file.path) for file in (made.source.picture, made.source.saved) if file is not None]
+    outputs.spare_inputs([picture, *files], [path])
     if made.threads:
         torch.set_num_threads(made.threads)  # the last bits of a sum depend on how it was split
     setup = Setup(model or made.model.name, device, cast(Any, made.model.dtype), json)
@@ -336,11 +340,11 @@ def replay(
             report=made.report,
         )
         images.save_png(again.image, path, record)
-    if again.differences:
-        terminal.say(f"{picture}  the pixels differ; so do {'; '.join(again.differences)}")
-    else:
-        terminal.say(f"{picture}  every pixel is the same")
     same = not again.differences
+    terminal.say(
+        f"{picture}  "
+        + ("every pixel is the same" if same else f"the pixels differ: {'; '.join(again.differences)}")
+    )
     terminal.finish(command="replay", picture=picture, same=same, differences=again.differences, out=path)
     return 0 if same else 1
 

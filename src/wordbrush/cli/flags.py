@@ -69,23 +69,21 @@ def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callabl
     Where two classes have an option of one name, one flag serves both. What was given arrives in the command's
     keyword `told`, as text: a string, or a list of strings for options that take several values.
     """
-    fields = {
-        name: (group, field)
-        for group, kind in reversed(methods.items())
-        for name, field in reversed(kind.model_fields.items())
-    }
-    groups = {title: Group(title, sort_key=10 + i) for i, title in enumerate(methods)}
-    derived = [_flag(name, field, groups[title]) for name, (title, field) in reversed(fields.items())]
+    derived: dict[str, inspect.Parameter] = {}
+    for i, (title, kind) in enumerate(methods.items()):
+        group = Group(title, sort_key=10 + i)
+        for name, field in kind.model_fields.items():
+            derived.setdefault(name, _flag(name, field, group))
 
     @functools.wraps(command)
     def run(*args: Any, **given: Any) -> int:
-        told = {name: given.pop(name) for name in fields if name in given}
+        told = {name: given.pop(name) for name in derived.keys() & given.keys()}
         return command(*args, **given, told={name: text for name, text in told.items() if text is not None})
 
     signature = inspect.signature(command)
     own = [parameter for name, parameter in signature.parameters.items() if name != "told"]
-    assert not fields.keys() & {parameter.name for parameter in own}, "an option has the name of a flag"
-    run.__signature__ = signature.replace(parameters=[*own, *derived])  # pyright: ignore[reportAttributeAccessIssue]
+    assert not derived.keys() & {parameter.name for parameter in own}, "an option has the name of a flag"
+    run.__signature__ = signature.replace(parameters=[*own, *derived.values()])  # pyright: ignore[reportAttributeAccessIssue]
     return run
 
 
@@ -159,17 +157,13 @@ def shared(
     Returns for each class its options that differ from the defaults, as plain values. Raises `OptionsError`
     for unknown names and wrong values.
     """
-    fields = {name: field for kind in reversed(kinds) for name, field in kind.model_fields.items()}
-    values = {
-        **{
-            key.replace("-", "_"): value
-            for key, value in (read_toml(option_file) if option_file else {}).items()
-        },
-        **{name: _value(name, fields[name], text) for name, text in told.items()},
-    }
+    fields = {name: field for kind in kinds for name, field in kind.model_fields.items()}
+    written = read_toml(option_file) if option_file else {}
+    values = {name.replace("-", "_"): value for name, value in written.items()}
     for name in values:
         if name not in fields:
             raise OptionsError(f"{option_file}: unknown option '{name}'{nearest(name, fields)}")
+    values |= {name: _value(name, fields[name], text) for name, text in told.items()}
     return [
         parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}).model_dump(
             mode="json", exclude_defaults=True

@@ -107,7 +107,7 @@ def photo(path: Path, prompt: str | None, *, flag: str, method: str, options: Ma
         prompt = _own_prompt(path)
         if prompt is None:
             raise PromptError(f'expected to be told what {path} shows, as in {flag} "a cat on a beach"')
-        notices = [*notices, f'{path} says that it was made from "{prompt}", which stands for {flag}']
+        notices = [*notices, f'without {flag}: {path} says that it was made from "{prompt}"']
     if not prompt.strip():
         raise PromptError(f"expected {flag} to say what {path} shows, got nothing")
     return Photo(path, image, prompt, method, options, tuple(notices))

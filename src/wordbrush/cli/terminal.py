@@ -58,7 +58,7 @@ class Terminal:
 
     @contextmanager
     def watching(
-        self, preview: Path | None = None, every: int | None = None
+        self, preview: Path | None = None, *, every: int = 1
     ) -> Generator[Callable[[Progress], None], None, None]:
         """Show progress as bars with the time left; refresh a preview picture every so many steps, if told.
 
@@ -72,7 +72,7 @@ class Terminal:
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
             bars.update(tasks[progress.stage], completed=progress.step)
-            if preview and every and progress.preview and progress.step % every == 0:
+            if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
 
                 save_png(progress.preview(), preview)
@@ -81,7 +81,7 @@ class Terminal:
             with bars:
                 yield show
         finally:
-            if preview and every:
+            if preview:
                 preview.unlink(missing_ok=True)
 
     @property
