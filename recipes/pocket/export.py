@@ -136,6 +136,8 @@ def export(out: Path) -> None:
             f"expected files under 16 MiB and 60 MiB in all; got {sum(sizes.values()) / MEBIBYTE:.1f} MiB in all, "
             f"the largest {largest.relative_to(part)} with {sizes[largest] / MEBIBYTE:.1f} MiB"
         )
+    for path in files:
+        path.chmod(0o644)
     hashes = {str(path.relative_to(part)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     manifest = {"samples": checkpoint["samples"], "files": hashes}
     (part / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
