@@ -148,8 +148,12 @@ class Model:
         import transformers
 
         index = _read_json(path / "model_index.json")
-
-        kinds = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and entry[1:]}
+        # Entries are ["library", "class"]; whatever else the file holds is not a component.
+        kinds: dict[str, str] = {
+            part: cast(list[str], entry)[1]
+            for part, entry in index.items()
+            if isinstance(entry, list) and len(cast(list[str], entry)) == 2
+        }
         missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if not kinds.get(part)]
         if missing:
             raise ModelError(
@@ -176,13 +180,14 @@ class Model:
                 )
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise ModelError(f"{name}: cannot load {part}: {error}") from error
-            if missing := sorted(report["missing_keys"]):  # their loaders would leave those weights random
-                raise ModelError(f"{name}: {part} lacks {len(missing)} of its weights, such as {missing[0]}")
+            if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
+                raise ModelError(f"{name}: {part} lacks {len(lost)} of its weights, such as {lost[0]}")
             return found.to(device)
 
         def tokenizer(part: str) -> Any:
+            kind: Any = transformers.CLIPTokenizer
             try:
-                return transformers.CLIPTokenizer.from_pretrained(path / part, local_files_only=True)
+                return kind.from_pretrained(path / part, local_files_only=True)
             except (OSError, ValueError) as error:
                 raise ModelError(f"{name}: cannot load {part}: {error}") from error
 

@@ -54,11 +54,11 @@ def components(path: Path, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    import safetensors.torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        weights = load_file(path)
+        weights: dict[str, Tensor] = cast(Any, safetensors.torch).load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole safetensors file ({error}); pickled checkpoints are not read"
