@@ -396,6 +396,16 @@ def test_what_nobody_expected_is_no_traceback_either(run: Run, monkeypatch: pyte
     assert "Traceback" not in err
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    told = subprocess.run(
+        [sys.executable, "-m", "wordbrush", "methods"], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
 def test_ctrl_c_leaves_nothing_and_exits_130(here: Path, folder: Path):
     command = [
         "generate",

@@ -29,7 +29,12 @@ def main(tokens: Sequence[str] | None = None) -> int:
     speak_any_language()
     terminal = Terminal()
     try:
-        return application(tokens)(tokens, exit_on_error=False, print_error=False) or 0
+        code = application(tokens)(tokens, exit_on_error=False, print_error=False) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         terminal.error("stopped; no half file is left")
         return 130
