@@ -7,7 +7,8 @@ knows its own sizes: no other file says 512, 64, 77, 8 or 0.18215.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,14 +171,15 @@ class Model:
             files = [file.name for file in (path / part).glob("*.safetensors")]
             variant = "fp16" if files and all(".fp16" in file for file in files) else None
             try:
-                found, report = getattr(library, kinds[part]).from_pretrained(
-                    path / part,
-                    variant=variant,
-                    dtype=dtype,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                )
+                with _quietly(library):
+                    found, report = getattr(library, kinds[part]).from_pretrained(
+                        path / part,
+                        variant=variant,
+                        dtype=dtype,
+                        use_safetensors=True,
+                        local_files_only=True,
+                        output_loading_info=True,
+                    )
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise ModelError(f"{name}: cannot load {part}: {error}") from error
             if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
@@ -377,6 +379,19 @@ class Model:
             alpha = float(self._alphas_cumprod[t])
             return alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return output
+
+
+@contextmanager
+def _quietly(library: Any) -> Generator[None, None, None]:
+    """Without diffusers' or transformers' own progress bars: progress belongs to the caller."""
+    logging = library.utils.logging
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
