@@ -6,7 +6,7 @@
 Needs what `data.py`, `tokenizer.py` and `autoencoder.py` made. Writes into `runs/pocket`: `diffusion.pt` (everything
 that training goes on from), `diffusion.jsonl` (losses) and `samples/` (pictures of `PROMPTS`). `--minutes` is what
 this call may use: the learning rate falls along a cosine over its last third. What a step sees is a function of
-(seed, step, worker) alone. `--plain` leaves out everything but the denoising loss on uniform timesteps.
+(seed, step, piece) alone. `--plain` leaves out everything but the denoising loss on uniform timesteps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from threading import Barrier
 from typing import Any
@@ -60,11 +61,16 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Preset:
-    """How the machine is used, and the recipe; `batch` is what one worker takes a step."""
+    """How the machine is used, and the recipe.
+
+    A step takes `batch` samples in pieces of `piece`; a worker takes the next piece when it is done with one, so
+    that a worker whose core is busy with something else holds nobody up.
+    """
 
     device: str
     workers: int
     batch: int
+    piece: int
     minutes: float
     lr: float = 8e-4
     optimiser: str = "muon"
@@ -77,8 +83,8 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(device="cpu", workers=2, batch=32, minutes=75),
-    "gpu": Preset(device="cuda", workers=1, batch=512, minutes=15),
+    "cpu": Preset(device="cpu", workers=2, batch=64, piece=16, minutes=75),
+    "gpu": Preset(device="cuda", workers=1, batch=512, piece=512, minutes=15),
 }
 
 
@@ -291,8 +297,32 @@ def trained(painter: Painter) -> list[nn.Module]:
     return [painter.text_encoder, painter.unet, painter.labeller]
 
 
+class Pieces:
+    """Deals the pieces of every step to the workers that ask for them, and counts them over the whole run."""
+
+    def __init__(self, in_a_step: int) -> None:
+        self.in_a_step = in_a_step
+        self.dealt = multiprocessing.get_context("spawn").Value("q", 0)
+
+    def of_step(self, number: int) -> Iterator[int]:
+        """The next pieces of this run's step `number` that nobody has taken yet, until all are taken."""
+        while True:
+            with self.dealt.get_lock():
+                piece = self.dealt.value - number * self.in_a_step
+                if piece >= self.in_a_step:
+                    return
+                self.dealt.value += 1
+            yield piece
+
+
 def train(
-    worker: int, run: Preset, name: str, shared: SharedWeights, meet: Barrier | None, control: Tensor
+    worker: int,
+    run: Preset,
+    name: str,
+    shared: SharedWeights,
+    meet: Barrier | None,
+    control: Tensor,
+    pieces: Pieces,
 ) -> None:
     """One worker's run. `control` is shared, worker 0 writes it: [learning rate factor, whether to stop]."""
     if run.device == "cpu":
@@ -305,8 +335,8 @@ def train(
     diary = Diary(name, shared, examples, tokenizer, run.device) if worker == 0 else None
     snr = signal_to_noise()
     start = time.monotonic()
-    step, seen = int(shared.steps.item()), int(shared.samples.item())
-    together = run.batch * run.workers
+    first = step = int(shared.steps.item())
+    seen = int(shared.samples.item())
     until = seen + run.samples if run.samples else None
     stop = False
     while not stop:
@@ -315,16 +345,22 @@ def train(
             if until is not None:
                 progress = 1 - (until - seen) / run.samples
             control[0], control[1] = rate(step, progress), float(progress >= 1)
-        index = examples.order(run.seed, seen, together, easy=seen < run.easy)[worker :: run.workers]
-        seed = np.random.SeedSequence([run.seed, step, worker]).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
-        dropped = torch.rand(len(index), generator=generator) < DROPPED
-        losses = learn(painter, examples.batch(index, dropped), snr, run, generator)
-        losses["total"].backward()
-        norm, stop = updater.step(control, together)
-        step, seen = step + 1, seen + together
+        index = examples.order(run.seed, seen, run.batch, easy=seen < run.easy)
+        losses: list[dict[str, Tensor]] = []
+        for piece in pieces.of_step(step - first):
+            seed = np.random.SeedSequence([run.seed, step, piece]).generate_state(1)[0]
+            generator = torch.Generator().manual_seed(int(seed))
+            rows = index[piece :: pieces.in_a_step]
+            dropped = torch.rand(len(rows), generator=generator) < DROPPED
+            losses.append(learn(painter, examples.batch(rows, dropped), snr, run, generator))
+            # The updater takes the mean over workers; the step wants the mean over pieces.
+            (losses[-1]["total"] * run.workers / pieces.in_a_step).backward()
+        norm, stop = updater.step(control, run.batch)
+        step, seen = step + 1, seen + run.batch
         if diary is not None:
-            diary.note(step, seen, losses | {"norm": norm, "rate": control[0].clone()}, stop)
+            for some in losses:
+                diary.note(some)
+            diary.close_step(step, seen, norm.item(), control[0].item(), stop)
 
 
 class Diary:
@@ -340,16 +376,21 @@ class Diary:
         self.sums: dict[str, float] = {}
         self.count, self.since = 0, int(shared.samples.item())
 
-    def note(self, step: int, seen: int, values: dict[str, Tensor], last: bool) -> None:
-        """Take in one step's losses; `last` makes every kind of entry."""
+    def note(self, losses: dict[str, Tensor]) -> None:
+        """Take in the losses of one piece."""
         self.count += 1
-        for key, value in values.items():
+        for key, value in losses.items():
             self.sums[key] = self.sums.get(key, 0.0) + value.item()
+
+    def close_step(self, step: int, seen: int, norm: float, rate: float, last: bool) -> None:
+        """Write what is due; after the `last` step, everything."""
         now = time.monotonic()
-        if last or now - self.logged > LOG_SECONDS:
+        if self.count and (last or now - self.logged > LOG_SECONDS):
             speed = (seen - self.since) / (now - self.logged)
             means = {key: value / self.count for key, value in self.sums.items()}
-            self._write({"step": step, "samples": seen, "per_second": speed, **means})
+            self._write(
+                {"step": step, "samples": seen, "per_second": speed, **means, "norm": norm, "rate": rate}
+            )
             self.logged, self.since, self.count, self.sums = now, seen, 0, {}
         if last or now - self.saved > CHECKPOINT_SECONDS:
             part = RUNS / f"{self.name}.part"
@@ -361,7 +402,8 @@ class Diary:
             folder = RUNS / "samples"
             folder.mkdir(exist_ok=True)
             self.viewer.pictures().save(folder / f"{self.name}-{seen // 1000:05d}k.png")
-            self.logged = self.looked = time.monotonic()
+            self.logged, self.since = time.monotonic(), seen
+            self.looked = self.logged
 
     def _write(self, line: dict[str, float]) -> None:
         rounded = {key: round(value, 4) for key, value in line.items()}
@@ -392,11 +434,12 @@ def main() -> None:
     if (checkpoint := RUNS / f"{name}.pt").exists():
         shared.load(torch.load(checkpoint, map_location=run.device, weights_only=True))
     control = torch.zeros(2).share_memory_()
+    pieces = Pieces(run.batch // run.piece)
     if run.workers == 1:
-        train(0, run, name, shared, None, control)
+        train(0, run, name, shared, None, control, pieces)
     else:
         meet = multiprocessing.get_context("spawn").Barrier(run.workers)
-        multiprocessing.spawn(train, (run, name, shared, meet, control), nprocs=run.workers)
+        multiprocessing.spawn(train, (run, name, shared, meet, control, pieces), nprocs=run.workers)
 
 
 if __name__ == "__main__":
