@@ -116,10 +116,10 @@ def export(out: Path) -> None:
     shared = SharedWeights(trained(painter), workers=1, device="cpu")
     shared.load(checkpoint)
     shared.bind(trained(painter), "average")
-    vae = AutoencoderKL.from_pretrained(RUNS / "vae")
+    vae = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float16)
+    painter.half().to(memory_format=torch.contiguous_format)
     models = {"unet": painter.unet, "text_encoder": painter.text_encoder, "vae": vae}
     for name, model in models.items():
-        model.to(torch.float16, memory_format=torch.contiguous_format)
         model.save_pretrained(part / name, max_shard_size=SHARD)
     DDIMScheduler(**SCHEDULER).save_pretrained(part / "scheduler")
     for name in ("tokenizer", "judge"):
