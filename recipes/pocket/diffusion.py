@@ -5,8 +5,8 @@
 
 Needs what `data.py`, `tokenizer.py` and `autoencoder.py` made. Writes into `runs/pocket`: `diffusion.pt` (everything
 that training goes on from), `diffusion.jsonl` (losses) and `samples/` (pictures of `PROMPTS`). `--minutes` is what
-this call may use: the learning rate falls along a cosine over its last third. What a step sees is a function of
-(seed, step, piece) alone. `--plain` leaves out everything but the denoising loss on uniform timesteps.
+this call may use, of wall time: the learning rate falls along a cosine over its second half. What a step sees is a
+function of (seed, step, piece) alone. `--plain` leaves out everything but the denoising loss on uniform timesteps.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Preset:
     piece: int
     minutes: float
     lr: float = 8e-4
+    fall: float = 0.5  # the share of the budget, at its end, over which the learning rate falls
     optimiser: str = "muon"
     seed: int = 0
     samples: int = 0  # stop after so many more, instead of after the minutes
@@ -211,10 +212,10 @@ def learn(
     }
 
 
-def rate(step: float, progress: float) -> float:
-    """The learning rate's factor: 60 steps of warm-up; a cosine to 2 % over the last third of the time."""
-    fall = max(0.0, min(1.0, (progress - 2 / 3) * 3))
-    return min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
+def rate(step: int, progress: float, fall: float) -> float:
+    """The learning rate's factor: 60 steps of warm-up; a cosine to 2 % over the last share `fall` of the budget."""
+    fallen = max(0.0, min(1.0, 1 - (1 - progress) / fall))
+    return min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fallen)))
 
 
 @torch.no_grad()
@@ -344,7 +345,7 @@ def train(
             progress = (time.monotonic() - start) / (60 * run.minutes)
             if until is not None:
                 progress = 1 - (until - seen) / run.samples
-            control[0], control[1] = rate(step, progress), float(progress >= 1)
+            control[0], control[1] = rate(step, progress, run.fall), float(progress >= 1)
         index = examples.order(run.seed, seen, run.batch, easy=seen < run.easy)
         losses: list[dict[str, Tensor]] = []
         for piece in pieces.of_step(step - first):
