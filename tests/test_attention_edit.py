@@ -55,6 +55,7 @@ def test_a_gate_shut_keeps_and_a_gate_open_edits(edit: AttentionEdit) -> None:
 def test_weights_multiply(edit: AttentionEdit, seed: int) -> None:
     c, d = torch.randn(2, N, generator=torch.Generator().manual_seed(seed))
     assert same(reweight(edit, torch.ones(N)), edit)
+    assert torch.equal(reweight(keep(N), c).B[0], c)  # the target's own maps are weighted too
     assert same(reweight(reweight(edit, c), d), reweight(edit, c * d))
 
 
