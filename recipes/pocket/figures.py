@@ -59,9 +59,8 @@ def listed(report: dict[str, Any]) -> list[Figure]:
         if counted := report[part].get(aspect):
             found.append(Figure(name, counted["right"], counted["judge"], cpu, gpu, counted["of"]))
     for kind, counted in report["maps"].items():
-        found.append(
-            Figure(f"word map on what it names, {kind}", counted["iou"], of=counted["of"], unit="IoU")
-        )
+        name = f"word map on what it names, {kind} (a map of everything: {counted['everywhere']:.2f})"
+        found.append(Figure(name, counted["iou"], of=counted["of"], unit="IoU"))
     for kind, counted in report["edits"].items():
         count = counted["of"]
         found.append(Figure(f"edits, {kind}: shows the target", counted["right"], counted["judge"], of=count))

@@ -191,12 +191,16 @@ class Desk:
     def __init__(self, folder: Path, weights: Path, workers: ProcessPoolExecutor, deadline: float) -> None:
         self.folder, self.weights, self.workers, self.deadline = folder, weights, workers, deadline
 
-    def read(self, pieces: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
-        """The leading pieces, up to the first that time did not suffice for."""
-        began = time.time()
+    def have(self, pieces: Sequence[Piece]) -> None:
+        """Have the pieces made, in order, as far as time suffices."""
         waiting = [self.workers.submit(make, self.folder, self.weights, p, self.deadline) for p in pieces]
         for made in waiting:
             made.result()
+
+    def read(self, pieces: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
+        """The leading pieces, up to the first that time did not suffice for."""
+        began = time.time()
+        self.have(pieces)
         found: list[dict[str, np.ndarray]] = []
         for piece in pieces:
             path = self.folder / f"{piece.name}.npz"
@@ -427,8 +431,12 @@ def measure(
     edited = desk.read([Piece(f"edit-{i}-{guidance:g}", edit_scene, (i, guidance)) for i in range(EDITED)])
     targets = [caption(changes(i, scene)["swap"]) for i, scene in enumerate(scenes)]
     plain = desk.pictures(painting(EDITS, targets, guidance))
-    two = desk.pictures(painting(TWO, captions(TWO, count * 2 // 5, 2), guidance))
-    one = desk.pictures(painting(ONE, captions(ONE, count, 1), guidance))
+    one_thing = painting(ONE, captions(ONE, count, 1), guidance)
+    two_things = painting(TWO, captions(TWO, count * 2 // 5, 2), guidance)
+    # In turns, so that little time means fewer of both.
+    turns = [(i / len(pieces), piece) for pieces in (two_things, one_thing) for i, piece in enumerate(pieces)]
+    desk.have([piece for _, piece in sorted(turns, key=lambda turn: turn[0])])
+    one, two = desk.pictures(one_thing), desk.pictures(two_things)
 
     report = {
         "autoencoder": measure_autoencoder(reconstructions),
