@@ -26,6 +26,8 @@ from wordbrush.errors import PromptError, nearest
 # Accents may come as characters of their own (U+0300 … U+036F), as macOS writes them.
 _WORD = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
 
+_FUNCTION_WORDS = frozenset("a an the and or of in on at by to from for with into onto as is are its".split())
+
 MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
 
@@ -46,6 +48,11 @@ class Word:
     def is_punctuation(self) -> bool:
         """True for a mark such as a comma, which may come and go without changing what a prompt names."""
         return not any(character.isalnum() for character in self.text)
+
+    @property
+    def names_something(self) -> bool:
+        """False for punctuation, articles and prepositions: words that have no place of their own in a picture."""
+        return not self.is_punctuation and self.key not in _FUNCTION_WORDS
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,13 @@ class Words:
 
     def indicator(self, phrases: Iterable[str]) -> Float[Tensor, " length"]:
         """1 at every token of the given phrases, 0 elsewhere; raises like `find`."""
+        return self.column(word for phrase in phrases for word in self.find(phrase))
+
+    def column(self, words: Iterable[Word]) -> Float[Tensor, " length"]:
+        """1 at every token of these words, 0 elsewhere."""
         column = torch.zeros(self.length)
-        for phrase in phrases:
-            for word in self.find(phrase):
-                column[word.start : word.stop] = 1
+        for word in words:
+            column[word.start : word.stop] = 1
         return column
 
 

@@ -18,6 +18,7 @@ from wordbrush.options import parse
 from wordbrush.progress import drain
 from wordbrush.result import Result
 from wordbrush.source import Source
+from wordbrush.words import align
 
 SOURCE = ("a", "cat", "on", "a", "beach")
 Tiny, Seeded = Callable[..., Model], Callable[..., Source]
@@ -439,6 +440,22 @@ def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
     results = run(model, source, [DOG, TEAPOT, NIGHT, A_CAT], {})
     assert [r.report["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
     assert [r.report["local_blend"] for r in results] == [["cat", "dog"], ["cat", "teapot"], [], []]
+
+
+def test_only_things_are_blended_by_articles_and_prepositions_are_not(tiny: Tiny) -> None:
+    model, blended = tiny("sd1", torch.float64), []
+    for target in ("the cat on a beach", "the cat in the forest"):
+        alignment = align(model.read("a cat on a beach"), model.read(target))
+        words = prompt_to_prompt._blend_words(prompt_to_prompt.Options(), alignment)
+        blended.append([[word.text for word in side] for side in words])
+    assert blended == [[[], []], [["beach"], ["forest"]]]
+
+
+def test_the_swapped_word_is_blended_by_where_it_stands_not_by_its_text(tiny: Tiny) -> None:
+    model = tiny("sd1", torch.float64)
+    alignment = align(model.read("a red cat and a red dog"), model.read("a red cat and a blue dog"))
+    edited, target = prompt_to_prompt._blend_words(prompt_to_prompt.Options(), alignment)
+    assert [word.start for word in edited] == [6] and [word.text for word in target] == ["blue"]
 
 
 # What is refused --------------------------------------------------------------------------------------------

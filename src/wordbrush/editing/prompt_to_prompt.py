@@ -28,9 +28,10 @@ from wordbrush.options import Options as BaseOptions
 from wordbrush.progress import Progress
 from wordbrush.result import Result
 from wordbrush.source import Source, watched
-from wordbrush.words import Alignment, Words, align
+from wordbrush.words import Alignment, Word, Words, align
 
 Window = tuple[float, float]
+BlendWords = tuple[tuple[Word, ...], tuple[Word, ...]]  # of the source and of the target
 
 
 def _window(steps: float | Window) -> Window:
@@ -73,7 +74,7 @@ class Options(BaseOptions):
     )
     local_blend: Literal["auto", "off"] | tuple[str, ...] = Field(
         "auto",
-        description="words outside of which the source is kept; auto takes the words that were swapped",
+        description="words outside of which the source is kept; auto takes the things that were swapped",
     )
     blend_start: float = Field(0.2, ge=0, le=1, description="the part of the run before local blend sets in")
     blend_threshold: float = Field(
@@ -113,15 +114,17 @@ def edit(
         self_window=_self_window(options.self_replace_steps, source.steps),
         self_limit=map_positions if options.self_limit is None else options.self_limit,
         guided=guidance_scale != 1,
-        keep_source=any(blend_words),
+        keep_source=any(map(any, blend_words)),
     )
     blend = LocalBlend(
         int(options.blend_start * source.steps), options.blend_threshold, options.spare_threshold
     )
     columns = _blend_columns(alignments, blend_words, options.spare).to(model.device)
-    maps = WordMaps(attention, columns, attention.rows, map_positions) if any(blend_words) else None
+    maps = WordMaps(attention, columns, attention.rows, map_positions) if any(map(any, blend_words)) else None
     # A target without words to blend by is edited everywhere.
-    everywhere = torch.tensor([not words for words in blend_words], device=model.device)[:, None, None, None]
+    everywhere = torch.tensor([not any(words) for words in blend_words], device=model.device)[
+        :, None, None, None
+    ]
 
     def mask() -> Bool[Tensor, "targets 1 height width"]:
         assert maps is not None
@@ -158,7 +161,7 @@ def edit(
         report: dict[str, Any] = {
             "words": alignment.describe(),
             "kind": _kind(alignment, options),
-            "local_blend": list(words),
+            "local_blend": list(dict.fromkeys(word.text for side in words for word in side)),
             "edited_share": share,
             "notices": _notices(alignment, words, share),
             "guidance_scale": guidance_scale,
@@ -209,24 +212,29 @@ def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None
             prompts[0].find(phrase)
 
 
-def _blend_words(options: Options, alignment: Alignment) -> tuple[str, ...]:
-    """The words that local blend edits in one target: as given, or the swapped words where the edit is a swap."""
-    if options.local_blend == "off" or not options.local_blend:
-        return ()
-    if options.local_blend == "auto":
-        if not alignment.is_one_to_one:
-            return ()
-        words = [
-            w for match in alignment.changed() for w in (*match.source, *match.target) if not w.is_punctuation
-        ]
-        return tuple(dict.fromkeys(word.text for word in words))
-    if not any(words.has(p) for p in options.local_blend for words in (alignment.source, alignment.target)):
-        alignment.target.find(options.local_blend[0])  # raises, naming the words there are
-    return options.local_blend
+def _blend_words(options: Options, alignment: Alignment) -> BlendWords:
+    """The words that local blend edits in one target: as given, or what was swapped where the edit is a swap."""
+    prompts = alignment.source, alignment.target
+    match options.local_blend:
+        case "off":
+            return (), ()
+        case "auto":
+            swaps = alignment.changed() if alignment.is_one_to_one else ()
+            source = (word for swap in swaps for word in swap.source if word.names_something)
+            target = (word for swap in swaps for word in swap.target if word.names_something)
+            return tuple(source), tuple(target)
+        case phrases:
+            if phrases and not any(words.has(phrase) for phrase in phrases for words in prompts):
+                alignment.target.find(phrases[0])  # raises, naming the words there are
+            return _found(prompts[0], phrases), _found(prompts[1], phrases)
+
+
+def _found(words: Words, phrases: Sequence[str]) -> tuple[Word, ...]:
+    return tuple(word for phrase in phrases if words.has(phrase) for word in words.find(phrase))
 
 
 def _blend_columns(
-    alignments: Sequence[Alignment], blend_words: Sequence[Sequence[str]], spared: Sequence[str]
+    alignments: Sequence[Alignment], blend_words: Sequence[BlendWords], spared: Sequence[str]
 ) -> Float[Tensor, "pictures tokens columns"]:
     """Indicators for the source and each target: two columns per target, its words to edit and to leave alone.
 
@@ -235,17 +243,20 @@ def _blend_columns(
     length = alignments[0].source.length
     columns = torch.zeros(len(alignments) + 1, length, len(alignments), 2)
     for i, (alignment, edited) in enumerate(zip(alignments, blend_words, strict=True)):
-        for picture, words in ((0, alignment.source), (i + 1, alignment.target)):
-            for j, phrases in enumerate((edited, spared)):
-                columns[picture, :, i, j] = words.indicator([p for p in phrases if words.has(p)])
+        for picture, words, chosen in (
+            (0, alignment.source, edited[0]),
+            (i + 1, alignment.target, edited[1]),
+        ):
+            columns[picture, :, i, 0] = words.column(chosen)
+            columns[picture, :, i, 1] = words.column(_found(words, spared))
     return columns.flatten(2)
 
 
-def _notices(alignment: Alignment, blend_words: Sequence[str], share: float) -> list[str]:
+def _notices(alignment: Alignment, blend_words: BlendWords, share: float) -> list[str]:
     """What a user should know of an edit that did not fail and may still disappoint."""
     notices: list[str] = []
     if not alignment.changed():
         notices.append("both prompts say the same: without a reweight, the edit is the source")
-    if blend_words and share == 0:
+    if any(blend_words) and share == 0:
         notices.append("the local blend's mask is empty, so the picture is the source: lower blend_threshold")
     return notices
