@@ -11,6 +11,7 @@ from PIL import Image
 
 import wordbrush
 from wordbrush import api, images, provenance
+from wordbrush.editing.prompt_to_prompt import Options
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError
 from wordbrush.model import Model
 from wordbrush.progress import Progress
@@ -57,8 +58,6 @@ def test_a_picture_is_inverted_and_edited(tiny: Tiny, photo: Image.Image, tmp_pa
 
 
 def test_options_may_be_a_mapping_or_a_value(tiny: Tiny) -> None:
-    from wordbrush.editing.prompt_to_prompt import Options
-
     model = tiny("sd1")
     source = wordbrush.from_seed(model, PROMPT, steps=2)
     told = {"kind": "refine", "reweight": {"dog": 2.0}}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from wordbrush.errors import NumericsError
 from wordbrush.guidance import text_guidance
 from wordbrush.model import Model, TextEmbeds
 from wordbrush.rows import Rows
-from wordbrush.schedule import ddim_step, predict_clean
+from wordbrush.schedule import Schedule, ddim_step, predict_clean
 
 Tiny = Callable[..., Model]
 SHAPES = ["sd1", "sd2", "sdxl"]
@@ -81,8 +82,6 @@ def test_a_step_is_guidance_then_ddim(
 
 def test_v_prediction_becomes_eps(tiny: Tiny) -> None:
     """A step with `Model.predict_eps` is the step of diffusers' scheduler told prediction_type v_prediction."""
-    from diffusers import DDIMScheduler
-
     model = tiny("sd2", torch.float64)
     text, z, schedule = model.encode_text(["a cat"]), noise(1, 4, 16, 16), model.schedule(10)
     theirs = DDIMScheduler(**model.schedule_config, clip_sample=False)
@@ -108,18 +107,11 @@ def test_a_null_embedding_for_each_step(tiny: Tiny) -> None:
     model, schedule = tiny("sd1", torch.float64), tiny("sd1").schedule(3)
     text, z = model.encode_text(["a cat"]), noise(1, 4, 16, 16)
     nulls = model.encode_text(["", "a dog", "a beach"])
-    steps = list(denoise(model, z, text, nulls, schedule, guidance_scale=4.0))
-    for i, step in enumerate(steps):
-        (alone, *_) = denoise(model, z, text, nulls[i : i + 1], rest(schedule, i), guidance_scale=4.0)
+    for i, step in enumerate(denoise(model, z, text, nulls, schedule, guidance_scale=4.0)):
+        rest = Schedule(schedule.timesteps[i:], schedule.alphas[i:])
+        alone = next(denoise(model, z, text, nulls[i : i + 1], rest, guidance_scale=4.0))
         torch.testing.assert_close(step.latents, alone.latents, atol=1e-12, rtol=0)
         z = step.latents
-
-
-def rest(schedule: object, i: int) -> object:
-    from wordbrush.schedule import Schedule
-
-    assert isinstance(schedule, Schedule)
-    return Schedule(schedule.timesteps[i:], schedule.alphas[i:])
 
 
 def test_a_source_row_changes_nothing_for_the_others(tiny: Tiny) -> None:

@@ -141,10 +141,9 @@ def test_a_damaged_source_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path)
         "another thing": b"\x89PNG\r\n" + bytes(100),
     }
     for what, content in damaged.items():
-        assert content != whole
+        assert content != whole, what
         path.write_bytes(content)
         with pytest.raises(SourceError, match="damaged|no wordbrush source"):
-            print(what)
             Source.load(path, model)
     path.write_bytes(whole)
     Source.load(path, model)
