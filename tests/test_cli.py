@@ -424,6 +424,8 @@ def test_ctrl_c_leaves_nothing_and_exits_130(here: Path, folder: Path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # As a terminal starts it: a parent in the background would hand on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     preview = here / "out" / "cat.preview.png"
     deadline = time.monotonic() + 120
