@@ -34,7 +34,6 @@ NOISE = 0.05  # added to latents of about unit size, so that the decoder forgive
 BLOCK = 16  # pictures encoded at a time
 CHANNELS = AUTOENCODER["latent_channels"]
 
-
 PRESETS = {
     "cpu": Preset(device="cpu", workers=2, batch=16, minutes=25),
     "gpu": Preset(device="cuda", workers=1, batch=128, minutes=8),
@@ -62,11 +61,11 @@ def crops(source: np.ndarray, count: int, size: int, rng: np.random.Generator) -
     return to_tensor(np.stack(taken)), where
 
 
-def distance(made: Tensor, true: Tensor) -> Tensor:
+def distance(made: Tensor, true: Tensor, squared: float = 4.0) -> Tensor:
     """What training minimises: squared error (the PSNR), absolute error, and absolute error of the edges."""
     error = made - true
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return 4 * error.square().mean() + error.abs().mean() + 0.5 * edges
+    return squared * error.square().mean() + error.abs().mean() + 0.5 * edges
 
 
 def psnr(made: Tensor, true: Tensor) -> float:
@@ -100,7 +99,7 @@ def decoder_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of decoding given latents [B, 8, h, w], and figures for the log."""
     made = model.decode(noisy(latents, generator)).sample.float()
-    return distance(made, true), {"psnr": psnr(made, true)}
+    return distance(made, true, squared=12), {"psnr": psnr(made, true)}
 
 
 def autoencoder(preset: Preset) -> AutoencoderKL:
@@ -146,7 +145,7 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
         given = torch.from_numpy(latents[where[:, 0]].astype(np.float32))
         return decoder_loss(model, true.to(preset.device), given.to(preset.device), generator)
 
-    run.train(worker, meet, modules, loss)
+    run.train(worker, meet, modules, loss, muon=0.008)  # what is learned already must not be forgotten
 
 
 @torch.no_grad()
@@ -230,13 +229,16 @@ def main() -> None:
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser.add_argument("--workers", type=int, help="processes that train or encode")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--decoder-only", action="store_true", help="train the decoder alone, latents fixed")
     task.add_argument("--encode", action="store_true", help="encode the training pictures for the UNet")
     task.add_argument("--report", action="store_true", help="measure on held-out pictures")
     arguments = parser.parse_args()
     preset = PRESETS[arguments.preset]
-    preset = replace(preset, minutes=arguments.minutes or preset.minutes)
+    preset = replace(
+        preset, minutes=arguments.minutes or preset.minutes, workers=arguments.workers or preset.workers
+    )
     if arguments.report:
         report()
     elif arguments.encode:

@@ -12,7 +12,7 @@ To judge pictures (PIL, 128 pixels square):
 
 It learns from the true pictures alone, never from the model it will judge. CLIP's own loss (whole captions against
 whole pictures) is one third of what it learns; another is these very questions, answered through the text tower;
-the last is every patch saying which thing or place it shows, by a layer that the export leaves out.
+the last is every cell of 16 × 16 pixels saying which thing or place it shows, by a layer that the export leaves out.
 """
 
 from __future__ import annotations
@@ -32,18 +32,28 @@ from PIL import Image
 from run import Preset, Run, use_threads
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTokenizer,
+    ConvNextConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
 
-from shapes import JUDGE
+from shapes import JUDGE_EYES, JUDGE_PROJECTION, JUDGE_WORDS
 from wordbrush.pocket import Scene, vocabulary
 
 PRESETS = {
-    "cpu": Preset(device="cpu", workers=1, batch=48, minutes=15),
+    "cpu": Preset(device="cpu", workers=1, batch=24, minutes=15),
     "gpu": Preset(device="cuda", workers=1, batch=512, minutes=3),
 }
 NAMES = list(vocabulary.NAMES)
 TINTS = [*vocabulary.COLOURS, None]  # None: a thing's own colours
-PATCHES = 8  # a side
+CELLS, CELL = 8, 16  # cells a side, pixels a side of a cell
+WHOLE_FROM = 0.65  # the share of the time after which whole pictures are shown
+# Muon turns the weights over in 1 / rate steps; in that time every one of 63 things must come by often enough.
+MUON = 0.003
 UNLABELLED = -100
 
 # Questions: what to say of a picture, one answer for each key of the vocabulary's table, in its order.
@@ -68,26 +78,25 @@ def colours(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Judge:
-    model: CLIPModel
+    model: VisionTextDualEncoderModel
     tokenizer: CLIPTokenizer
     processor: CLIPImageProcessorPil
 
 
 def load(folder: Path = RUNS / "judge") -> Judge:
     """The exported judge, in float32."""
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = VisionTextDualEncoderModel.from_pretrained(folder, dtype=torch.float32).eval()
     return Judge(model, CLIPTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder))
 
 
-def see(model: CLIPModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures [B, 3, 128, 128] as unit vectors [B, D], and their patches' features [B, 64, width]."""
+def see(model: VisionTextDualEncoderModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, 128, 128] as unit vectors [B, D], and the features of their 64 cells [B, 64, width]."""
     features = model.vision_model(pixel_values=pixels)
-    return F.normalize(
-        model.visual_projection(features.pooler_output).float(), dim=-1
-    ), features.last_hidden_state[:, 1:]
+    whole = model.visual_projection(features.pooler_output).float()
+    return F.normalize(whole, dim=-1), features.last_hidden_state.flatten(2).transpose(1, 2)
 
 
-def read(model: CLIPModel, ids: Tensor) -> Tensor:
+def read(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
     """Token ids [B, L] as unit vectors [B, D]."""
     return F.normalize(model.text_projection(model.text_model(input_ids=ids).pooler_output).float(), dim=-1)
 
@@ -139,6 +148,20 @@ def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) 
     return shares | {f"{kind} of": len(answers) for kind, answers in right.items()}
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """`pixels` [B, 3, S, S], which names are `there` [B, 63], what each cell shows (`shown`, `tinted` [B, cells]),
+    and one thing of each picture to ask about: its name and its tint.
+    """
+
+    pixels: Tensor
+    there: Tensor
+    shown: Tensor
+    tinted: Tensor
+    asked: np.ndarray
+    tints: np.ndarray
+
+
 class Lessons:
     """What the judge learns from: the training pictures with all that is true of them."""
 
@@ -151,10 +174,12 @@ class Lessons:
         self.tokenizer = tokenizer
         self.names = np.full((len(scenes), 3), UNLABELLED)
         self.tints = np.full((len(scenes), 3), UNLABELLED)
+        self.centres = np.zeros((len(scenes), 3, 2))  # down and right, as shares of the picture
         for i, scene in enumerate(scenes):
             for k, thing in enumerate(scene["things"]):
                 self.names[i, k] = NAMES.index(thing["name"])
                 self.tints[i, k] = TINTS.index(thing["colour"])
+                self.centres[i, k] = thing["y"], thing["x"]
         self.truths = {
             kind: np.array([list(table).index(scene[kind]) for scene in scenes])
             for kind, table in (
@@ -164,35 +189,62 @@ class Lessons:
             )
         }
         coverage = np.load(RUNS / "train" / "coverage.npy", mmap_mode="r")
-        self.coverage = np.stack([self._by_patch(cells) for cells in coverage])
+        self.coverage = np.stack([self._by_cell(cells) for cells in coverage])
         # All simple questions in one list of texts, so that the text tower reads them in one go.
         self.simple = self.ids([*things(), *PLACES, *LIGHTS, *STYLES])
         self.sizes = [len(NAMES), len(PLACES), len(LIGHTS), len(STYLES)]
         self.colour_ids = [self.ids(colours(name)) for name in NAMES]
 
     @staticmethod
-    def _by_patch(cells: np.ndarray) -> np.ndarray:
-        """Coverage of latent cells, uint8 [3, 16, 16], as that of patches, uint8 [3, 8, 8]."""
-        return cells.reshape(3, PATCHES, 2, PATCHES, 2).mean((2, 4)).astype(np.uint8)
+    def _by_cell(cells: np.ndarray) -> np.ndarray:
+        """Coverage of latent cells, uint8 [3, 16, 16], as that of the judge's cells, uint8 [3, 8, 8]."""
+        return cells.reshape(3, CELLS, 2, CELLS, 2).mean((2, 4)).astype(np.uint8)
 
     def ids(self, texts: list[str]) -> Tensor:
         return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids.to(self.device)
 
-    def patches(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What each patch shows, [B, 64] each: a name or (after them) a place; the tint of a thing."""
-        coverage = self.coverage[index].reshape(len(index), 3, -1)
-        nearest, most = coverage.argmax(1), coverage.max(1)
-        bare = coverage.sum(1, dtype=np.int64) < 25
-        row = np.arange(len(index))[:, None]
-        names, tints = self.names[index][row, nearest], self.tints[index][row, nearest]
-        places = len(NAMES) + self.truths["place"][index][:, None]
-        shown = np.where(most > 110, names, np.where(bare, places, UNLABELLED))
-        return self._tensor(shown), self._tensor(np.where(most > 110, tints, UNLABELLED))
+    def take(
+        self, index: np.ndarray, whole: bool, rng: np.random.Generator, generator: torch.Generator
+    ) -> Lesson:
+        """The pictures `index`, whole or 64 pixels of each around one of its things."""
+        rows = np.arange(len(index))
+        names, tints = self.names[index], self.tints[index]
+        asked = rng.integers((names >= 0).sum(1))
+        side = CELLS if whole else CELLS // 2
+        middle = CELLS * self.centres[index, asked] + rng.uniform(-1, 1, (len(index), 2)) - side / 2
+        corners = np.clip(np.round(middle), 0, CELLS - side).astype(int)
+        images = np.stack(
+            [
+                self.pictures[i, CELL * y : CELL * (y + side), CELL * x : CELL * (x + side)]
+                for i, (y, x) in zip(index, corners, strict=True)
+            ]
+        )
+        all_cells = self.coverage[index]
+        cells = np.stack(
+            [c[:, y : y + side, x : x + side] for c, (y, x) in zip(all_cells, corners, strict=True)]
+        )
+        there = (names >= 0) & (cells.sum((2, 3), dtype=int) >= 0.5 * all_cells.sum((2, 3), dtype=int))
+        there[rows, asked] = True
 
-    def pixels(self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        cells = cells.reshape(len(index), 3, -1)
+        nearest, most = cells.argmax(1), cells.max(1)
+        bare = cells.sum(1, dtype=int) < 25
+        places = len(NAMES) + self.truths["place"][index][:, None]
+        shown = np.where(most > 110, names[rows[:, None], nearest], np.where(bare, places, UNLABELLED))
+        tinted = np.where(most > 110, tints[rows[:, None], nearest], UNLABELLED)
+        one_hot = F.one_hot(torch.from_numpy(names).clamp(min=0), len(NAMES))
+        return Lesson(
+            self._degraded(images, rng, generator),
+            (one_hot * torch.from_numpy(there).unsqueeze(-1)).sum(1).float().to(self.device),
+            self.tensor(shown),
+            self.tensor(tinted),
+            names[rows, asked],
+            tints[rows, asked],
+        )
+
+    def _degraded(self, rows: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
         """Pictures in [-1, 1], half of them a little blurred, dimmed or grainy: the judge must not mind."""
-        images = torch.from_numpy(self.pictures[np.sort(index)]).to(self.device)
-        images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        images = torch.from_numpy(rows).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         some = len(images) // 4
         images[:some] = F.interpolate(F.avg_pool2d(images[:some], 2), scale_factor=2, mode="bilinear")
         gain = torch.from_numpy(rng.uniform(0.9, 1.1, (some, 1, 1, 1))).float().to(self.device)
@@ -200,7 +252,7 @@ class Lessons:
         images[some : 2 * some] = images[some : 2 * some] * gain + 0.08 * grain
         return images.clamp(-1, 1)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
+    def tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).long().to(self.device)
 
 
@@ -209,71 +261,75 @@ class Student(nn.Module):
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        config = CLIPConfig(**JUDGE)
-        config.text_config.vocab_size = len(tokenizer)
-        config.text_config.bos_token_id = tokenizer.bos_token_id
-        config.text_config.eos_token_id = tokenizer.eos_token_id
-        config.text_config.pad_token_id = tokenizer.pad_token_id
+        words = CLIPTextConfig(
+            **JUDGE_WORDS,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        config = VisionTextDualEncoderConfig.from_vision_text_configs(
+            ConvNextConfig(**JUDGE_EYES), words, projection_dim=JUDGE_PROJECTION
+        )
         torch.manual_seed(1)
         # PyTorch's fused attention has a slow backward pass on a CPU.
-        self.clip = CLIPModel._from_config(config, attn_implementation="eager")
-        width = config.vision_config.hidden_size
+        self.clip = VisionTextDualEncoderModel._from_config(config, attn_implementation="eager")
+        width = JUDGE_EYES["hidden_size"]
         self.names = nn.Linear(width, len(NAMES) + len(PLACES))
         self.tints = nn.Linear(width, len(TINTS))
 
     def forward(
-        self, lessons: Lessons, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
+        self,
+        lessons: Lessons,
+        index: np.ndarray,
+        whole: bool,
+        rng: np.random.Generator,
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the rows `index`, sorted, and figures for the log."""
-        seen, patches = see(self.clip, lessons.pixels(index, rng, generator))
+        """The loss of the rows `index`, and figures for the log."""
+        lesson = lessons.take(index, whole, rng, generator)
+        seen, cells = see(self.clip, lesson.pixels)
         scale = self.clip.logit_scale.exp().clamp(max=100)
-
-        # CLIP's loss: which caption belongs to which picture.
-        captions = read(self.clip, lessons.ids([lessons.captions[i] for i in index]))
-        pairs = scale * seen @ captions.T
-        own = torch.arange(len(index), device=pairs.device)
-        contrast = (F.cross_entropy(pairs, own) + F.cross_entropy(pairs.T, own)) / 2
 
         # The simple questions. Several things share the answer to the first.
         logits = (scale * seen @ read(self.clip, lessons.simple).T).split(lessons.sizes, dim=1)
-        names = lessons._tensor(lessons.names[index])
-        there = F.one_hot(names.clamp(min=0), len(NAMES)).mul((names >= 0).unsqueeze(-1)).sum(1).float()
-        questions = F.cross_entropy(logits[0], there / there.sum(1, keepdim=True))
+        share = lesson.there / lesson.there.sum(1, keepdim=True)
+        questions = F.cross_entropy(logits[0], share)
         for answers, kind in zip(logits[1:], ("place", "light", "style"), strict=True):
-            questions = questions + 0.3 * F.cross_entropy(
-                answers, lessons._tensor(lessons.truths[kind][index])
-            )
+            truth = lessons.tensor(lessons.truths[kind][index])
+            questions = questions + 0.3 * F.cross_entropy(answers, truth)
 
         # The colour of one thing of each of some pictures.
         some = rng.permutation(len(index))[: len(index) // 3]
-        which = [int(rng.integers((lessons.names[index[i]] >= 0).sum())) for i in some]
-        asked = [int(lessons.names[index[i], k]) for i, k in zip(some, which, strict=True)]
-        length = max(lessons.colour_ids[name].shape[1] for name in asked)
-        end = self.clip.config.text_config.eos_token_id
-        ids = [lessons.colour_ids[name] for name in asked]
+        ids = [lessons.colour_ids[name] for name in lesson.asked[some]]
+        length, end = max(rows.shape[1] for rows in ids), lessons.tokenizer.eos_token_id
         ids = torch.cat([F.pad(rows, (0, length - rows.shape[1]), value=end) for rows in ids])
         said = read(self.clip, ids).view(len(some), len(TINTS), -1)
         answers = scale * torch.einsum("bd,btd->bt", seen[torch.from_numpy(some)], said)
-        truth = lessons._tensor(
-            np.array([lessons.tints[index[i], k] for i, k in zip(some, which, strict=True)])
-        )
+        truth = lessons.tensor(lesson.tints[some])
         colour = F.cross_entropy(answers, truth)
 
-        # What every patch shows.
-        shown, tinted = lessons.patches(index)
-        patch = F.cross_entropy(self.names(patches).float().flatten(0, 1), shown.flatten())
-        patch = patch + 0.5 * F.cross_entropy(self.tints(patches).float().flatten(0, 1), tinted.flatten())
+        # What every cell shows.
+        dense = F.cross_entropy(self.names(cells).float().flatten(0, 1), lesson.shown.flatten())
+        dense = dense + 0.5 * F.cross_entropy(
+            self.tints(cells).float().flatten(0, 1), lesson.tinted.flatten()
+        )
+        loss = questions + colour + dense
 
-        one = there.sum(1) == 1
+        one = lesson.there.sum(1) == 1
         figures = {
-            "contrast": contrast.item(),
             "questions": questions.item(),
             "colour": colour.item(),
-            "patch": patch.item(),
-            "object right": (logits[0].argmax(1) == there.argmax(1))[one].float().mean().item(),
+            "cells": dense.item(),
+            "object right": (logits[0].argmax(1) == lesson.there.argmax(1))[one].float().mean().item(),
             "colour right": (answers.argmax(1) == truth).float().mean().item(),
         }
-        return 0.3 * contrast + questions + colour + patch, figures
+        if whole:  # CLIP's own loss: which caption belongs to which picture
+            pairs = scale * seen @ read(self.clip, lessons.ids([lessons.captions[i] for i in index])).T
+            own = torch.arange(len(index), device=pairs.device)
+            contrast = (F.cross_entropy(pairs, own) + F.cross_entropy(pairs.T, own)) / 2
+            loss, figures["contrast"] = loss + 0.3 * contrast, contrast.item()
+        return loss, figures
 
 
 def export(student: Student, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -324,11 +380,12 @@ def main() -> None:
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
         ) -> tuple[Tensor, dict[str, float]]:
-            index = np.sort(rng.choice(len(lessons.captions), preset.batch, replace=False))
-            return student(lessons, index, rng, generator)
+            whole = progress >= WHOLE_FROM
+            count = preset.batch if whole else 4 * preset.batch
+            return student(lessons, rng.integers(len(lessons.captions), size=count), whole, rng, generator)
 
         run = Run("judge", preset, [student])
-        run.train(0, None, [student], loss)
+        run.train(0, None, [student], loss, muon=MUON)
         run.shared.bind([student], "average")
         export(student.cpu(), tokenizer, RUNS / "judge")
     report()

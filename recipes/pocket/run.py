@@ -13,6 +13,7 @@ from threading import Barrier
 import numpy as np
 import torch
 from data import RUNS
+from muon import Muon
 from shared import SharedWeights, Updater
 from torch import Tensor, multiprocessing, nn
 
@@ -61,17 +62,23 @@ class Run:
         torch.save({"shared": self.shared.saved(), "seconds": self.seconds.item()}, part)
         os.replace(part, RUNS / f"{self.name}.pt")
 
-    def train(self, worker: int, meet: Barrier | None, modules: list[nn.Module], loss: Loss) -> None:
+    def train(
+        self, worker: int, meet: Barrier | None, modules: list[nn.Module], loss: Loss, muon: float = 0.02
+    ) -> None:
         """One worker's steps, until the preset's minutes are spent, those before a restart included.
 
-        What a step sees is a function of (step, worker) alone.
+        `muon` is the rate of matrices and kernels; the rest learns by Adam at 1e-3. What a step sees is a function
+        of (step, worker) alone.
         """
         preset = self.preset
         self.shared.bind(modules, "weights", worker)
         updater = Updater(self.shared, worker, meet, "muon", lr=1e-3)
+        for optimiser in updater.optimisers:
+            if isinstance(optimiser, Muon):
+                optimiser.param_groups[0]["full"] = muon
         step = int(self.shared.steps.item())
         start, saved = preset.clock() - self.seconds.item(), time.monotonic()
-        sums: dict[str, float] = {}
+        seen: list[dict[str, float]] = []
         while True:
             if worker == 0:
                 self.seconds.fill_(preset.clock() - start)
@@ -91,16 +98,16 @@ class Run:
             factor = rate(progress, step)
             updater.step(torch.tensor([factor, 0.0]), preset.batch)
             step += 1
-            for key, figure in figures.items():
-                sums[key] = sums.get(key, 0.0) + figure / LOG_STEPS
+            seen.append(figures)
             if step % LOG_STEPS == 0:
                 if worker == 0:
-                    self._log(step, factor, sums)
-                sums = {}
+                    means = {key: sum(one[key] for one in seen) / len(seen) for key in figures}
+                    self._log(step, {"lr": factor, **means})
+                seen.clear()
 
-    def _log(self, step: int, factor: float, figures: dict[str, float]) -> None:
+    def _log(self, step: int, figures: dict[str, float]) -> None:
         line = {"step": step, "samples": step * self.preset.batch, "seconds": round(self.seconds.item())}
-        line |= {key: round(value, 4) for key, value in {"lr": factor, **figures}.items()}
+        line |= {key: round(value, 4) for key, value in figures.items()}
         with (RUNS / f"{self.name}.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
