@@ -101,7 +101,9 @@ class Run:
             seen.append(figures)
             if step % LOG_STEPS == 0:
                 if worker == 0:
-                    means = {key: sum(one[key] for one in seen) / len(seen) for key in figures}
+                    # What is learned may change with the progress, and with it what there is to average.
+                    told = {key: [one[key] for one in seen if key in one] for key in figures}
+                    means = {key: sum(values) / len(values) for key, values in told.items()}
                     self._log(step, {"lr": factor, **means})
                 seen.clear()
 
