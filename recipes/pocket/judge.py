@@ -51,7 +51,8 @@ PRESETS = {
 NAMES = list(vocabulary.NAMES)
 TINTS = [*vocabulary.COLOURS, None]  # None: a thing's own colours
 CELLS, CELL = 8, 16  # cells a side, pixels a side of a cell
-WHOLE_FROM = 0.65  # the share of the time after which whole pictures are shown
+WHOLE = 0.25  # the share of steps that see whole pictures
+WINDOWS = (0, 32, 64)  # where the 64-pixel windows begin, down and right, that things are looked for in
 # Muon turns the weights over in 1 / rate steps; in that time every one of 63 things must come by often enough.
 MUON = 0.003
 UNLABELLED = -100
@@ -74,6 +75,9 @@ def things() -> list[str]:
 def colours(name: str) -> list[str]:
     """What colour is the thing called `name`? One answer for each of `TINTS`."""
     return [article(f"{tint} {name}" if tint else name) for tint in TINTS]
+
+
+QUESTIONS = {"thing": things(), "place": PLACES, "light": LIGHTS, "style": STYLES}
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,39 @@ def read(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def ask(judge: Judge, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
-    """How probable each answer is for each picture: [N, answers], rows sum to 1."""
+    """How probable each answer is for each picture: [N, answers].
+
+    All answers to several of `QUESTIONS` may stand in one list; those to one question sum to 1. The place, the
+    light and the style are asked of the whole picture. Things are looked for in it and in nine windows, half
+    as wide and high: a name counts as much as the whole and the best of its windows say. Anything else, a thing's
+    colour say, is answered by the look it fits best.
+    """
     words = read(judge.model, judge.tokenizer(list(answers), padding=True, return_tensors="pt").input_ids)
-    seen = []
-    for first in range(0, len(images), 50):
-        pixels = judge.processor(list(images[first : first + 50]), return_tensors="pt").pixel_values
-        seen.append(see(judge.model, pixels)[0])
-    return (judge.model.logit_scale.exp() * torch.cat(seen) @ words.T).softmax(-1)
+    looks = torch.cat([_looks(judge, images[first : first + 50]) for first in range(0, len(images), 50)])
+    logits = judge.model.logit_scale.exp() * looks @ words.T
+    complete = {kind: table for kind, table in QUESTIONS.items() if set(table) <= set(answers)}
+    question_of = {answer: kind for kind, table in complete.items() for answer in table}
+    asked = [question_of.get(answer, "other") for answer in answers]
+    chances = torch.empty(len(images), len(answers))
+    for question in set(asked):
+        columns = [i for i, other in enumerate(asked) if other == question]
+        each = logits[..., columns]
+        if question == "thing":
+            each = each.softmax(-1)
+            chances[:, columns] = F.normalize(each[:, 0] + each[:, 1:].amax(1), p=1, dim=-1)
+        elif question == "other":
+            chances[:, columns] = each.amax(1).softmax(-1)
+        else:
+            chances[:, columns] = each[:, 0].softmax(-1)
+    return chances
+
+
+def _looks(judge: Judge, images: Sequence[Image.Image]) -> Tensor:
+    """Unit vectors [N, 10, D] of the whole pictures and their windows, row by row."""
+    pixels = judge.processor(list(images), return_tensors="pt").pixel_values
+    half = pixels.shape[-1] // 2
+    windows = [pixels[:, :, y : y + half, x : x + half] for y in WINDOWS for x in WINDOWS]
+    return torch.stack([see(judge.model, look)[0] for look in (pixels, *windows)], 1)
 
 
 def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
@@ -151,7 +181,7 @@ def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) 
 @dataclass(frozen=True)
 class Lesson:
     """`pixels` [B, 3, S, S], which names are `there` [B, 63], what each cell shows (`shown`, `tinted` [B, cells]),
-    and one thing of each picture to ask about: its name and its tint.
+    and one thing of each picture to ask about: its name (or `UNLABELLED`) and its tint.
     """
 
     pixels: Tensor
@@ -206,13 +236,19 @@ class Lessons:
     def take(
         self, index: np.ndarray, whole: bool, rng: np.random.Generator, generator: torch.Generator
     ) -> Lesson:
-        """The pictures `index`, whole or 64 pixels of each around one of its things."""
+        """The pictures `index`, whole or 64 pixels of each, mostly around one of its things.
+
+        A thing counts as there if half of it is.
+        """
         rows = np.arange(len(index))
         names, tints = self.names[index], self.tints[index]
         asked = rng.integers((names >= 0).sum(1))
         side = CELLS if whole else CELLS // 2
         middle = CELLS * self.centres[index, asked] + rng.uniform(-1, 1, (len(index), 2)) - side / 2
         corners = np.clip(np.round(middle), 0, CELLS - side).astype(int)
+        if not whole:  # one of four is a window as `ask` cuts them, whatever it shows
+            fourth = len(index) // 4
+            corners[-fourth:] = rng.choice(WINDOWS, (fourth, 2)) // CELL
         images = np.stack(
             [
                 self.pictures[i, CELL * y : CELL * (y + side), CELL * x : CELL * (x + side)]
@@ -224,7 +260,6 @@ class Lessons:
             [c[:, y : y + side, x : x + side] for c, (y, x) in zip(all_cells, corners, strict=True)]
         )
         there = (names >= 0) & (cells.sum((2, 3), dtype=int) >= 0.5 * all_cells.sum((2, 3), dtype=int))
-        there[rows, asked] = True
 
         cells = cells.reshape(len(index), 3, -1)
         nearest, most = cells.argmax(1), cells.max(1)
@@ -238,7 +273,7 @@ class Lessons:
             (one_hot * torch.from_numpy(there).unsqueeze(-1)).sum(1).float().to(self.device),
             self.tensor(shown),
             self.tensor(tinted),
-            names[rows, asked],
+            np.where(there[rows, asked], names[rows, asked], UNLABELLED),
             tints[rows, asked],
         )
 
@@ -293,14 +328,16 @@ class Student(nn.Module):
 
         # The simple questions. Several things share the answer to the first.
         logits = (scale * seen @ read(self.clip, lessons.simple).T).split(lessons.sizes, dim=1)
-        share = lesson.there / lesson.there.sum(1, keepdim=True)
+        # Where nothing is, no name should stand out.
+        share = lesson.there + 1e-6
+        share = share / share.sum(1, keepdim=True)
         questions = F.cross_entropy(logits[0], share)
         for answers, kind in zip(logits[1:], ("place", "light", "style"), strict=True):
             truth = lessons.tensor(lessons.truths[kind][index])
             questions = questions + 0.3 * F.cross_entropy(answers, truth)
 
         # The colour of one thing of each of some pictures.
-        some = rng.permutation(len(index))[: len(index) // 3]
+        some = rng.permutation(np.flatnonzero(lesson.asked >= 0))[: len(index) // 3]
         ids = [lessons.colour_ids[name] for name in lesson.asked[some]]
         length, end = max(rows.shape[1] for rows in ids), lessons.tokenizer.eos_token_id
         ids = torch.cat([F.pad(rows, (0, length - rows.shape[1]), value=end) for rows in ids])
@@ -380,7 +417,7 @@ def main() -> None:
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
         ) -> tuple[Tensor, dict[str, float]]:
-            whole = progress >= WHOLE_FROM
+            whole = rng.random() < WHOLE
             count = preset.batch if whole else 4 * preset.batch
             return student(lessons, rng.integers(len(lessons.captions), size=count), whole, rng, generator)
 
