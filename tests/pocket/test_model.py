@@ -1,0 +1,210 @@
+"""The shipped model: whole, small, and able to edit. What it should do is known, because its pictures are scenes.
+
+The thresholds are the shipped weights' own figures with a margin; `docs/pocket.md` has the figures themselves.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, CLIPImageProcessorPil, CLIPTokenizer, PreTrainedModel
+
+import wordbrush
+from wordbrush import Model, Result, Source
+from wordbrush.images import to_image, to_tensor
+from wordbrush.model import POCKET
+from wordbrush.pocket import Scene, caption, change, mask, render, sample, segment
+from wordbrush.pocket.vocabulary import NAMES
+from wordbrush.word_map import word_map
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MEBIBYTE = 2**20
+
+RECONSTRUCTION = 25.0  # dB, mean over 16 held-out scenes
+LOST = 3.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it
+PAINTED = 0.4  # share of held-out captions whose thing the judge names
+SWAPPED = 0.4  # share of swaps after which the judge names the new thing
+OVERLAP = 0.4  # intersection over union of a thing's word map, cut at 0.4, and the thing
+
+
+def said(name: str) -> str:
+    """A thing's name as the judge is asked for it."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+THINGS = [said(name) for name in NAMES]
+
+
+def example(name: str) -> tuple[Scene, str]:
+    """An example picture's scene and caption."""
+    entry = tomllib.loads((EXAMPLES / "captions.toml").read_text())[name]
+    return Scene.from_json(entry["scene"]), entry["caption"]
+
+
+def psnr(made: Image.Image, true: Image.Image, where: np.ndarray | None = None) -> float:
+    error = np.square(np.asarray(made, dtype=np.float64) - np.asarray(true, dtype=np.float64)).mean(-1)
+    return float(10 * np.log10(255**2 / (error if where is None else error[where]).mean()))
+
+
+@cache
+def judge() -> tuple[PreTrainedModel, CLIPTokenizer, CLIPImageProcessorPil]:
+    folder = POCKET / "judge"
+    return (
+        AutoModel.from_pretrained(folder, dtype=torch.float32).eval(),
+        CLIPTokenizer.from_pretrained(folder),
+        CLIPImageProcessorPil.from_pretrained(folder),
+    )
+
+
+@torch.no_grad()
+def likeliest(picture: Image.Image, answers: Sequence[str]) -> str:
+    """The answer that the judge gives to a picture."""
+    model, tokenizer, processor = judge()
+    text = tokenizer(list(answers), padding=True, return_tensors="pt")
+    seen = processor([picture], return_tensors="pt").pixel_values
+    chances = model(input_ids=text.input_ids, pixel_values=seen).logits_per_image[0]
+    return answers[int(chances.argmax())]
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Model:
+    return Model.load("pocket", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cat(pocket: Model) -> Source:
+    return wordbrush.invert(pocket, EXAMPLES / "cat.png", example("cat.png")[1])
+
+
+@pytest.fixture(scope="module")
+def edits(pocket: Model, cat: Source) -> dict[str, Result]:
+    """The cat's picture edited three ways, in one batch."""
+    targets = ["a dog on a beach", "a cat in the snow", "a cat on a beach at night"]
+    return dict(zip(("dog", "snow", "night"), wordbrush.edit(pocket, cat, targets), strict=True))
+
+
+# What is in the folder --------------------------------------------------------------------------------------
+
+
+def test_every_file_is_as_the_manifest_says() -> None:
+    manifest = json.loads((POCKET / "manifest.json").read_text())["files"]
+    files = {str(path.relative_to(POCKET)): path for path in POCKET.rglob("*") if path.is_file()}
+    assert set(files) == {*manifest, "manifest.json"}
+    for name, digest in manifest.items():
+        assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest, name
+
+
+def test_files_are_small_and_hold_no_code() -> None:
+    files = [path for path in POCKET.rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) < 16 * MEBIBYTE
+    assert sum(path.stat().st_size for path in files) <= 60 * MEBIBYTE
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+def test_it_is_made_for_small_square_pictures(pocket: Model) -> None:
+    assert pocket.image_size == (128, 128)
+    assert pocket.latent_size(128, 128) == (16, 16)
+    assert pocket.tokens == 32
+    assert all(bool(torch.isfinite(weight).all()) for weight in pocket.unet.parameters())
+
+
+def test_the_longest_captions_fit_its_context(pocket: Model) -> None:
+    captions = [caption(sample(seed, split="test", things=3)) for seed in range(200)]
+    assert max(pocket.read(prompt).stop for prompt in captions) < pocket.tokens
+
+
+# What it can do ---------------------------------------------------------------------------------------------
+
+
+def test_autoencoder_keeps_held_out_pictures(pocket: Model) -> None:
+    true = [render(sample(seed, split="test")) for seed in range(16)]
+    made = pocket.decode(pocket.encode_image(torch.cat([to_tensor(picture) for picture in true])))
+    assert np.mean([psnr(to_image(a), b) for a, b in zip(made, true, strict=True)]) > RECONSTRUCTION
+
+
+def test_the_same_seed_paints_the_same_picture(pocket: Model) -> None:
+    first, again, other = (
+        wordbrush.generate(pocket, "a fox in a forest", seed=seed, steps=4) for seed in (3, 3, 4)
+    )
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+    assert not np.array_equal(np.asarray(first), np.asarray(other))
+
+
+def test_inverting_keeps_the_picture_as_the_autoencoder_has_it(pocket: Model, cat: Source) -> None:
+    picture = Image.open(EXAMPLES / "cat.png")
+    through = to_image(pocket.decode(pocket.encode_image(to_tensor(picture)))[0])
+    assert np.array_equal(np.asarray(cat.image(pocket)), np.asarray(through))
+
+
+def test_a_swap_changes_the_named_thing(edits: dict[str, Result]) -> None:
+    assert likeliest(edits["dog"].source_image, THINGS) == "a cat"
+    assert likeliest(edits["dog"].image, THINGS) == "a dog"
+
+
+def test_a_swap_leaves_the_rest_alone(edits: dict[str, Result]) -> None:
+    scene, _ = example("cat.png")
+    changed = change(scene, name="dog")
+    rest = ~mask(scene, changed)
+    bound = psnr(edits["dog"].source_image, render(changed), rest)
+    assert psnr(edits["dog"].image, render(changed), rest) > bound - LOST
+
+
+@pytest.mark.parametrize(("target", "told"), [("snow", {"place": "snow"}), ("night", {"light": "night"})])
+def test_an_edit_of_the_surroundings_nears_the_true_answer(
+    edits: dict[str, Result], target: str, told: dict[str, str]
+) -> None:
+    scene, _ = example("cat.png")
+    changed = change(scene, **told)
+    where = mask(scene, changed)
+    nearer = psnr(edits[target].image, render(changed), where)
+    assert nearer > psnr(edits[target].source_image, render(changed), where) + 1
+
+
+def test_another_place_keeps_the_thing(edits: dict[str, Result]) -> None:
+    assert likeliest(edits["snow"].image, THINGS) == "a cat"
+
+
+def test_words_look_at_what_they_name(pocket: Model, cat: Source) -> None:
+    scene, prompt = example("cat.png")
+    covered = segment(scene).reshape(16, 8, 16, 8).mean((1, 3)) > 0.5
+    thing, place = (
+        word_map(pocket, prompt, words, cat.trajectory, cat.schedule).numpy()
+        for words in ("cat", "on a beach")
+    )
+    assert ((thing > 0.4) & covered).sum() / ((thing > 0.4) | covered).sum() > OVERLAP
+    assert place[~covered].mean() > 1.5 * place[covered].mean()
+
+
+@pytest.mark.slow
+def test_it_paints_what_held_out_captions_say(pocket: Model) -> None:
+    scenes = [sample(seed, things=1, split="test") for seed in range(20_000, 20_016)]
+    painted = [wordbrush.generate(pocket, caption(scene), seed=i) for i, scene in enumerate(scenes)]
+    right = [likeliest(picture, THINGS) for picture in painted]
+    right = [seen == said(scene.things[0].name) for seen, scene in zip(right, scenes, strict=True)]
+    assert np.mean(right) >= PAINTED
+
+
+@pytest.mark.slow
+def test_swaps_in_held_out_scenes(pocket: Model) -> None:
+    right: list[bool] = []
+    scenes = (
+        sample(seed, things=1, split="test", tints=False, looks=False) for seed in range(40_000, 40_008)
+    )
+    for scene in scenes:
+        changed = change(scene, name="fox")
+        source = wordbrush.invert(pocket, render(scene), caption(scene))
+        result = wordbrush.edit(pocket, source, caption(changed))
+        right.append(likeliest(result.image, THINGS) == "a fox")
+        rest = ~mask(scene, changed)
+        assert (
+            psnr(result.image, render(changed), rest)
+            > psnr(result.source_image, render(changed), rest) - 2 * LOST
+        )
+    assert np.mean(right) >= SWAPPED
