@@ -10,9 +10,10 @@ To judge pictures (PIL, 128 pixels square):
     ask(judge, images, PLACES)           # also LIGHTS, STYLES
     grade(judge, images, scenes)         # the share of pictures that show what their scenes say
 
-It learns from the true pictures alone, never from the model it will judge. CLIP's own loss (whole captions against
-whole pictures) is one third of what it learns; another is these very questions, answered through the text tower;
-the last is every cell of 16 × 16 pixels saying which thing or place it shows, by a layer that the export leaves out.
+It learns from the true pictures alone, never from the model it will judge: these very questions, answered through
+the text tower; what every cell of 16 × 16 pixels shows, told by a layer that the export leaves out; and CLIP's own
+loss, whole captions against whole pictures. Three steps of four see windows of 64 pixels, mostly around a thing: a
+quarter of the work, and full of what has to be told apart.
 """
 
 from __future__ import annotations
