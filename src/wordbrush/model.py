@@ -149,6 +149,7 @@ class Model:
         import transformers
 
         index = _read_json(path / "model_index.json")
+        _verify(path, name)
         # Entries are ["library", "class"]; whatever else the file holds is not a component.
         kinds: dict[str, str] = {
             part: cast(list[str], entry)[1]
@@ -379,6 +380,25 @@ class Model:
             alpha = float(self._alphas_cumprod[t])
             return alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return output
+
+
+def _verify(path: Path, name: str) -> None:
+    """Hold a folder's files to the SHA-256 in its manifest, if it has one: a flipped bit is a different model.
+
+    Raises `ModelError` for a file that is missing or not what it was.
+    """
+    if not (path / "manifest.json").is_file():
+        return
+    for file, expected in _read_json(path / "manifest.json")["files"].items():
+        if not (path / file).is_file():
+            raise ModelError(
+                f"{name}: {file} is missing from {path}: install the package, or fetch the model, again"
+            )
+        with open(path / file, "rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != expected:
+                raise ModelError(
+                    f"{name}: {file} is damaged (its SHA-256 is not the manifest's): install it again"
+                )
 
 
 @contextmanager

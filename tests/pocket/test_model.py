@@ -5,6 +5,7 @@ The thresholds are the shipped weights' own figures with a margin; `docs/pocket.
 
 import hashlib
 import json
+import shutil
 import tomllib
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +19,7 @@ from transformers import AutoModel, CLIPImageProcessorPil, CLIPTokenizer, PreTra
 
 import wordbrush
 from wordbrush import Model, Result, Source
+from wordbrush.errors import ModelError
 from wordbrush.images import to_image, to_tensor
 from wordbrush.model import POCKET
 from wordbrush.pocket import Scene, caption, change, mask, render, sample, segment
@@ -99,6 +101,20 @@ def test_every_file_is_as_the_manifest_says() -> None:
     assert set(files) == {*manifest, "manifest.json"}
     for name, digest in manifest.items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest, name
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors"])
+def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(POCKET, folder)
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{file} is damaged"):
+        Model.load(folder, device="cpu")
+    (folder / file).unlink()
+    with pytest.raises(ModelError, match=f"{file} is missing"):
+        Model.load(folder, device="cpu")
 
 
 def test_files_are_small_and_hold_no_code() -> None:
