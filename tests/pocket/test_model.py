@@ -29,11 +29,12 @@ from wordbrush.word_map import word_map
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MEBIBYTE = 2**20
 
-RECONSTRUCTION = 25.0  # dB, mean over 16 held-out scenes
-LOST = 3.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it
+RECONSTRUCTION = 26.0  # dB, mean over 16 held-out scenes
+LOST = 2.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it
 PAINTED = 0.4  # share of held-out captions whose thing the judge names
-SWAPPED = 0.4  # share of swaps after which the judge names the new thing
-OVERLAP = 0.4  # intersection over union of a thing's word map, cut at 0.4, and the thing
+KEPT = 26.0  # dB of what should stay, mean over swaps in held-out scenes
+SWAPPED = 0.5  # share of swaps after which the judge names the new thing
+OVERLAP = 0.7  # intersection over union of a thing's word map, cut at 0.4, and the thing
 
 
 def said(name: str) -> str:
@@ -167,9 +168,10 @@ def test_a_swap_changes_the_named_thing(edits: dict[str, Result]) -> None:
 def test_a_swap_leaves_the_rest_alone(edits: dict[str, Result]) -> None:
     scene, _ = example("cat.png")
     changed = change(scene, name="dog")
-    rest = ~mask(scene, changed)
-    bound = psnr(edits["dog"].source_image, render(changed), rest)
-    assert psnr(edits["dog"].image, render(changed), rest) > bound - LOST
+    where, answer = mask(scene, changed), render(changed)
+    before, after = edits["dog"].source_image, edits["dog"].image
+    assert psnr(after, answer, ~where) > psnr(before, answer, ~where) - LOST
+    assert psnr(after, answer, where) > psnr(before, answer, where) + 1
 
 
 @pytest.mark.parametrize(("target", "told"), [("snow", {"place": "snow"}), ("night", {"light": "night"})])
@@ -195,7 +197,7 @@ def test_words_look_at_what_they_name(pocket: Model, cat: Source) -> None:
         for words in ("cat", "on a beach")
     )
     assert ((thing > 0.4) & covered).sum() / ((thing > 0.4) | covered).sum() > OVERLAP
-    assert place[~covered].mean() > 1.5 * place[covered].mean()
+    assert place[~covered].mean() > 3 * place[covered].mean()
 
 
 @pytest.mark.slow
@@ -210,17 +212,13 @@ def test_it_paints_what_held_out_captions_say(pocket: Model) -> None:
 @pytest.mark.slow
 def test_swaps_in_held_out_scenes(pocket: Model) -> None:
     right: list[bool] = []
-    scenes = (
-        sample(seed, things=1, split="test", tints=False, looks=False) for seed in range(40_000, 40_008)
-    )
-    for scene in scenes:
+    kept: list[float] = []
+    for seed in range(40_000, 40_008):
+        scene = sample(seed, things=1, split="test", tints=False, looks=False)
         changed = change(scene, name="fox")
         source = wordbrush.invert(pocket, render(scene), caption(scene))
         result = wordbrush.edit(pocket, source, caption(changed))
         right.append(likeliest(result.image, THINGS) == "a fox")
-        rest = ~mask(scene, changed)
-        assert (
-            psnr(result.image, render(changed), rest)
-            > psnr(result.source_image, render(changed), rest) - 2 * LOST
-        )
+        kept.append(psnr(result.image, render(changed), ~mask(scene, changed)))
     assert np.mean(right) >= SWAPPED
+    assert np.mean(kept) > KEPT
