@@ -22,11 +22,11 @@ def main() -> None:
         print(f"| {model}, {dtype}, {targets} | " + " | ".join(cells) + " |")
 
 
-def _cell(row: dict[str, float] | None) -> str:
+def _cell(row: dict[str, float | None] | None) -> str:
     """Time relative to plain, and memory where it was measured."""
     if row is None:
         return "–"
-    memory = f" ({row['memory_ratio']:.2f})" if "memory_ratio" in row else ""
+    memory = f" ({row['memory_ratio']:.2f})" if row.get("memory_ratio") is not None else ""
     return f"{row['ratio']:.2f}{memory}"
 
 
