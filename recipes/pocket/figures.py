@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- figures: written by recipes/pocket/report.py -->", "<!-- end of figures -->"
 
-PICTURE, MARGIN, TEXT = 128, 8, 40
+PICTURE, MARGIN, TEXT = 128, 8, 52
 
 
 @dataclass(frozen=True)
