@@ -105,6 +105,13 @@ def model_index() -> dict[str, Any]:
     }
 
 
+def forget_origin(config: Path) -> None:
+    """Take out of a saved config the folder that diffusers loaded the model from: it means nothing elsewhere."""
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
 def export(out: Path) -> None:
     """Write the folder anew. Raises `ValueError` if a file or the whole is larger than what may ship."""
     part = out.with_name(f"{out.name}.part")
@@ -121,6 +128,7 @@ def export(out: Path) -> None:
     models = {"unet": painter.unet, "text_encoder": painter.text_encoder, "vae": vae}
     for name, model in models.items():
         model.save_pretrained(part / name, max_shard_size=SHARD)
+    forget_origin(part / "vae" / "config.json")
     DDIMScheduler(**SCHEDULER).save_pretrained(part / "scheduler")
     for name in ("tokenizer", "judge"):
         shutil.copytree(RUNS / name, part / name)
