@@ -366,6 +366,29 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert {path: (here / path).read_bytes() for path in names(here)} == before
 
 
+@pytest.mark.parametrize(
+    ("flags_", "message"),
+    [
+        (("--reweight", "wrong=3"), "has no 'wrong'"),
+        (("--word-steps", "wrong=0.4"), "has no 'wrong'"),
+        (("--local-blend", "wrong"), "has no 'wrong'"),
+        (("--spare", "wrong"), "has no 'wrong'"),
+        (("--kind", "replace", "--target", f"{DOG} at night"), "use a refine edit"),
+    ],
+)
+def test_what_is_wrong_with_a_word_does_not_wait_for_the_inversion(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, flags_: tuple[str, ...], message: str
+):
+    def wait(*_: object, **__: object) -> None:
+        raise AssertionError("the UNet was called")
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", wait)
+    edit = (*EDIT[:-1], "edits/")
+    assert "the UNet was called" in run(*edit)[2]  # the control: nothing is wrong with these words
+    code, _, err = run(*edit, *flags_)
+    assert code == 2 and message in err
+
+
 def test_a_changed_input_cannot_be_replayed(here: Path, run: Run):
     run(*EDIT)
     Image.new("RGB", (32, 32)).save("photo.png")

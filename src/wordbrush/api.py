@@ -159,6 +159,30 @@ def edit(
     return results[0] if isinstance(target, str) else results
 
 
+def check_edit(
+    model: Model,
+    prompt: str,
+    targets: Sequence[str],
+    *,
+    method: str = "prompt_to_prompt",
+    options: Mapping[str, Any] | Options | None = None,
+) -> None:
+    """Raise what `edit` would say of these words and options for a source of `prompt`, while there is none yet.
+
+    An inversion takes long; what is wrong with a word should not wait for its end. Raises `PromptError`,
+    `OptionsError`.
+
+    >>> check_edit(Model.load("pocket"), "a cat on a beach", ["a dog on a beach"], options={"spare": ["tree"]})
+    Traceback (most recent call last):
+    wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, beach, dog, on
+    """
+    module = methods.find(editing.METHODS, method, "editing").load()
+    told = _options(module.Options, options)
+    for target in targets:
+        _require_words(model, target)
+    module.plan(model, prompt, targets, told)
+
+
 def heatmap(
     model: Model, picture: Picture, prompt: str, word: str, *, on_progress: OnProgress | None = None
 ) -> Image.Image:

@@ -130,7 +130,7 @@ def edit(
         told, option_file, editing_options(method), inversion_options(inversion)
     )
     with terminal.busy("starting"):
-        from wordbrush import images, provenance
+        from wordbrush import api, images, provenance
         from wordbrush.cli import origins
     start = origins.read(
         picture,
@@ -141,8 +141,8 @@ def edit(
         unused=inverting.keys() - options,
     )
     model = setup.load()
-    for prompt in target:
-        model.read(prompt)  # what is wrong with a prompt should not wait for the inversion
+    if start.prompt is not None:  # a wrong word should not wait for the inversion
+        api.check_edit(model, start.prompt, target, method=method, options=options)
     with terminal.watching(preview_path, every=preview or 1) as show:
         origin = start.origin(model, show)
         results = wordbrush.edit(

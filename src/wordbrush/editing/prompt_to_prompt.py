@@ -11,6 +11,7 @@ something reads it; a word that is nowhere is an error instead of an empty mask.
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -87,29 +88,54 @@ class Options(BaseOptions):
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What the words ask for in one target.
+
+    edit: replace or refine, reweighted; not gated yet, since windows end at steps and the source has those.
+    """
+
+    alignment: Alignment
+    edit: AttentionEdit
+    blend_words: BlendWords
+
+
+def plan(model: Model, prompt: str, targets: Sequence[str], options: Options) -> list[Plan]:
+    """What editing a source of this prompt into each target will do, as far as the words decide it.
+
+    Raises `PromptError` if the prompts do not fit the edit.
+    """
+    if not targets:
+        raise PromptError("expected at least one target prompt, got none")
+    before = model.read(prompt)
+    alignments = [align(before, model.read(target)) for target in targets]
+    prompts = [alignment.target for alignment in alignments]
+    _require_somewhere([*options.reweight, *options.word_steps], prompts)
+    _require_somewhere([*options.spare, *_given(options.local_blend)], [*prompts, before])
+    return [
+        Plan(alignment, _words_edit(alignment, options), _blend_words(options, alignment))
+        for alignment in alignments
+    ]
+
+
 def edit(
     model: Model, source: Source, targets: Sequence[str], options: Options
 ) -> Generator[Progress, None, list[Result]]:
     """Edit a source into each of the target prompts, all in one batch; one result per target, in order.
 
-    Raises `PromptError` if the prompts do not fit the edit, `SourceError` if the source is another model's.
+    Raises `PromptError` like `plan`, `SourceError` if the source is another model's.
     """
     source.check(model)
-    if not targets:
-        raise PromptError("expected at least one target prompt, got none")
     began = time.perf_counter()
-    before = model.read(source.prompt)
-    alignments = [align(before, model.read(target)) for target in targets]
-    prompts = [a.target for a in alignments]
-    _require_somewhere([*options.reweight, *options.word_steps], prompts)
-    _require_somewhere([*options.spare, *_given(options.local_blend)], [*prompts, before])
+    plans = plan(model, source.prompt, targets, options)
+    alignments = [planned.alignment for planned in plans]
+    blend_words = [planned.blend_words for planned in plans]
 
     height, width = source.trajectory.shape[-2:]
     map_positions = model.map_positions((height, width))
     guidance_scale = source.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    blend_words = [_blend_words(options, alignment) for alignment in alignments]
     attention = EditedAttention(
-        edits=[_attention_edit(alignment, source.steps, options) for alignment in alignments],
+        edits=[_gated(planned, source.steps, options) for planned in plans],
         steps=source.steps,
         self_window=_self_window(options.self_replace_steps, source.steps),
         self_limit=map_positions if options.self_limit is None else options.self_limit,
@@ -178,22 +204,28 @@ def _kind(alignment: Alignment, options: Options) -> Literal["replace", "refine"
     return options.kind
 
 
-def _attention_edit(alignment: Alignment, steps: int, options: Options) -> AttentionEdit:
-    """The words' edit: replace or refine, then reweighted, then gated, in the released code's order."""
+def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
+    """Replace or refine, then reweighted, in the released code's order."""
     target = alignment.target
     edit = replace(alignment) if _kind(alignment, options) == "replace" else refine(alignment)
-    if options.reweight:
-        weights = torch.ones(target.length)
-        for word, weight in options.reweight.items():
-            if target.has(word):
-                weights[target.indicator([word]) > 0] = weight
-        edit = reweight(edit, weights)
+    if not options.reweight:
+        return edit
+    weights = torch.ones(target.length)
+    for word, weight in options.reweight.items():
+        if target.has(word):
+            weights[target.indicator([word]) > 0] = weight
+    return reweight(edit, weights)
+
+
+def _gated(planned: Plan, steps: int, options: Options) -> AttentionEdit:
+    """The planned edit in its windows: the prompt's, and those of single words."""
+    target = planned.alignment.target
     spans = [
-        (target.indicator([word]), _window(steps_))
-        for word, steps_ in options.word_steps.items()
+        (target.indicator([word]), _window(fractions))
+        for word, fractions in options.word_steps.items()
         if target.has(word)
     ]
-    return gate(edit, window(target.length, steps, _window(options.cross_replace_steps), spans))
+    return gate(planned.edit, window(target.length, steps, _window(options.cross_replace_steps), spans))
 
 
 def _self_window(fractions: float | Window, steps: int) -> tuple[int, int]:
