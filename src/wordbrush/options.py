@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from wordbrush.errors import OptionsError, nearest
@@ -22,6 +22,18 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InversionOptions(Options):
+    """What every inversion is told: the base of their options."""
+
+    steps: int | None = Field(None, ge=1, le=1000, description="DDIM steps (default: the model's own)")
+    guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="guidance of the source and of the edits made from it (default: the model's own)",
+    )
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

@@ -21,11 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from wordbrush.denoise import SourceRow, Step, denoise
+from wordbrush.denoise import SourceRow, Step, denoise, noise_up
 from wordbrush.errors import OptionsError, SourceError
 from wordbrush.files import atomic_write
 from wordbrush.images import to_image
 from wordbrush.model import Model, TextEmbeds
+from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
 from wordbrush.schedule import Schedule
 
@@ -191,6 +192,35 @@ def from_seed(
         method="seed",
         model_hash=model.hash,
         options={"seed": seed},
+    )
+
+
+def walk_up(
+    model: Model,
+    image: Float[Tensor, "1 3 height width"],
+    prompt: str,
+    method: str,
+    options: InversionOptions,
+) -> Generator[Progress, None, Source]:
+    """Walk a picture in [−1, 1] up to z_T by unguided DDIM inversion, as every inversion begins.
+
+    Returns the source whose trajectory is the very path; what else an inversion finds takes the place of its
+    trajectory or its null embeddings. Defaults are the model's own.
+    """
+    schedule = model.schedule(options.steps)
+    scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    text = model.encode_text([prompt])
+    z_0 = model.encode_image(image)
+    path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
+    return Source(
+        prompt=prompt,
+        trajectory=torch.cat([*reversed(path), z_0]),
+        null=model.encode_text([""]),
+        schedule=schedule,
+        guidance_scale=scale,
+        method=method,
+        model_hash=model.hash,
+        options=options.model_dump(exclude_none=True),
     )
 
 

@@ -8,46 +8,21 @@ the inversion costs one row a step, and the source's row reconstructs the autoen
 
 from collections.abc import Generator
 
-import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from wordbrush.denoise import noise_up
 from wordbrush.model import Model
-from wordbrush.options import Options as BaseOptions
+from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
-from wordbrush.source import Source, watched
+from wordbrush.source import Source, walk_up
 
 
-class Options(BaseOptions):
-    """How to invert."""
-
-    steps: int | None = Field(None, ge=1, le=1000, description="DDIM steps (default: the model's own)")
-    guidance_scale: float | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="guidance of the edits made from this source (default: the model's own)",
-    )
+class Options(InversionOptions):
+    """How to invert: in how many steps, and the guidance to edit with."""
 
 
 def invert(
     model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
-    schedule = model.schedule(options.steps)
-    scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    text = model.encode_text([prompt])
-    z_0 = model.encode_image(image)
-    path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
-    return Source(
-        prompt=prompt,
-        trajectory=torch.cat([*reversed(path), z_0]),
-        null=model.encode_text([""]),
-        schedule=schedule,
-        guidance_scale=scale,
-        method="direct",
-        model_hash=model.hash,
-        options=options.model_dump(exclude_none=True),
-    )
+    return (yield from walk_up(model, image, prompt, "direct", options))

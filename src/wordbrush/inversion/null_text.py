@@ -10,6 +10,7 @@ before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop gr
 """
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,25 +19,18 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from wordbrush.denoise import check_finite, noise_up
+from wordbrush.denoise import check_finite
 from wordbrush.guidance import text_guidance
 from wordbrush.model import Model, TextEmbeds
-from wordbrush.options import Options as BaseOptions
+from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
 from wordbrush.schedule import ddim_step
-from wordbrush.source import Source, watched
+from wordbrush.source import Source, walk_up
 
 
-class Options(BaseOptions):
+class Options(InversionOptions):
     """How to invert."""
 
-    steps: int | None = Field(None, ge=1, le=1000, description="DDIM steps (default: the model's own)")
-    guidance_scale: float | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="guidance of the reconstruction and of the edits made from it (default: the model's own)",
-    )
     inner_steps: int = Field(
         10, ge=0, le=1000, description="optimisation steps for each sampling step, at most"
     )
@@ -51,15 +45,11 @@ def invert(
     model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
-    schedule = model.schedule(options.steps)
-    scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    text = model.encode_text([prompt])
-    z_0 = model.encode_image(image)
-    path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
-    pivots = [*reversed(path), z_0]
-    null = model.encode_text([""])
+    up = yield from walk_up(model, image, prompt, "null_text", options)
+    schedule, scale, pivots = up.schedule, up.guidance_scale, up.trajectory
+    text, null = model.encode_text([prompt]), up.null
     embeds: list[Tensor] = []
-    z = pivots[0]
+    z = up.z_T
     trajectory = [z]
     for i, t in enumerate(schedule.timesteps):
         with torch.no_grad():
@@ -67,23 +57,14 @@ def invert(
         land = partial(_land, model, z, t, eps_text, scale, schedule.alphas[i], schedule.alphas[i + 1])
         rate = options.learning_rate * (1 - i / (2 * schedule.steps))
         enough = options.early_stop + i * options.early_stop_growth
-        null = _optimised(null, land, pivots[i + 1], rate, enough, options.inner_steps)
+        null = _optimised(null, land, pivots[i + 1 : i + 2], rate, enough, options.inner_steps)
         with torch.no_grad():
             z = land(null)
         check_finite(z, f"null-text step {i + 1} of {schedule.steps}")
         embeds.append(null.hidden)
         trajectory.append(z)
         yield Progress("optimising null text", i + 1, schedule.steps)
-    return Source(
-        prompt=prompt,
-        trajectory=torch.cat(trajectory),
-        null=_per_step(embeds, null),
-        schedule=schedule,
-        guidance_scale=scale,
-        method="null_text",
-        model_hash=model.hash,
-        options=options.model_dump(exclude_none=True),
-    )
+    return replace(up, trajectory=torch.cat(trajectory), null=_per_step(embeds, null))
 
 
 def _land(
