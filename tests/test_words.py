@@ -169,6 +169,25 @@ def test_alignments_read_like_a_reader_would(
     assert all(match.kind != "same" for match in alignment.changed())
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "removal"),
+    [
+        ("a cat next to a chair on a beach", "a cat on a beach", True),
+        ("a red car, in a city", "a car in a city", True),
+        ("a cat", "a cat", False),
+        ("a cat, on a beach", "a cat on a beach", False),
+        ("a cat and a dog", "a cat and a fox", False),
+        ("a cat on the beach", "a cat on beach", False),
+        ("a cat next to a chair", "a cat with a hat", False),
+        ("a watercolor painting of a cat", "a cat", False),
+    ],
+)
+def test_a_removal_takes_something_out_and_brings_nothing(
+    source: str, target: str, removal: bool, aligned: Aligned
+) -> None:
+    assert aligned(source, target).is_removal is removal
+
+
 def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned: Aligned) -> None:
     """The released code hands every later word its neighbour's map here."""
     alignment = aligned("a cat eating food near a tree", "a lasagne eating food near a tree")

@@ -26,7 +26,10 @@ from wordbrush.errors import PromptError, nearest
 # Accents may come as characters of their own (U+0300 … U+036F), as macOS writes them.
 _WORD = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
 
-_FUNCTION_WORDS = frozenset("a an the and or of in on at by to from for with into onto as is are its".split())
+_FUNCTION_WORDS = frozenset(
+    "a an the and or of in on at by to from for with without into onto as is are its "
+    "above behind below beneath beside between near next over under left right".split()
+)
 
 MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
@@ -51,7 +54,7 @@ class Word:
 
     @property
     def names_something(self) -> bool:
-        """False for punctuation, articles and prepositions: words that have no place of their own in a picture."""
+        """False for punctuation, articles, prepositions and sides: words with no place of their own in a picture."""
         return not self.is_punctuation and self.key not in _FUNCTION_WORDS
 
 
@@ -194,6 +197,18 @@ class Alignment:
             or all(word.is_punctuation for word in match.source + match.target)
             for match in self.matches
         )
+
+    @property
+    def is_removal(self) -> bool:
+        """Whether words were only taken out, and something that they name with them.
+
+        Not where "of" goes too: "a painting of" speaks of all that the picture shows.
+        """
+        changed = self.changed()
+        taken_out = [word for match in changed for word in match.source]
+        only_out = all(match.kind == "deleted" or _only_punctuation(match) for match in changed)
+        names_something = any(word.names_something for word in taken_out)
+        return only_out and names_something and all(word.key != "of" for word in taken_out)
 
     def changed(self) -> tuple[Match, ...]:
         """The matches that are not `same`."""

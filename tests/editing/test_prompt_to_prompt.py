@@ -72,8 +72,13 @@ def control(
     edits: list[oracle.CrossEdit] = []
     for target in targets:
         after = oracle.spans(tokenizer, target.words)
-        spans = [(tokens([word], target.words), window(w)) for word, w in told.word_steps.items()]
-        edit = oracle.CrossEdit(oracle.word_alphas(steps, length, window(told.cross_replace_steps), spans))
+        taken_out = len(target.same) == len(target.words) < len(SOURCE)
+        usual = told.cross_replace_steps if told.cross_replace_steps is not None else 0.8
+        weighted = dict.fromkeys(told.reweight, usual) if taken_out else {}
+        own = weighted | told.word_steps
+        spans = [(tokens([word], target.words), window(w)) for word, w in own.items()]
+        fractions = 0.0 if taken_out and told.cross_replace_steps is None else usual
+        edit = oracle.CrossEdit(oracle.word_alphas(steps, length, window(fractions), spans))
         is_swap = len(target.same) + len(target.swaps) == len(target.words) == len(SOURCE)
         if told.kind == "replace" or (told.kind == "auto" and is_swap):
             edit.mapper = oracle.replace_mapper(before, after, target.same + target.swaps, length)
@@ -96,6 +101,8 @@ def control(
                 chosen = tuple(SOURCE[i] for i, _ in target.swaps) + tuple(
                     target.words[j] for _, j in target.swaps
                 )
+                if len(target.same) == len(target.words):  # only A_CAT lacks a word that names something
+                    chosen = tuple({"beach"} & ({*SOURCE} - {*target.words}))
             pair = (indicator(chosen, SOURCE), indicator(chosen, target.words))
             words.append(pair if chosen else None)
         spare = [(indicator(told.spare, SOURCE), indicator(told.spare, t.words)) for t in targets]
@@ -164,6 +171,8 @@ KINDS: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
     "replace, unequal tokens": ((TEAPOT,), OFF),
     "refine, words added": ((NIGHT,), OFF),
     "refine, words deleted": ((A_CAT,), {**OFF, "cross_replace_steps": 0.6}),
+    "words taken out": ((A_CAT,), {"blend_threshold": 0.7}),
+    "words taken out, one weighted": ((A_CAT,), {"reweight": {"cat": 2.0}, "blend_threshold": 0.7}),
     "refine, a word swapped": ((DOG,), {**OFF, "kind": "refine"}),
     "reweight after replace": ((DOG,), {**OFF, "reweight": {"beach": 3.0, "dog": -1.0}}),
     "reweight after refine": ((NIGHT,), {**OFF, "reweight": {"night": 4.0, "cat": 0.0}}),
@@ -439,7 +448,8 @@ def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
     results = run(model, source, [DOG, TEAPOT, NIGHT, A_CAT], {})
     assert [r.report["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
-    assert [r.report["local_blend"] for r in results] == [["cat", "dog"], ["cat", "teapot"], [], []]
+    blended = [["cat", "dog"], ["cat", "teapot"], [], ["beach"]]
+    assert [r.report["local_blend"] for r in results] == blended
 
 
 def test_only_things_are_blended_by_articles_and_prepositions_are_not(tiny: Tiny) -> None:

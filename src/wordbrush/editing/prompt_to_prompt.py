@@ -5,7 +5,8 @@ for the source's words, look where the source's words looked. Swap (section 3.2,
 re-weighting, per-word windows, self-attention injection and local blend (section 4) are all here.
 
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
-`wordbrush.attention_edit`); the source's unconditional row is never computed and its conditional row only while
+`wordbrush.attention_edit`); where words are only taken out, no cross-attention is injected by default (the paper
+has no removals); the source's unconditional row is never computed and its conditional row only while
 something reads it; a word that is nowhere is an error instead of an empty mask.
 """
 
@@ -32,6 +33,7 @@ from wordbrush.source import Source, watched
 from wordbrush.words import Alignment, Word, Words, align
 
 Window = tuple[float, float]
+NEVER, USUAL = (0.0, 0.0), (0.0, 0.8)  # when words take the source's maps
 BlendWords = tuple[tuple[Word, ...], tuple[Word, ...]]  # of the source and of the target
 
 
@@ -55,8 +57,10 @@ class Options(BaseOptions):
     kind: Literal["auto", "replace", "refine"] = Field(
         "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
     )
-    cross_replace_steps: Steps = Field(
-        0.8, description="the part of the run in which words take the source's cross-attention maps"
+    cross_replace_steps: Steps | None = Field(
+        None,
+        description="the part of the run in which words take the source's cross-attention maps "
+        "(default: 0.8, or 0 where words were only taken out)",
     )
     self_replace_steps: Steps = Field(
         0.4, description="the part of the run in which the source's self-attention maps are used"
@@ -75,7 +79,8 @@ class Options(BaseOptions):
     )
     local_blend: Literal["auto", "off"] | tuple[str, ...] = Field(
         "auto",
-        description="words outside of which the source is kept; auto takes the things that were swapped",
+        description="words outside of which the source is kept; "
+        "auto takes the things that were swapped or taken out",
     )
     blend_start: float = Field(0.2, ge=0, le=1, description="the part of the run before local blend sets in")
     blend_threshold: float = Field(
@@ -220,12 +225,27 @@ def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
 def _gated(planned: Plan, steps: int, options: Options) -> AttentionEdit:
     """The planned edit in its windows: the prompt's, and those of single words."""
     target = planned.alignment.target
+    fractions = _cross_window(planned.alignment, options)
+    # A weight works in the window alone, so where we chose none, a word that has a weight keeps the usual one.
+    unasked = options.cross_replace_steps is None and fractions == NEVER
+    weighted = dict.fromkeys(options.reweight, USUAL) if unasked else {}
     spans = [
-        (target.indicator([word]), _window(fractions))
-        for word, fractions in options.word_steps.items()
+        (target.indicator([word]), _window(own))
+        for word, own in (weighted | options.word_steps).items()
         if target.has(word)
     ]
-    return gate(planned.edit, window(target.length, steps, _window(options.cross_replace_steps), spans))
+    return gate(planned.edit, window(target.length, steps, fractions, spans))
+
+
+def _cross_window(alignment: Alignment, options: Options) -> Window:
+    """As given; else the paper's, except that what was taken out must not leave a hole in its own shape.
+
+    The source's other words did not look there, so with their maps nothing would grow in its place. Local blend
+    keeps everything else.
+    """
+    if options.cross_replace_steps is not None:
+        return _window(options.cross_replace_steps)
+    return NEVER if alignment.is_removal else USUAL
 
 
 def _self_window(fractions: float | Window, steps: int) -> tuple[int, int]:
@@ -245,15 +265,16 @@ def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None
 
 
 def _blend_words(options: Options, alignment: Alignment) -> BlendWords:
-    """The words that local blend edits in one target: as given, or what was swapped where the edit is a swap."""
+    """The words that local blend edits in one target: as given, or what was swapped or taken out."""
     prompts = alignment.source, alignment.target
     match options.local_blend:
         case "off":
             return (), ()
         case "auto":
-            swaps = alignment.changed() if alignment.is_one_to_one else ()
-            source = (word for swap in swaps for word in swap.source if word.names_something)
-            target = (word for swap in swaps for word in swap.target if word.names_something)
+            # Elsewhere what changed is no thing with a place in the source: it may be anywhere.
+            changed = alignment.changed() if alignment.is_one_to_one or alignment.is_removal else ()
+            source = (word for match in changed for word in match.source if word.names_something)
+            target = (word for match in changed for word in match.target if word.names_something)
             return tuple(source), tuple(target)
         case phrases:
             if phrases and not any(words.has(phrase) for phrase in phrases for words in prompts):
