@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from wordbrush.errors import ModelError, PromptError
-from wordbrush.model import Defaults, Model, TextEmbeds
+from wordbrush.model import POCKET, Defaults, Model, TextEmbeds
 
 Tiny = Callable[..., Model]
 Saved = Callable[[Model, Path], Path]
@@ -297,7 +297,7 @@ def test_eps_is_the_unets_own(tiny: Tiny) -> None:
     assert torch.equal(model.predict_eps(z, 77, text), expected)
 
 
-def test_the_hash_is_the_weights(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_is_what_a_trajectory_depends_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("sd1")
     parts: dict[str, Any] = {
         "unet": model.unet,
@@ -314,3 +314,18 @@ def test_the_hash_is_the_weights(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(weight, "data", changed)
             assert Model(**parts).hash != model.hash
+    schedule = model.schedule_config
+    same = {**schedule, "_class_name": "PNDMScheduler", "skip_prk_steps": True, "timestep_spacing": "leading"}
+    assert Model(**{**parts, "schedule_config": same}).hash == model.hash
+    for setting in ({"beta_end": 0.013}, {"steps_offset": 0}, {"prediction_type": "v_prediction"}):
+        assert Model(**{**parts, "schedule_config": {**schedule, **setting}}).hash != model.hash
+    again, padded, grown = (CLIPTokenizer.from_pretrained(POCKET / "tokenizer") for _ in range(3))
+    assert Model(**{**parts, "tokenizers": [again]}).hash == model.hash
+    padded.pad_token = "a</w>"
+    grown.add_tokens(["<my-cat>"])
+    for other in (padded, grown):
+        assert Model(**{**parts, "tokenizers": [other]}).hash != model.hash
+    assert Model(**parts, zero_empty_prompt=True).hash != model.hash
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "_latent_scale", 0.5)
+        assert Model(**parts).hash != model.hash

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wordbrush import single_file
 from wordbrush.errors import ModelError, NumericsError
-from wordbrush.schedule import Schedule, training_alphas_cumprod
+from wordbrush.schedule import Schedule, settings, training_alphas_cumprod
 from wordbrush.words import Words, read
 
 POCKET = Path(__file__).parent / "pocket" / "weights"
@@ -271,6 +271,14 @@ class Model:
             key=lambda positions: max(positions, _MAP_POSITIONS) / min(positions, _MAP_POSITIONS),
         )
 
+    @property
+    def _latent_scale(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def _latent_shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0)
+
     @cached_property
     def _cross_levels(self) -> tuple[bool, ...]:
         return tuple("CrossAttn" in kind for kind in self.unet.config.down_block_types)
@@ -283,8 +291,24 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over names, shapes and bytes of every weight: what "the same model" means to a saved file."""
-        digest = hashlib.sha256()
+        """SHA-256 of what a trajectory depends on: what "the same model" means to a saved source and to a replay.
+
+        Covered: every weight (name, dtype, shape, bytes); the schedule's settings and the prediction type; the
+        vocabulary and special tokens of each tokenizer; the scale of the latents and what an empty prompt stands
+        for. The dtype counts because other roundings make other pixels. Not covered: name, folder, device,
+        default steps and guidance, and the parts' configs, which change with the libraries' versions.
+        """
+        told = {
+            "schedule": settings(self.schedule_config),
+            "prediction": self.prediction,
+            "tokenizers": [
+                [each.get_vocab(), each.bos_token_id, each.eos_token_id, each.pad_token_id]
+                for each in self.tokenizers
+            ],
+            "latents": [self._latent_scale, self._latent_shift],
+            "zero_empty_prompt": self._zero_empty_prompt,
+        }
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for module in (self.unet, self.vae, *self.text_encoders):
             for key, weight in sorted(module.state_dict().items()):
                 digest.update(f"{key} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -332,17 +356,13 @@ class Model:
     def encode_image(self, image: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
         """Pictures in [−1, 1] to scaled latents: the posterior's mode, so that an inversion is deterministic."""
         self.latent_size(*image.shape[-2:])
-        config = self.vae.config
         latents = self.vae.encode(image.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
-        return ((latents - (getattr(config, "shift_factor", None) or 0)) * config.scaling_factor).to(
-            self.latent_dtype
-        )
+        return ((latents - self._latent_shift) * self._latent_scale).to(self.latent_dtype)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         """Scaled latents to pictures in [−1, 1]. Raises `NumericsError` rather than return a picture of NaN."""
-        config = self.vae.config
-        z = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
+        z = latents / self._latent_scale + self._latent_shift
         images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
         if not bool(torch.isfinite(images).all()):
             raise NumericsError(

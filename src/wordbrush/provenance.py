@@ -38,7 +38,7 @@ class FileRecord(_Value):
 
 
 class ModelRecord(_Value):
-    """The model: its name, the hash of its weights, and what it computed in."""
+    """The model: its name, its hash, and what it computed in."""
 
     name: str
     hash: str

@@ -15,6 +15,24 @@ from torch import Tensor
 
 from wordbrush.errors import ModelError, OptionsError
 
+# All that is read of a diffusers scheduler config, and what a config means that is silent about it.
+_SETTINGS: Mapping[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+}
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a diffusers scheduler config decides its schedules: equal settings, equal schedules."""
+    return {name: config.get(name, default) for name, default in _SETTINGS.items()}
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -37,26 +55,26 @@ class Schedule:
     def from_config(cls, config: Mapping[str, Any], steps: int) -> "Schedule":
         """The schedule that a diffusers scheduler config describes, for `steps` sampling steps.
 
-        Reads `num_train_timesteps`, `beta_start`, `beta_end`, `beta_schedule`, `trained_betas`,
-        `timestep_spacing` (leading, trailing, linspace), `steps_offset` and `set_alpha_to_one`. Consecutive
+        Reads what `settings` does; `timestep_spacing` may be leading, trailing or linspace. Consecutive
         timesteps are each other's neighbours, so the walk down and the walk up visit the same levels: a
         mismatch there is what breaks the round trip of an inversion.
 
         Raises `OptionsError` if `steps` does not fit, `ModelError` for a schedule that is not known.
         """
-        train_steps = int(config.get("num_train_timesteps", 1000))
+        told = settings(config)
+        train_steps = int(told["num_train_timesteps"])
         if not 1 <= steps <= train_steps:
             raise OptionsError(
                 f"steps must lie between 1 and {train_steps} (the model's training timesteps), got {steps}"
             )
-        if config.get("rescale_betas_zero_snr"):
+        if told["rescale_betas_zero_snr"]:
             raise ModelError(
                 "the model's schedule ends at zero signal (rescale_betas_zero_snr), where no eps can be told from "
                 "its prediction: use a model whose schedule does not"
             )
         alphas_cumprod = training_alphas_cumprod(config)
-        spacing = config.get("timestep_spacing", "leading")
-        offset = int(config.get("steps_offset", 0))
+        spacing = told["timestep_spacing"]
+        offset = int(told["steps_offset"])
         if spacing == "leading":
             stride = train_steps // steps
             timesteps = [min(i * stride + offset, train_steps - 1) for i in reversed(range(steps))]
@@ -70,7 +88,7 @@ class Schedule:
             raise ModelError(
                 f"the model's timestep_spacing must be leading, trailing or linspace, got {spacing!r}"
             )
-        clean = 1.0 if config.get("set_alpha_to_one", True) else float(alphas_cumprod[0])
+        clean = 1.0 if told["set_alpha_to_one"] else float(alphas_cumprod[0])
         alphas = [float(alphas_cumprod[t]) for t in timesteps]
         return cls(tuple(timesteps), (*alphas, clean))
 
@@ -80,10 +98,10 @@ def training_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, " timest
 
     Raises `ModelError` for a beta schedule other than linear, scaled_linear, squaredcos_cap_v2 or trained betas.
     """
-    count = int(config.get("num_train_timesteps", 1000))
-    low, high = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-    kind = config.get("beta_schedule", "linear")
-    trained = config.get("trained_betas")
+    told = settings(config)
+    count = int(told["num_train_timesteps"])
+    low, high = float(told["beta_start"]), float(told["beta_end"])
+    kind, trained = told["beta_schedule"], told["trained_betas"]
     if trained is not None:
         betas = torch.tensor(trained, dtype=torch.float64)
     elif kind == "linear":

@@ -74,8 +74,9 @@ class Source:
         """Raise `SourceError` unless the source was made with this very model."""
         if self.model_hash != model.hash:
             raise SourceError(
-                f"this source was made with another model (hash {self.model_hash[:12]}…, {model.name} has "
-                f"{model.hash[:12]}…): load the model it was made with, or invert the picture again"
+                f"this source was made with another model or dtype (hash {self.model_hash[:12]}…, {model.name} in "
+                f"{str(model.dtype).removeprefix('torch.')} has {model.hash[:12]}…): load the model it was made with, "
+                "in the same dtype, or invert the picture again"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
