@@ -1,4 +1,4 @@
-"""The report card on paper: the table beside its aims, and the sheets of pictures."""
+"""The report card on paper: the tables beside their aims, and the sheets of pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- figures: written by recipes/pocket/report.py -->", "<!-- end of figures -->"
 
 PICTURE, MARGIN, TEXT = 128, 8, 52
+
+Cells = list[tuple[Image.Image, str]]  # pictures and their captions
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,23 @@ def listed(report: dict[str, Any]) -> list[Figure]:
     for kind, counted in report["maps"].items():
         name = f"word map on what it names, {kind} (a map of everything: {counted['everywhere']:.2f})"
         found.append(Figure(name, counted["iou"], of=counted["of"], unit="IoU"))
-    for kind, counted in report["edits"].items():
-        count = counted["of"]
-        found.append(Figure(f"edits, {kind}: shows the target", counted["right"], counted["judge"], of=count))
-        if kind == "swap":
-            name = "edits, swap: shows the target, where the model alone draws it"
-            drawn = round(count * counted["drawn_right"])
-            found.append(Figure(name, counted["right_of_drawn"], None, 0.80, 0.80, drawn))
-        name = f"edits, {kind}: nearer to the true answer than the source"
-        found.append(Figure(name, counted["nearer"], of=count))
-        aim = 22 if kind == "swap" else None
-        name = f"edits, {kind}: what should stay, PSNR"
-        found.append(Figure(name, counted["kept"], counted["bound"], aim, aim, count, "dB"))
+    swap = report["edits"]["swap"]
+    found += [
+        Figure(
+            "edits, swaps that show the new thing, where the model alone draws it",
+            swap["shown of drawn"],
+            None,
+            0.80,
+            0.80,
+            round(swap["of"] * swap["drawn"]),
+        ),
+        Figure("edits, swaps: what should stay, PSNR", swap["kept"], swap["bound"], 22, 22, swap["of"], "dB"),
+    ]
     return found
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The figures as a table."""
+def model_table(report: dict[str, Any]) -> str:
+    """The figures as a table, and how the guidance scale fared."""
     lines = [
         "| measured on held-out scenes | reached | truth | aim, CPU | aim, GPU | of |",
         "|---|---:|---:|---:|---:|---:|",
@@ -85,7 +87,32 @@ def markdown(report: dict[str, Any]) -> str:
     for figure in listed(report):
         values = (figure.text(v) for v in (figure.value, figure.beside, figure.cpu, figure.gpu))
         lines.append(f"| {figure.name} | {' | '.join(values)} | {figure.of or ''} |")
-    return "\n".join(lines)
+    guidance = report["guidance"]
+    tried = ", ".join(
+        f"{scale:g}: {100 * sum(scores[a]['right'] for a in ('object', 'colour', 'place')) / 3:.0f} %"
+        for scale, scores in guidance["tried"].items()
+    )
+    told = f"Guidance {guidance['used']:g}, the default. Other scales, by the mean of object, colour and place over "
+    told += f"{guidance['prompts']} prompts at {guidance['steps']} steps: {tried}."
+    return "\n".join([*lines, "", textwrap.fill(told, 118)])
+
+
+def edits_table(report: dict[str, Any]) -> str:
+    """How edits of every kind fare, beside the truth and the same noise without an edit."""
+    lines = [
+        "| change | of | shows it | truth | unedited | stays | bound | unedited | near the truth | unedited | source |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind, counted in report["edits"].items():
+        shares = [f"{100 * counted[key]:.0f} %" for key in ("shown", "truth", "baseline")]
+        levels = ("kept", "bound", "baseline kept", "near", "baseline near", "source near")
+        decibels = [f"{counted[key]:.1f}" if key in counted else "" for key in levels]
+        lines.append(f"| {kind} | {counted['of']} | {' | '.join([*shares, *decibels])} |")
+    swap = report["edits"]["swap"]
+    told = f"The model alone, from noise of its own, draws {100 * swap['drawn']:.0f} % of the swaps' targets right; "
+    told += f"of these the edit shows the new thing in {100 * swap['shown of drawn']:.0f} % (aim: 80 %). "
+    told += f"What should stay in a swap: {swap['kept']:.1f} dB (aim: 22 dB; bound {swap['bound']:.1f} dB)."
+    return "\n".join([*lines, "", textwrap.fill(told, 118)])
 
 
 def card(report: dict[str, Any]) -> dict[str, str]:
@@ -97,22 +124,15 @@ def card(report: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def write_table(report: dict[str, Any], page: Path) -> None:
-    """Put the table in its place on the page. Raises `ValueError` if the page has no such place."""
+def write(table: str, page: Path) -> None:
+    """Put a table in its place on the page. Raises `ValueError` if the page has no such place."""
     text = page.read_text()
     if text.find(BEGIN) < 0 or text.find(END) < text.find(BEGIN):
         raise ValueError(
             f"expected the lines {BEGIN!r} and {END!r} in {page}, to write the table between them"
         )
-    guidance = report["guidance"]
-    tried = ", ".join(
-        f"{scale:g}: {100 * sum(scores[a]['right'] for a in ('object', 'colour', 'place')) / 3:.0f} %"
-        for scale, scores in guidance["tried"].items()
-    )
-    chosen = f"Guidance {guidance['best']:g}, chosen by the mean of object, colour and place over "
-    chosen += f"{guidance['prompts']} prompts at {guidance['steps']} steps ({tried})."
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(report)}\n\n{textwrap.fill(chosen, 118)}\n\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
 def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 8) -> Image.Image:

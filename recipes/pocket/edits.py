@@ -1,0 +1,227 @@
+"""Forty rendered scenes, six kinds of change, and for each the true answer: what Prompt-to-Prompt's defaults make of
+them, beside what the same noise gives without the edit.
+
+`report.py` has them made and counted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import figures
+import judge
+import numpy as np
+import torch
+from data import coverage
+from desk import Desk, Piece, loaded, painting, pixels
+from judge import Judge
+from PIL import Image
+from reading import answers, psnr
+
+from wordbrush.api import edit, invert
+from wordbrush.denoise import denoise
+from wordbrush.pocket import Scene, caption, caption_parts, change, mask, parse, render, sample
+from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
+from wordbrush.word_map import word_map
+
+FIRST = 40_000  # the held-out seed that the search for scenes begins at; also that of the swaps' own noise
+ALONE, PAIRS = 30, 10  # scenes of one thing, and of two
+KINDS = ("swap", "colour", "place", "light", "style", "removal")
+SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
+
+
+# The scenes --------------------------------------------------------------------------------------------------
+
+
+@cache
+def scenes() -> list[Scene]:
+    """The first held-out photos by day whose captions say the place: some of one thing, then some of two.
+
+    Their things are not small, and of two neither is on or under the other.
+    """
+    return _found(1, ALONE) + _found(2, PAIRS)
+
+
+def _found(things: int, count: int) -> list[Scene]:
+    found: list[Scene] = []
+    seed = FIRST
+    while len(found) < count:
+        scene = sample(seed, things=things, split="test")
+        plain = scene.style == "photo" and scene.light == "day" and scene.relation not in ("on", "under")
+        large = all(thing.size != "small" for thing in scene.things)
+        if plain and large and parse(caption(scene)).place is not None:
+            found.append(scene)
+        seed += 1
+    return found
+
+
+def changes(i: int) -> dict[str, Scene]:
+    """What becomes of scene `i`: the true answers by the kind of change.
+
+    Every scene has its first thing swapped. Scenes of one thing take colour and light, or place and style, in turns;
+    scenes of two lose the second thing.
+    """
+    rng = random.Random(i)
+    scene = scenes()[i]
+    thing = scene.things[0]
+    there = {thing.name for thing in scene.things}
+    changed = {"swap": change(scene, name=rng.choice(sorted(COMMON - there)))}
+    if len(scene.things) == 2:
+        return changed | {"removal": change(scene, thing=1, remove=True)}
+    if i % 2:
+        places = [place for place in PLACES if place != scene.place and "background" not in place]
+        return changed | {
+            "place": change(scene, place=rng.choice(places)),
+            "style": change(scene, style=rng.choice([style for style in STYLES if style != "photo"])),
+        }
+    colours = [c for c in COLOURS if c != thing.colour and not scene.place.startswith(c)]
+    return changed | {
+        "colour": change(scene, colour=rng.choice(colours)),
+        "light": change(scene, light=rng.choice([light for light in LIGHTS if light != "day"])),
+    }
+
+
+def words_of(scene: Scene) -> list[tuple[str, str]]:
+    """(class, words) of what a one-thing caption says that has a place of its own in the picture."""
+    classes = {"place": "place", 0: "object"}
+    parts = [(text, classes[referent]) for text, referent in caption_parts(scene) if referent in classes]
+    return [
+        ("colour" if text in COLOURS else kind, text)
+        for text, kind in parts
+        if text not in ("small", "large")
+    ]
+
+
+# Making them -------------------------------------------------------------------------------------------------
+
+
+def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
+    """Scene `i` inverted and edited as anyone would with the defaults; and where its words look.
+
+    `kept` is the autoencoder's own reconstruction; `edits` has one picture per change, `baseline` what the targets
+    give from the same noise without an edit, `masks` the latent cells that each was free to change; `maps` the map
+    of each of `words_of`, for one thing.
+    """
+    model = loaded(weights, torch.float32)
+    scene = scenes()[i]
+    prompt, targets = caption(scene), [caption(changed) for changed in changes(i).values()]
+    source = invert(model, render(scene), prompt, options={"guidance_scale": guidance})
+    results = edit(model, source, targets)
+    z = source.z_T.expand(len(targets), -1, -1, -1)
+    text, null = model.encode_text(targets), model.encode_text([""])
+    for step in denoise(model, z, text, null, source.schedule, guidance_scale=guidance):
+        z = step.latents
+    free = [(result.trajectory[-1] != source.trajectory[-1]).any(0) for result in results]
+    found = {
+        "kept": np.asarray(source.image(model)),
+        "edits": np.stack([np.asarray(result.image) for result in results]),
+        "baseline": pixels(model.decode(z)),
+        "masks": torch.stack(free).numpy(),
+    }
+    if len(scene.things) == 1:
+        maps = [
+            word_map(model, prompt, word, source.trajectory, source.schedule) for _, word in words_of(scene)
+        ]
+        found["maps"] = torch.stack(maps).numpy()
+    return found
+
+
+def made(desk: Desk, guidance: float) -> tuple[list[dict[str, np.ndarray]], list[Image.Image]]:
+    """What `edited` gives for each scene, and the swaps' targets painted from noise of their own."""
+    pieces = [Piece(f"edited-{i}-{guidance:g}", edited, (i, guidance)) for i in range(len(scenes()))]
+    targets = [caption(changes(i)["swap"]) for i in range(len(scenes()))]
+    return desk.read(pieces), desk.pictures(painting(FIRST, targets, guidance))
+
+
+# Measuring them ----------------------------------------------------------------------------------------------
+
+
+def shows(
+    asked: Judge, kind: str, pictures: Sequence[Image.Image], before: Scene, after: Scene
+) -> list[bool]:
+    """Whether the judge sees in each picture what the change was to bring.
+
+    swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
+    first name, and the other is not among its first two. Else: the thing is its first name, and the new colour,
+    place, light or style the first of its kind.
+    """
+    if kind in ("swap", "removal"):
+        order = judge.ask(asked, pictures, judge.things()).argsort(-1, descending=True).tolist()
+        first = [[judge.NAMES[k] for k in names[:2]] for names in order]
+        if kind == "swap":
+            return [after.things[0].name in names[: len(after.things)] for names in first]
+        return [names[0] == after.things[0].name and before.things[1].name not in names for names in first]
+    found = answers(asked, pictures, [parse(caption(after))] * len(pictures))
+    return [one["object"] and one[kind] for one in found]
+
+
+def measured(
+    asked: Judge, made: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
+) -> dict[str, dict[str, float]]:
+    """How the edits fare, by kind.
+
+    shown, truth, baseline: the share of edits, of true answers and of unedited pictures from the same noise that
+    show the change. kept, bound, baseline kept: PSNR of what the change truly leaves alone, if that is anything, for
+    the edits, for the autoencoder alone and for the unedited. near, baseline near, source near: PSNR of the whole
+    picture to the true answer. For swaps also drawn: the share of targets that the model draws right from noise of
+    its own (`alone`); shown of drawn: how many of these the edit shows.
+    """
+    rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for i, arrays in enumerate(made):
+        scene = scenes()[i]
+        for k, (kind, after) in enumerate(changes(i).items()):
+            ours, baseline = (Image.fromarray(arrays[name][k]) for name in ("edits", "baseline"))
+            source, true, stays = render(scene), render(after), ~mask(scene, after)
+            pictures = [ours, true, baseline, *(alone[i : i + 1] if kind == "swap" else ())]
+            seen = shows(asked, kind, pictures, scene, after)
+            row: dict[str, float] = dict(zip(("shown", "truth", "baseline", "drawn"), seen, strict=False))
+            if stays.mean() > 0.02:
+                row["kept"], row["baseline kept"] = psnr(ours, true, stays), psnr(baseline, true, stays)
+                row["bound"] = psnr(Image.fromarray(arrays["kept"]), true, stays)
+            row["near"], row["baseline near"] = psnr(ours, true), psnr(baseline, true)
+            row["source near"] = psnr(source, true)
+            rows[kind].append(row)
+    found: dict[str, dict[str, float]] = {}
+    for kind, some in rows.items():
+        keys = {key: [row[key] for row in some if key in row] for key in some[0]} if some else {}
+        found[kind] = {"of": len(some)} | {key: float(np.mean(values)) for key, values in keys.items()}
+    if drawn := [row["shown"] for row in rows["swap"] if row.get("drawn")]:
+        found["swap"]["shown of drawn"] = float(np.mean(drawn))
+    return found
+
+
+def measured_maps(made: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+    """Mean intersection over union of words' maps and what they name, in latent cells, by class of word.
+
+    everywhere: what a map that covers the whole picture would have.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for scene, arrays in zip(scenes()[:ALONE], made, strict=False):
+        covered = coverage(scene)[0] > 127
+        for (kind, _), heat in zip(words_of(scene), arrays["maps"], strict=True):
+            true, shown = ~covered if kind == "place" else covered, heat > SHOWN
+            found.setdefault(kind, []).append(((shown & true).sum() / (shown | true).sum(), true.mean()))
+    means = {kind: np.mean(pairs, axis=0) for kind, pairs in sorted(found.items())}
+    return {
+        kind: {"iou": float(iou), "everywhere": float(everywhere), "of": len(found[kind])}
+        for kind, (iou, everywhere) in means.items()
+    }
+
+
+def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
+    """The first few changes of every kind, not chosen: source, true answer, edit, and the same noise unedited."""
+    found: figures.Cells = []
+    for kind in KINDS:
+        shown = [i for i in range(len(made)) if kind in changes(i)][:each]
+        for i in shown:
+            k, after = list(changes(i)).index(kind), changes(i)[kind]
+            found += [
+                (render(scenes()[i]), caption(scenes()[i])),
+                (render(after), "the true answer"),
+                (Image.fromarray(made[i]["edits"][k]), caption(after)),
+                (Image.fromarray(made[i]["baseline"][k]), "the same noise, unedited"),
+            ]
+    return found
