@@ -309,6 +309,14 @@ def test_a_preview_stands_beside_the_output_while_it_is_made(
     assert seen == [(32, 32)] * 2
 
 
+def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
+    (here / "cat.preview.png").write_bytes(b"somebody's")
+    code, _, err = run("generate", CAT, "--preview", "1", "--out", "cat.png")
+    assert code == 2 and "cat.preview.png exists, and a preview would take its place" in err
+    assert (here / "cat.preview.png").read_bytes() == b"somebody's"
+    assert run("generate", CAT, "--steps", "1", "--out", "cat.png")[0] == 0
+
+
 # What goes wrong --------------------------------------------------------------------------------------------
 
 

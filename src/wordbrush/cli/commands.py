@@ -64,6 +64,7 @@ def generate(
     """
     path = outputs.single(out, ".png")
     preview_path = outputs.beside([path], out, "preview") if preview else None
+    outputs.check([], [path], preview_path)
     _require_text("the prompt", prompt)
     model = setup.load()
     from wordbrush import images, provenance
@@ -123,7 +124,7 @@ def edit(
     paths = outputs.destinations(out, target)
     sheet_path = outputs.beside(paths, out, "sheet") if sheet else None
     preview_path = outputs.beside(paths, out, "preview") if preview else None
-    outputs.spare_inputs([picture, option_file], [*paths, sheet_path, preview_path])
+    outputs.check([picture, option_file], [*paths, sheet_path], preview_path)
     for prompt in target:
         _require_text("--target", prompt)
     options, inverting = flags.shared(
@@ -204,7 +205,7 @@ def invert(
     path = outputs.single(out, ".source")
     sheet_path = outputs.beside([path], out, "sheet") if sheet else None
     preview_path = outputs.beside([path], out, "preview") if preview else None
-    outputs.spare_inputs([picture, option_file], [path, sheet_path, preview_path])
+    outputs.check([picture, option_file], [path, sheet_path], preview_path)
     (options,) = flags.shared(told, option_file, inversion_options(method))
     with terminal.busy("starting"):
         from wordbrush import images
@@ -261,7 +262,7 @@ def heatmap(
     terminal = setup.terminal
     path = outputs.single(out, ".png")
     sheet_path = outputs.beside([path], out, "sheet") if sheet else None
-    outputs.spare_inputs([picture, option_file], [path, sheet_path])
+    outputs.check([picture, option_file], [path, sheet_path])
     (options,) = flags.shared(told, option_file, inversion_options(inversion))
     with terminal.busy("starting"):
         from wordbrush import images
@@ -320,7 +321,7 @@ def replay(
         from wordbrush import images, provenance
     made = provenance.read_record(picture)
     files = [Path(file.path) for file in (made.source.picture, made.source.saved) if file is not None]
-    outputs.spare_inputs([picture, *files], [path])
+    outputs.check([picture, *files], [path])
     if made.threads:
         torch.set_num_threads(made.threads)  # the last bits of a sum depend on how it was split
     setup = Setup(model or made.model.name, device, cast(Any, made.model.dtype), json)

@@ -39,12 +39,20 @@ def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
     return path.with_suffix(f".{name}.png") if Path(out) == path else path.with_name(f"{name}.png")
 
 
-def spare_inputs(inputs: Iterable[Path | None], outputs: Iterable[Path | None]) -> None:
-    """Raise `OutputError` if a file to be written is one that was read."""
+def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview: Path | None = None) -> None:
+    """Find out before any work what would go wrong with its results.
+
+    Raises `OutputError` if a file to be written is one that was read, or if something stands in the preview's
+    place: the preview goes at the end, and must not take with it what somebody else has made.
+    """
     given = {path.resolve() for path in inputs if path is not None}
     for path in outputs:
         if path is not None and path.resolve() in given:
             raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
+    if preview is not None and os.path.lexists(preview):
+        raise OutputError(
+            f"{preview} exists, and a preview would take its place: move it, or leave --preview out"
+        )
 
 
 def slug(prompt: str) -> str:
