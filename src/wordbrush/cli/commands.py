@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 import wordbrush
 from wordbrush import editing, inversion
 from wordbrush.cli import flags, outputs
+from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Device, Json, Setup
 from wordbrush.cli.terminal import Terminal
 from wordbrush.errors import PromptError
@@ -19,7 +20,7 @@ Told = Mapping[str, str | list[str]]
 OptionFile = Annotated[Path | None, Parameter(metavar="TOML", help="a file of options; flags outweigh it")]
 Sheet = Annotated[bool, Parameter(help="write a sheet as well: before and after, with captions")]
 Preview = Annotated[
-    int | None,
+    Whole | None,
     Parameter(
         metavar="N",
         help="keep a preview beside the output, fresh every N steps, until the output is there",
@@ -35,11 +36,11 @@ def generate(
     /,
     *,
     out: str,
-    seed: int = 0,
-    steps: int | None = None,
+    seed: Whole = 0,
+    steps: Whole | None = None,
     guidance_scale: float | None = None,
-    width: int | None = None,
-    height: int | None = None,
+    width: Whole | None = None,
+    height: Whole | None = None,
     preview: Preview = None,
     setup: Setup = POCKET,
 ) -> int:

@@ -4,12 +4,12 @@ import ast
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -144,6 +144,20 @@ def _branches(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(branch for branch in get_args(annotation) if branch is not type(None))
     return (annotation,)
+
+
+# Flags of the commands themselves ---------------------------------------------------------------------------
+
+
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got '{tokens[0].value}'") from None
+
+
+# cyclopts rounds: a seed of 1.5 would become another one in silence.
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 # From flags and files to Options ----------------------------------------------------------------------------
