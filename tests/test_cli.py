@@ -442,7 +442,10 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (told.returncode, told.stderr) == (0, b"")
 
 
-def test_ctrl_c_leaves_nothing_and_exits_130(here: Path, folder: Path):
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
+    here: Path, folder: Path, asked: signal.Signals, code: int
+):
     command = [
         "generate",
         CAT,
@@ -468,8 +471,30 @@ def test_ctrl_c_leaves_nothing_and_exits_130(here: Path, folder: Path):
     while not preview.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert preview.exists()
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):
+        process.send_signal(asked)
+        time.sleep(0.02)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err == "error: stopped; no half file is left\n"
     assert names(here) == {"photo.png"}
+
+
+def test_ctrl_c_may_come_while_modules_are_imported():
+    code = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "cyclopts":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from wordbrush.cli import main
+sys.exit(main(["methods"]))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "error: stopped; no half file is left\n")

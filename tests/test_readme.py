@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wordbrush import editing, inversion
-from wordbrush.cli import application
+from wordbrush.cli.app import application
 from wordbrush.images import load
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,95 @@
+"""The commands put together, and what is said when one of them fails."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from wordbrush.cli import commands, flags, listings
+from wordbrush.cli.terminal import Terminal, speak_any_language
+from wordbrush.errors import WordbrushError
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command; returns its exit code, and raises what goes wrong."""
+    speak_any_language()
+    code = application(tokens)(tokens, exit_on_error=False, print_error=False) or 0
+    sys.stdout.flush()
+    return code
+
+
+def explain(error: BaseException) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    terminal = Terminal()
+    match error:
+        case BrokenPipeError():  # whoever reads our output (head, less) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case WordbrushError() | CycloptsError() | OSError():
+            terminal.error(str(error))
+            return 2
+        case _:
+            if "WORDBRUSH_TRACEBACK" in os.environ:
+                traceback.print_exception(error)
+            terminal.error(
+                f"{type(error).__name__}: {error} "
+                "(wordbrush did not expect that; WORDBRUSH_TRACEBACK=1 tells more)"
+            )
+            return 1
+
+
+def application(tokens: Sequence[str]) -> App:
+    """The commands, with the flags of those methods that `tokens` name. Raises `OptionsError` for unknown ones."""
+    app = App(
+        name="wordbrush",
+        help="Edit pictures with words: change the caption, and only what the caption names changes.",
+        help_format="plaintext",
+        version=_version,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=()),
+    )
+    editing, inversion = commands.editing_options, commands.inversion_options
+    app.command(commands.generate)
+    app.command(
+        flags.with_flags(
+            commands.edit,
+            Editing=editing(_told(tokens, "edit", "--method") or commands.EDITING),
+            Inversion=inversion(_told(tokens, "edit", "--inversion") or commands.INVERSION),
+        )
+    )
+    app.command(
+        flags.with_flags(
+            commands.invert,
+            Inversion=inversion(_told(tokens, "invert", "--method") or commands.INVERSION),
+        )
+    )
+    app.command(
+        flags.with_flags(
+            commands.heatmap,
+            Inversion=inversion(_told(tokens, "heatmap", "--inversion") or commands.INVERSION),
+        )
+    )
+    app.command(commands.replay)
+    app.command(listings.methods)
+    app.command(listings.models)
+    return app
+
+
+def _told(tokens: Sequence[str], command: str, flag: str) -> str | None:
+    """What follows `flag`, if this is `command`: a method decides the other flags, so it is read before them."""
+    if command in tokens[:1]:
+        for token, value in zip(tokens, (*tokens[1:], None), strict=True):
+            if token == flag:
+                return value
+            if token.startswith(f"{flag}="):
+                return token.removeprefix(f"{flag}=")
+    return None
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("wordbrush")
