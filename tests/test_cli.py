@@ -1,5 +1,6 @@
 """The commands, end to end, on a tiny random model in a folder: everything but the knowledge."""
 
+import errno
 import json
 import os
 import random
@@ -303,7 +304,7 @@ def test_a_preview_stands_beside_the_output_while_it_is_made(
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(
         "wordbrush.images.save_png",
-        lambda image, path, *_: seen.append(image.size) if path.name == "cat.preview.png" else None,
+        lambda image, path, *_, **__: seen.append(image.size) if path.name == "cat.preview.png" else None,
     )
     assert run("generate", CAT, "--steps", "5", "--preview", "2", "--out", "cat.png")[0] == 0
     assert seen == [(32, 32)] * 2
@@ -360,6 +361,7 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("generate", CAT, "--width", "0", "--out", "cat.png"), "multiples of"),
         (("generate", CAT, "--seed", "-1", "--out", "cat.png"), "seed must lie between"),
         (("generate", CAT, "--out", "notes.toml/cat.png"), "cannot write"),
+        ((*EDIT[:-1], "/proc/dog.png"), "cannot write /proc: "),
         (("invert", "photo.png", "--prompt", CAT, "--out", "photo.png"), "expected --out to end in .source"),
         (("heatmap", "photo.png", "--prompt", CAT, "--word", "dog", "--out", "h.png"), "has no 'dog'"),
         (("replay", "photo.png"), "photo.png does not say how it was made"),
@@ -400,6 +402,22 @@ def test_what_is_wrong_with_a_word_does_not_wait_for_the_inversion(
     assert "the UNet was called" in run(*edit)[2]  # the control: nothing is wrong with these words
     code, _, err = run(*edit, *flags_)
     assert code == 2 and message in err
+
+
+def test_a_disk_that_fills_up_leaves_none_of_several_pictures(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    flushed: list[int] = []
+
+    def fills_up(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    code, out, err = run(*EDIT[:-1], "new/folder/", "--target", CAT)
+    assert (code, out) == (2, "") and "No space left" in err
+    assert [path.name for path in here.iterdir()] == ["photo.png"]
 
 
 def test_a_changed_input_cannot_be_replayed(here: Path, run: Run):
@@ -477,7 +495,7 @@ def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == "error: stopped; no half file is left\n"
-    assert names(here) == {"photo.png"}
+    assert [path.name for path in here.iterdir()] == ["photo.png"]  # the folder has gone with the preview
 
 
 def test_ctrl_c_may_come_while_modules_are_imported():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wordbrush.errors import OutputError
-from wordbrush.files import atomic_write
+from wordbrush.files import all_or_none, atomic_write, room_in
 
 
 def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path):
@@ -90,3 +90,35 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE(
         (tmp_path / "plain").stat().st_mode
     )
+
+
+def test_of_several_files_all_appear_or_none(tmp_path: Path):
+    names = ("new/a.bin", "new/b.bin")
+    with all_or_none() as opened:
+        for name in names:
+            with opened(tmp_path / name) as file:
+                file.write(name.encode())
+            assert not (tmp_path / name).exists()
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"new/a.bin", b"new/b.bin"]
+    with pytest.raises(KeyboardInterrupt), all_or_none() as opened:
+        with opened(tmp_path / "new" / "a.bin") as file:
+            file.write(b"other")
+        with opened(tmp_path / "newer" / "c.bin"):
+            raise KeyboardInterrupt
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["new", *names]
+    assert (tmp_path / "new" / "a.bin").read_bytes() == b"new/a.bin"
+
+
+def test_room_is_found_without_leaving_a_trace(tmp_path: Path):
+    with room_in(tmp_path / "new" / "folder"):
+        assert (tmp_path / "new" / "folder").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with room_in(tmp_path / "kept"):
+        (tmp_path / "kept" / "file").touch()
+    assert (tmp_path / "kept" / "file").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="needs a folder that not even root may write to")
+def test_a_folder_without_room_is_a_clear_error():
+    with pytest.raises(OutputError, match="cannot write /proc"), room_in("/proc"):
+        pytest.fail("the block must not run")

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
 from wordbrush.errors import ImageError, NumericsError, OutputError
-from wordbrush.files import atomic_write
+from wordbrush.files import Opened, atomic_write
 
 # Decided by content, never by the file's name. Pillow knows forty more formats; each is a parser that
 # strangers' bytes would reach.
@@ -199,19 +199,23 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def save_png(
-    image: Image.Image, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any] | None = None,
+    opened: Opened = atomic_write,
 ) -> None:
     """Write a PNG, whole or not at all, with how it was made as JSON in its text chunk "wordbrush".
 
-    `provenance` holds what JSON can: text, finite numbers, lists, mappings. Raises `OutputError` if the file
-    cannot be written or its name does not end in .png.
+    `provenance` holds what JSON can: text, finite numbers, lists, mappings. `opened` is what an open
+    `files.all_or_none` gives, where the picture is one of several. Raises `OutputError` if the file cannot be
+    written or its name does not end in .png.
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"expected a file name that ends in .png, got {path}; pictures are written as PNG")
     text = PngInfo()
     if provenance is not None:
         text.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), allow_nan=False))
-    with atomic_write(path) as file:
+    with opened(path) as file:
         image.save(file, format="PNG", pnginfo=text)
 
 

@@ -13,6 +13,7 @@ from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Device, Json, Setup
 from wordbrush.cli.terminal import Terminal
 from wordbrush.errors import PromptError
+from wordbrush.files import all_or_none
 from wordbrush.methods import find
 from wordbrush.options import Options
 
@@ -152,26 +153,30 @@ def edit(
         )
 
     written: list[dict[str, Any]] = []
-    for index, (path, result) in enumerate(zip(paths, results, strict=True)):
-        report = {**result.report, "notices": [*origin.notices, *result.report["notices"]]}
-        made = provenance.record(
-            "edit",
-            model,
-            origin.record,
-            result.image,
-            method=method.replace("-", "_"),
-            targets=target,
-            index=index,
-            options=options,
-            report=report,
-        )
-        images.save_png(result.image, path, made)
-        terminal.say(f"{path}  {report['words']}")
-        written.append({"out": path, "target": result.prompt, "report": report})
+    with all_or_none() as opened:
+        for index, (path, result) in enumerate(zip(paths, results, strict=True)):
+            report = {**result.report, "notices": [*origin.notices, *result.report["notices"]]}
+            made = provenance.record(
+                "edit",
+                model,
+                origin.record,
+                result.image,
+                method=method.replace("-", "_"),
+                targets=target,
+                index=index,
+                options=options,
+                report=report,
+            )
+            images.save_png(result.image, path, made, opened)
+            written.append({"out": path, "target": result.prompt, "report": report})
+        if sheet_path is not None:
+            pictures = [origin.image, *(result.image for result in results)]
+            images.save_png(
+                images.sheet(pictures, [origin.source.prompt, *target]), sheet_path, opened=opened
+            )
+    for output in written:
+        terminal.say(f"{output['out']}  {output['report']['words']}")
     terminal.note(notice for output in written for notice in output["report"]["notices"])
-    if sheet_path is not None:
-        pictures = [origin.image, *(result.image for result in results)]
-        images.save_png(images.sheet(pictures, [origin.source.prompt, *target]), sheet_path)
     terminal.finish(command="edit", outputs=written, sheet=sheet_path)
     return 0
 

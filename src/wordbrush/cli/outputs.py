@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wordbrush.errors import OptionsError, OutputError
+from wordbrush.files import room_in
 
 _LONGEST = 80  # characters of a prompt that a file name keeps
 
@@ -42,17 +43,22 @@ def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
 def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview: Path | None = None) -> None:
     """Find out before any work what would go wrong with its results.
 
-    Raises `OutputError` if a file to be written is one that was read, or if something stands in the preview's
-    place: the preview goes at the end, and must not take with it what somebody else has made.
+    Raises `OutputError` if a file to be written is one that was read, if its folder cannot be written to, or if
+    something stands in the preview's place: the preview goes at the end, and must not take with it what somebody
+    else has made.
     """
+    written = [path for path in outputs if path is not None]
     given = {path.resolve() for path in inputs if path is not None}
-    for path in outputs:
-        if path is not None and path.resolve() in given:
+    for path in written:
+        if path.resolve() in given:
             raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
     if preview is not None and os.path.lexists(preview):
         raise OutputError(
             f"{preview} exists, and a preview would take its place: move it, or leave --preview out"
         )
+    for folder in {path.parent for path in written}:
+        with room_in(folder):
+            pass
 
 
 def slug(prompt: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from wordbrush.files import room_in
 from wordbrush.progress import Progress
 
 
@@ -77,12 +78,13 @@ class Terminal:
 
                 save_png(progress.preview(), preview)
 
-        try:
-            with bars:
-                yield show
-        finally:
-            if preview:
-                preview.unlink(missing_ok=True)
+        with room_in(preview.parent) if preview else nullcontext():
+            try:
+                with bars:
+                    yield show
+            finally:
+                if preview:
+                    preview.unlink(missing_ok=True)
 
     @property
     def _is_watched(self) -> bool:
