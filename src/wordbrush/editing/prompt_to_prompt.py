@@ -194,7 +194,7 @@ def edit(
             "kind": _kind(alignment, options),
             "local_blend": list(dict.fromkeys(word.text for side in words for word in side)),
             "edited_share": share,
-            "notices": _notices(alignment, words, share),
+            "notices": _notices(alignment, options, words, share),
             "guidance_scale": guidance_scale,
             "unet_rows": sum(attention.rows(i).count for i in range(source.steps)),
             "seconds": round(time.perf_counter() - began, 3),
@@ -305,10 +305,11 @@ def _blend_columns(
     return columns.flatten(2)
 
 
-def _notices(alignment: Alignment, blend_words: BlendWords, share: float) -> list[str]:
+def _notices(alignment: Alignment, options: Options, blend_words: BlendWords, share: float) -> list[str]:
     """What a user should know of an edit that did not fail and may still disappoint."""
     notices: list[str] = []
-    if not alignment.changed():
+    is_reweighted = any(alignment.target.has(word) for word in options.reweight)
+    if not alignment.changed() and not is_reweighted:
         notices.append("both prompts say the same: without a reweight, the edit is the source")
     if any(blend_words) and share == 0:
         notices.append("the local blend's mask is empty, so the picture is the source: lower blend_threshold")
