@@ -127,6 +127,7 @@ def test_invert_once_edit_for_ever(here: Path, run: Run):
     assert (code, out) == (0, f"photo.source  {CAT}\n")
     code, _, err = run("edit", "photo.source", "--target", CAT, "--reweight", "beach=2", "--out", "more.png")
     assert code == 0, err
+    assert "both prompts say the same" not in err
     made = read_provenance("more.png")
     assert made["source"]["saved"]["path"] == "photo.source"
     assert made["source"]["method"] == "null_text"
@@ -359,6 +360,13 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("generate", CAT, "--steps", "0", "--out", "cat.png"), "steps"),
         (("generate", CAT, "--guidance-scale", "nan", "--out", "cat.png"), "guidance_scale"),
         (("generate", CAT, "--width", "0", "--out", "cat.png"), "multiples of"),
+        (("generate", CAT, "--width", "100000000", "--out", "cat.png"), "at most 64 times as many pixels"),
+        (("generate", CAT, "--width", "1" + "0" * 21, "--out", "cat.png"), "at most 64 times as many pixels"),
+        (("generate", "???", "--out", "cat.png"), "says what the picture shows, got '???'"),
+        ((*EDIT[:5], "...", *EDIT[6:]), "says what the picture shows, got '...'"),
+        ((*EDIT[:3], "?!", *EDIT[4:]), "says what the picture shows, got '?!'"),
+        (("generate", CAT, "--out", ""), "expected --out to say where the result goes, got nothing"),
+        ((*EDIT[:-1], ""), "expected --out to say where the result goes, got nothing"),
         (("generate", CAT, "--seed", "-1", "--out", "cat.png"), "seed must lie between"),
         (("generate", CAT, "--out", "notes.toml/cat.png"), "cannot write"),
         ((*EDIT[:-1], "/proc/dog.png"), "cannot write /proc: "),
@@ -448,6 +456,15 @@ def test_what_nobody_expected_is_no_traceback_either(run: Run, monkeypatch: pyte
     code, out, err = run("models")
     assert (code, out) == (1, "") and err.startswith("error: ZeroDivisionError: by zero")
     assert "Traceback" not in err
+
+
+def test_a_lack_of_memory_is_the_size_s_fault(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", fail)
+    code, _, err = run("generate", CAT, "--out", "cat.png")
+    assert code == 2 and "not enough memory for that: make a smaller picture" in err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

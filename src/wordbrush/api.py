@@ -298,7 +298,7 @@ def _remake(made: provenance.Record, path: Path, model: Model, on_progress: OnPr
 
 def _require_words(model: Model, prompt: str) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
-    if not model.read(prompt).words:
+    if all(word.is_punctuation for word in model.read(prompt).words):
         raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r}")
 
 

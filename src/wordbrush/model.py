@@ -36,6 +36,9 @@ _PREDICTIONS = ("epsilon", "v_prediction")
 # the 16×16 sites of Stable Diffusion 1, as in the Prompt-to-Prompt paper.
 _MAP_POSITIONS = 16 * 16
 
+# Pictures may be this many times as large as those that a model was made for, by area.
+_LARGEST = 64
+
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeds:
@@ -248,10 +251,20 @@ class Model:
         return int(self.text_encoders[0].config.max_position_embeddings)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Latent height and width of a picture. Raises `ModelError` if its sides are no multiples of `downscale`."""
+        """Latent height and width of a picture.
+
+        Raises `ModelError` if its sides are no multiples of `downscale`, or for a size that is out of all
+        proportion to the model's own: it would be found out by running out of memory, at the end.
+        """
         if height <= 0 or width <= 0 or height % self.downscale or width % self.downscale:
             raise ModelError(
                 f"this model makes pictures whose sides are multiples of {self.downscale} px, got {width}×{height}"
+            )
+        own_height, own_width = self.image_size
+        if height * width > _LARGEST * own_height * own_width:
+            raise ModelError(
+                f"this model was made for {own_width}×{own_height} px and makes at most {_LARGEST} times as many "
+                f"pixels, got {width}×{height}: make a smaller picture"
             )
         return height // self.downscale, width // self.downscale
 

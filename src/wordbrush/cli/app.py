@@ -30,6 +30,9 @@ def explain(error: BaseException) -> int:
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
             return 2
+        case MemoryError() | RuntimeError() if _is_out_of_memory(error):
+            terminal.error("there is not enough memory for that: make a smaller picture or fewer at once")
+            return 2
         case _:
             if "WORDBRUSH_TRACEBACK" in os.environ:
                 traceback.print_exception(error)
@@ -38,6 +41,13 @@ def explain(error: BaseException) -> int:
                 "(wordbrush did not expect that; WORDBRUSH_TRACEBACK=1 tells more)"
             )
             return 1
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch has a class of its own for an accelerator's memory and none for the CPU's."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory")
+    )
 
 
 def application(tokens: Sequence[str]) -> App:

@@ -16,6 +16,7 @@ def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
 
     A folder is what ends with a slash or already is one; several prompts always need one. Raises `OptionsError`.
     """
+    _require_name(out)
     if out.endswith(("/", os.sep)) or Path(out).is_dir() or (len(prompts) > 1 and not Path(out).suffix):
         taken = {"sheet", "preview"}
         return [Path(out) / f"{_unique(slug(prompt), taken)}.png" for prompt in prompts]
@@ -26,12 +27,18 @@ def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
 
 def single(out: str, suffix: str) -> Path:
     """`out` as one file's path. Raises `OutputError` if its name has another suffix or is a folder's."""
+    _require_name(out)
     path = Path(out)
     if path.suffix.lower() != suffix:
         raise OutputError(f"expected --out to end in {suffix}, got {out}")
     if path.is_dir():
         raise OutputError(f"expected --out to be a file, and {out} is a folder")
     return path
+
+
+def _require_name(out: str) -> None:
+    if not out.strip():
+        raise OptionsError("expected --out to say where the result goes, got nothing")
 
 
 def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
