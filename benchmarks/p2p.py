@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, choices=(1, 2, 3, 4), action="append")
     parser.add_argument("--rounds", type=int, help="rounds of step measurements (default by model size)")
     parser.add_argument("--skip-edit", action="store_true", help="measure steps only")
+    parser.add_argument("--skip-explicit", action="store_true", help="where the maps do not fit into memory")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "p2p.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,7 +80,7 @@ def main() -> None:
             model = build(name, getattr(torch, dtype))
             for targets in options.targets or (1, 4):
                 rounds = options.rounds or {"pocket": 15, "mid": 5, "sd15": 3}[name]
-                rows = measure_steps(model, targets, rounds)
+                rows = measure_steps(model, targets, rounds, explicit=not options.skip_explicit)
                 if not options.skip_edit:
                     rows.append(measure_edit(model, targets, {"pocket": 5, "mid": 3, "sd15": 1}[name]))
                 options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,9 @@ def main() -> None:
                         print(json.dumps(found), flush=True)
 
 
-def measure_steps(model: Model, targets: int, rounds: int) -> list[dict[str, float | str | None]]:
+def measure_steps(
+    model: Model, targets: int, rounds: int, explicit: bool
+) -> list[dict[str, float | str | None]]:
     """Time and memory of one step of each variant, relative to plain rows."""
     height, width = model.image_size
     size = model.latent_size(height, width)
@@ -121,7 +124,8 @@ def measure_steps(model: Model, targets: int, rounds: int) -> list[dict[str, flo
                     f"{label}: {kind}", lambda a=attend: attending(model, a), _call(model, size, same_rows)
                 )
             )
-    variants += explicit_variants(model, targets, limit, _call(model, size, all_rows))
+    if explicit:
+        variants += explicit_variants(model, targets, limit, _call(model, size, all_rows))
 
     seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     memory: dict[str, list[float]] = {variant.name: [] for variant in variants}

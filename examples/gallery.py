@@ -1,0 +1,93 @@
+"""Edit the example pictures: docs/gallery/prompt-to-prompt.png, and docs/gallery/demo.png as `make demo` makes it.
+
+python examples/gallery.py
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+import wordbrush
+
+EXAMPLES = Path(__file__).parent
+GALLERY = EXAMPLES.parent / "docs" / "gallery"
+
+# Picture, what it shows, what it shall show, and a word of the first of these to look for.
+ROWS = (
+    (
+        "cat.png",
+        "a cat on a beach",
+        ("a dog on a beach", "a red cat on a beach", "a cat in the snow", "a cat on a beach at night"),
+        "dog",
+    ),
+    (
+        "lion.png",
+        "a lion in a meadow",
+        ("a tiger in a meadow", "a robot in a meadow", "a lion in a forest", "a lion in a meadow at sunset"),
+        "tiger",
+    ),
+    (
+        "car.png",
+        "a large car in a city",
+        (
+            "a large bus in a city",
+            "a large yellow car in a city",
+            "a large car on a beach",
+            "a large car in a city in the rain",
+        ),
+        "bus",
+    ),
+    (
+        "robot.png",
+        "a photo of a robot on the moon",
+        (
+            "a photo of a cat on the moon",
+            "a photo of a castle on the moon",
+            "a photo of a robot in a forest",
+            "a pencil sketch of a robot on the moon",
+        ),
+        "cat",
+    ),
+    (
+        "teapot.png",
+        "a blue teapot in a room",
+        (
+            "a blue vase in a room",
+            "a red teapot in a room",
+            "a blue teapot in the desert",
+            "a watercolor painting of a blue teapot in a room",
+        ),
+        "vase",
+    ),
+    (
+        "dog-and-bicycle.png",
+        "a dog next to a bicycle in a forest",
+        (
+            "a fox next to a bicycle in a forest",
+            "a dog next to a robot in a forest",
+            "a dog in a forest",
+            "a bicycle in a forest",
+        ),
+        "fox",
+    ),
+)
+
+
+def main() -> None:
+    model = wordbrush.Model.load("pocket")
+    pictures, captions = [], []
+    for name, prompt, targets, word in ROWS:
+        source = wordbrush.invert(model, EXAMPLES / name, prompt)
+        results = wordbrush.edit(model, source, targets)
+        pictures += [Image.open(EXAMPLES / name), *(result.image for result in results)]
+        captions += [prompt, *targets]
+        pictures.append(results[0].heatmap(word))
+        captions.append(f"where “{word}” looks")
+        if name == "cat.png":
+            before_after = wordbrush.sheet(pictures[:2], captions[:2])
+            before_after.save(GALLERY / "demo.png", optimize=True)
+    wordbrush.sheet(pictures, captions, columns=6).save(GALLERY / "prompt-to-prompt.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
