@@ -29,6 +29,7 @@ from shapes import SCHEDULER
 WEIGHTS = Path(__file__).parents[2] / "src" / "wordbrush" / "pocket" / "weights"
 SHARD = "14MB"
 MEBIBYTE = 2**20
+STEPS, GUIDANCE = 50, 3.0  # the defaults: `report.py` tries others
 LARGEST_FILE, LARGEST_WHOLE = 16 * MEBIBYTE, 60 * MEBIBYTE
 
 CARD = """\
@@ -48,8 +49,9 @@ wordbrush's built-in model: small enough to ship, real enough for every method t
   attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them `judge/`, a small
   CLIP of the same world, trained apart, that scores pictures.
 - **Training**: {samples:,} samples in {steps:,} steps, averaged weights; `recipes/pocket` has every command.
-- **Best with**: guidance 5, 50 DDIM steps, captions like "a small red cat next to a chair on a beach at night".
-- **Limits**: it knows some sixty things, eight colours and twelve places, and nothing of the world outside. It is
+- **Best with**: guidance {guidance:g}, {ddim} DDIM steps, captions like "a small red cat next to a chair on a beach
+  at night".
+- **Limits**: it knows some sixty things, eight colours and twenty-two places, and nothing of the world outside. It is
   for trying out and testing editing methods.
 
 | measured | |
@@ -85,6 +87,8 @@ def card(size: float, checkpoint: dict[str, Any]) -> str:
         samples=checkpoint["samples"],
         steps=int(checkpoint["steps"]),
         figures=figures,
+        guidance=GUIDANCE,
+        ddim=STEPS,
     )
 
 
@@ -101,7 +105,7 @@ def model_index() -> dict[str, Any]:
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
-        "wordbrush": {"defaults": {"steps": 50, "guidance_scale": 5.0}},
+        "wordbrush": {"defaults": {"steps": STEPS, "guidance_scale": GUIDANCE}},
     }
 
 
