@@ -1,6 +1,10 @@
 """The verbs, on a tiny model."""
 
+import doctest
+import functools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,27 @@ def test_the_public_names_are_sorted_and_there() -> None:
     assert all(getattr(wordbrush, name) is not None for name in wordbrush.__all__)
     with pytest.raises(AttributeError, match="no attribute 'paint'"):
         _ = wordbrush.paint
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., Model]:
+    """`Model.load`, once for all examples."""
+    return functools.cache(Model.load)
+
+
+@pytest.mark.parametrize("name", [*wordbrush.__all__, "check_edit"])
+def test_what_is_offered_has_an_example_and_it_runs(
+    name: str, load: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Model, "load", load)
+    thing = getattr(wordbrush, name, None) or getattr(api, name)
+    names = {**vars(api), **{public: getattr(wordbrush, public) for public in wordbrush.__all__}}
+    (example,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs=names)
+    assert example.examples
+    told: list[str] = []
+    doctest.DocTestRunner().run(example, out=told.append)
+    assert not told, "".join(told)
 
 
 def test_generate_is_the_picture_of_from_seed(tiny: Tiny) -> None:
@@ -94,9 +119,17 @@ MISTAKES: dict[str, tuple[Callable[[Model, Image.Image], object], type[Exception
         "at least one",
     ),
     "prompt too long": (lambda m, _: api.generate(m, "cat " * 50), PromptError, "from 'cat cat"),
-    "steps": (lambda m, _: api.generate(m, PROMPT, steps=0), OptionsError, "between 1 and 1000"),
+    "steps": (
+        lambda m, _: api.generate(m, PROMPT, steps=0),
+        OptionsError,
+        "'steps': expected greater than or equal to 1",
+    ),
     "guidance": (lambda m, _: api.generate(m, PROMPT, guidance_scale=math.nan), OptionsError, "got nan"),
-    "seed": (lambda m, _: api.generate(m, PROMPT, seed=-3), OptionsError, "seed must lie between"),
+    "seed": (
+        lambda m, _: api.generate(m, PROMPT, seed=-3),
+        OptionsError,
+        "'seed': expected greater than or equal to 0",
+    ),
     "size": (lambda m, _: api.generate(m, PROMPT, width=33), ModelError, "multiples of 2 px"),
     "no size": (lambda m, _: api.generate(m, PROMPT, height=0), ModelError, "multiples of 2 px"),
     "inversion": (
@@ -124,6 +157,37 @@ def test_a_mistake_is_answered_before_any_work_is_done(mistake: str, tiny: Tiny,
     attempt, kind, said = MISTAKES[mistake]
     with pytest.raises(kind, match=said):
         attempt(tiny("sd1"), photo)
+
+
+def test_values_of_a_wrong_kind_are_answered_too() -> None:
+    """In a process of its own: the tests' type checker would answer before the library does."""
+    code = """
+import wordbrush as w
+model = w.Model.load("pocket")
+source = w.from_seed(model, "a cat on a beach", steps=1)
+for attempt in (
+    lambda: w.generate(model, None),
+    lambda: w.generate(model, "a cat", steps="four"),
+    lambda: w.generate(model, "a cat", seed=1.5),
+    lambda: w.edit(model, source, 3),
+    lambda: w.edit(model, source, [3]),
+    lambda: w.Model.load("pocket", device="abacus"),
+):
+    try:
+        attempt()
+    except w.InputError as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = told.stdout.splitlines()
+    assert lines[:5] == [
+        "PromptError: expected a prompt that says what the picture shows, got None",
+        "OptionsError: option 'steps': expected a valid integer, unable to parse string as an integer, got 'four'",
+        "OptionsError: option 'seed': expected a valid integer, got a number with a fractional part, got 1.5",
+        "PromptError: expected a target prompt, or a list of them, got 3",
+        "PromptError: expected a prompt that says what the picture shows, got 3",
+    ], told.stderr
+    assert lines[5].startswith("ModelError: there is no device 'abacus' here; there is cpu")
 
 
 # Replay -----------------------------------------------------------------------------------------------------

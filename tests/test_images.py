@@ -459,7 +459,7 @@ def test_pictures_of_several_sizes_and_modes_share_a_sheet():
 
 @pytest.mark.parametrize(("count", "captions"), [(0, 0), (2, 1)])
 def test_a_sheet_needs_a_caption_for_every_picture(count: int, captions: int):
-    with pytest.raises(ImageError, match="as many captions as pictures"):
+    with pytest.raises(ImageError, match="as many captions as pictures|at least one picture"):
         sheet([gradient()] * count, ["x"] * captions)
 
 

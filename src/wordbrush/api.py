@@ -7,17 +7,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from jaxtyping import Float
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from wordbrush import editing, images, inversion, methods, options, provenance, source
 from wordbrush.errors import PromptError
 from wordbrush.model import Model
-from wordbrush.options import Options
+from wordbrush.options import InversionOptions, Options
 from wordbrush.progress import Progress, drain
 from wordbrush.result import Result
 from wordbrush.source import Source
@@ -25,6 +26,14 @@ from wordbrush.word_map import word_map
 
 OnProgress = Callable[[Progress], object]
 Picture = Image.Image | str | os.PathLike[str]
+
+
+class _SeedOptions(InversionOptions):
+    """What a picture is generated from, checked in the words of every other option."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    width: int | None
+    height: int | None
 
 
 def generate(
@@ -75,11 +84,18 @@ def from_seed(
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).steps
     2
     """
-    _require_words(model, prompt)
-    loop = source.from_seed(
-        model, prompt, seed, steps=steps, guidance_scale=guidance_scale, height=height, width=width
+    told = options.parse(
+        _SeedOptions,
+        {
+            "seed": seed,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "width": width,
+            "height": height,
+        },
     )
-    return drain(loop, on_progress)
+    _require_words(model, prompt)
+    return drain(source.from_seed(model, prompt, **told.model_dump()), on_progress)
 
 
 def invert(
@@ -152,7 +168,7 @@ def edit(
     """
     module = methods.find(editing.METHODS, method, "editing").load()
     told = _options(module.Options, options)
-    targets = [target] if isinstance(target, str) else list(target)
+    targets = [target] if isinstance(target, str) else _several(target)
     for prompt in targets:
         _require_words(model, prompt)
     results: list[Result] = drain(module.edit(model, source, targets, told), on_progress)
@@ -174,7 +190,7 @@ def check_edit(
 
     >>> check_edit(Model.load("pocket"), "a cat on a beach", ["a dog on a beach"], options={"spare": ["tree"]})
     Traceback (most recent call last):
-    wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, beach, dog, on
+    wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, dog, on, beach
     """
     module = methods.find(editing.METHODS, method, "editing").load()
     told = _options(module.Options, options)
@@ -241,6 +257,13 @@ def replay(
 
     On the same machine, with the same versions and number of threads, the pixels are the same. Raises
     `ImageError` for a picture without a record, or one whose own source picture is gone or changed.
+
+    >>> from wordbrush.cli import main
+    >>> main(["generate", "a cat on a beach", "--steps", "2", "--out", "cat.png"])
+    cat.png  a cat on a beach
+    0
+    >>> replay("cat.png").differences
+    ()
     """
     made = provenance.read_record(path)
     model = model or Model.load(made.model.name, dtype=getattr(torch, made.model.dtype, None))
@@ -296,9 +319,16 @@ def _remake(made: provenance.Record, path: Path, model: Model, on_progress: OnPr
     return results[made.index].image
 
 
-def _require_words(model: Model, prompt: str) -> None:
+def _several(targets: object) -> list[str]:
+    try:
+        return list(cast(Sequence[str], targets))
+    except TypeError as error:
+        raise PromptError(f"expected a target prompt, or a list of them, got {targets!r}") from error
+
+
+def _require_words(model: Model, prompt: object) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
-    if all(word.is_punctuation for word in model.read(prompt).words):
+    if not isinstance(prompt, str) or all(word.is_punctuation for word in model.read(prompt).words):
         raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r}")
 
 

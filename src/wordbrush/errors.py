@@ -20,35 +20,82 @@ from collections.abc import Iterable
 
 
 class WordbrushError(Exception):
-    """The root: `except WordbrushError` catches everything this package raises on purpose."""
+    """The root: `except WordbrushError` catches everything this package raises on purpose.
+
+    >>> try:
+    ...     invert(Model.load("pocket"), "no-such.png", "a cat on a beach")
+    ... except WordbrushError as error:
+    ...     print(error)
+    expected a picture file, but there is none at no-such.png; check the path
+    """
 
 
 class InputError(WordbrushError, ValueError):
-    """What was asked for cannot be done as asked; nothing has been written."""
+    """What was asked for cannot be done as asked; nothing has been written.
+
+    >>> try:
+    ...     generate(Model.load("pocket"), "a cat on a beach", steps=0)
+    ... except InputError as error:
+    ...     print(error)
+    option 'steps': expected greater than or equal to 1, got 0
+    """
 
 
 class PromptError(InputError):
-    """A prompt is empty or too long, a word is not in it, or two prompts cannot be aligned."""
+    """A prompt is empty or too long, a word is not in it, or two prompts cannot be aligned.
+
+    >>> generate(Model.load("pocket"), "???")
+    Traceback (most recent call last):
+    wordbrush.errors.PromptError: expected a prompt that says what the picture shows, got '???'
+    """
 
 
 class ImageError(InputError):
-    """A picture cannot be read, is too large, or is of a kind that has no meaning here."""
+    """A picture cannot be read, is too large, or is of a kind that has no meaning here.
+
+    >>> sheet([], [])
+    Traceback (most recent call last):
+    wordbrush.errors.ImageError: expected at least one picture, got none
+    """
 
 
 class ModelError(InputError):
-    """A model cannot be found, read or trusted, or lacks what a method needs."""
+    """A model cannot be found, read or trusted, or lacks what a method needs.
+
+    >>> generate(Model.load("pocket"), "a cat on a beach", width=33)
+    Traceback (most recent call last):
+    wordbrush.errors.ModelError: this model makes pictures whose sides are multiples of 8 px, got 33×128
+    """
 
 
 class SourceError(InputError):
-    """A saved source cannot be read, or was made with another model."""
+    """A saved source cannot be read, or was made with another model.
+
+    >>> Source.load("no-such.source", Model.load("pocket"))
+    Traceback (most recent call last):
+    wordbrush.errors.SourceError: there is no source file no-such.source
+    """
 
 
 class OptionsError(InputError):
-    """An option has an unknown name, a wrong type, or a value outside its range."""
+    """An option has an unknown name, a wrong type, or a value outside its range.
+
+    >>> source = from_seed(Model.load("pocket"), "a cat on a beach", steps=1)
+    >>> edit(Model.load("pocket"), source, "a dog on a beach", options={"rewieght": {"dog": 2}})
+    Traceback (most recent call last):
+    wordbrush.errors.OptionsError: unknown option 'rewieght'; did you mean 'reweight'?
+    """
 
 
 class OutputError(WordbrushError, OSError):
-    """A file could not be written (full disk, no permission); what stood there before still does."""
+    """A file could not be written (full disk, no permission); what stood there before still does.
+
+    >>> try:
+    ...     from_seed(Model.load("pocket"), "a cat on a beach", steps=1).save("/")
+    ... except OutputError as error:
+    ...     print(error)
+    cannot write /: it is a folder; choose another place or make room
+    """
 
 
 class MissingExtraError(WordbrushError, ImportError):
@@ -56,12 +103,19 @@ class MissingExtraError(WordbrushError, ImportError):
 
 
 class NumericsError(WordbrushError, ArithmeticError):
-    """Not-a-number or infinity was found where numbers belong; no picture is made of it."""
+    """Not-a-number or infinity was found where numbers belong; no picture is made of it.
+
+    >>> import torch
+    >>> model = Model.load("pocket")
+    >>> model.decode(torch.full((1, model.latent_channels, 16, 16), torch.nan))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    wordbrush.errors.NumericsError: the autoencoder returned values that are not finite in torch.float32: ...
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'steps'?"`, or the list of what there is when nothing comes near."""
-    names = sorted(known)
+    """`"; did you mean 'steps'?"`, or the list of what there is, in its order, when nothing comes near."""
+    names = list(dict.fromkeys(known))
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; did you mean '{close[0]}'?"
     return f"; there is {', '.join(names)}" if names else "; there are none"

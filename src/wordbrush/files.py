@@ -47,10 +47,10 @@ def all_or_none() -> Generator[Opened, None, None]:
         def opened(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None]:
             # A link stays a link: the file it points to is replaced.
             path = Path(path).resolve()
-            partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
             with _told(path):
                 if path.is_dir():
                     raise IsADirectoryError("it is a folder")
+                partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
                 folders.enter_context(_kept_if_used(path.parent))
                 waiting[path] = partial
                 with open(partial, "xb") as file:

@@ -256,8 +256,14 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int |
     `columns`, up to four pictures stand in one row and more make a square-ish sheet.
 
     Raises `ImageError` for no pictures, or another number of captions.
+
+    >>> picture = generate(Model.load("pocket"), "a cat on a beach", steps=2)
+    >>> sheet([picture, picture], ["before", "after"]).width
+    560
     """
-    if not images or len(images) != len(captions):
+    if not images:
+        raise ImageError("expected at least one picture, got none")
+    if len(images) != len(captions):
         raise ImageError(f"expected as many captions as pictures, got {len(captions)} for {len(images)}")
     if columns is None:
         columns = len(images) if len(images) <= 4 else math.ceil(math.sqrt(len(images)))

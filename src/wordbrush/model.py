@@ -74,7 +74,12 @@ class Defaults:
 
 
 class Model:
-    """A Stable-Diffusion-family model. Latents are scaled: what the UNet sees, not what the VAE emits."""
+    """A Stable-Diffusion-family model. Latents are scaled: what the UNet sees, not what the VAE emits.
+
+    >>> model = Model.load("pocket")
+    >>> model.image_size, model.read("a cat on a beach").words[1].text
+    ((128, 128), 'cat')
+    """
 
     def __init__(
         self,
@@ -125,13 +130,14 @@ class Model:
         A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
         folder of configs beside it (see `wordbrush.single_file`).
 
-        Raises `ModelError` for a model that is not there or not of this family.
+        Raises `ModelError` for a model that is not there or not of this family, or a device that is not there.
 
         >>> model = Model.load("pocket")
         >>> model.name
         'pocket'
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _require_device(device)
         dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
         path = POCKET if name == "pocket" else Path(name)
         loaded: dict[str, Any] = {}
@@ -413,6 +419,17 @@ class Model:
             alpha = float(self._alphas_cumprod[t])
             return alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return output
+
+
+def _require_device(device: str) -> None:
+    """Raise `ModelError`, naming the devices there are, if this is none of them."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu"]
+        if accelerator := torch.accelerator.current_accelerator(check_available=True):
+            there += [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
+        raise ModelError(f"there is no device '{device}' here; there is {', '.join(there)}") from error
 
 
 def _verify(path: Path, name: str) -> None:

@@ -15,7 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation has come."""
+    """How far a computation has come.
+
+    >>> def tell(progress):
+    ...     print(f"{progress.stage}: {progress.step} of {progress.total}")
+    >>> picture = generate(Model.load("pocket"), "a cat on a beach", steps=2, on_progress=tell)
+    generating: 1 of 2
+    generating: 2 of 2
+    """
 
     stage: str
     """What is being done, in a word or two a user understands: "inverting", "editing"."""

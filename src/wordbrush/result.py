@@ -22,6 +22,11 @@ class Result:
 
     report: which words matched and how, the edit used, what was computed; plain values, ready for JSON.
     trajectory: the target's latents, z_T first.
+
+    >>> model = Model.load("pocket")
+    >>> result = edit(model, from_seed(model, "a cat on a beach", steps=2), "a dog on a beach")
+    >>> result.image.size, result.heatmap("dog").size, result.report["kind"]
+    ((128, 128), (128, 128), 'replace')
     """
 
     prompt: str

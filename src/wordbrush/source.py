@@ -41,6 +41,12 @@ class Source:
     null: the embeds that stand for "no text" when guiding; one row, or one per step (null-text inversion).
     guidance_scale: what the source was made for, and an edit's default.
     method: "seed", or the inversion's name. options: what the method was told.
+
+    >>> model = Model.load("pocket")
+    >>> from_seed(model, "a cat on a beach", seed=7, steps=2).save("cat.source")
+    >>> source = Source.load("cat.source", model)
+    >>> source.prompt, source.method, source.image(model).size
+    ('a cat on a beach', 'seed', (128, 128))
     """
 
     prompt: str

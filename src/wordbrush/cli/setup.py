@@ -7,7 +7,6 @@ from cyclopts import Group, Parameter
 
 import wordbrush
 from wordbrush.cli.terminal import Terminal
-from wordbrush.errors import OptionsError
 
 _GROUP = Group("Model and machine", sort_key=20)
 
@@ -41,7 +40,7 @@ class Setup:
         return Terminal(as_json=self.json)
 
     def load(self) -> "wordbrush.Model":
-        """Load the model. Raises `ModelError`, and `OptionsError` for a device that is not there."""
+        """Load the model. Raises `ModelError`."""
         with self.terminal.busy(f"loading {self.model}"):
             import diffusers
             import torch
@@ -50,12 +49,5 @@ class Setup:
             for library in (diffusers, transformers):
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
-            if self.device is not None:
-                try:
-                    torch.empty(0, device=self.device)
-                except (RuntimeError, AssertionError) as error:
-                    raise OptionsError(
-                        f"there is no device '{self.device}' here: leave --device out"
-                    ) from error
             dtype = None if self.dtype is None else getattr(torch, self.dtype)
             return wordbrush.Model.load(self.model, device=self.device, dtype=dtype)
