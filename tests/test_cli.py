@@ -428,6 +428,21 @@ def test_a_disk_that_fills_up_leaves_none_of_several_pictures(
     assert [path.name for path in here.iterdir()] == ["photo.png"]
 
 
+@pytest.mark.parametrize("out", ["dog.png", "edits/dog.png"])
+def test_replay_finds_relative_paths_from_any_folder(
+    here: Path, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, out: str
+):
+    (here / "tiny").symlink_to(folder)
+    (here / "photos").mkdir()
+    (here / "photo.png").rename(here / "photos" / "cat.png")
+    code, _, err = run("edit", "photos/cat.png", *EDIT[2:-1], out, "--model", "tiny")
+    assert code == 0, err
+    (here / "else").mkdir()
+    monkeypatch.chdir(here / "else")
+    code, told, err = run("replay", f"../{out}")
+    assert (code, told) == (0, f"../{out}  every pixel is the same\n"), err
+
+
 def test_a_changed_input_cannot_be_replayed(here: Path, run: Run):
     run(*EDIT)
     Image.new("RGB", (32, 32)).save("photo.png")

@@ -266,12 +266,12 @@ def replay(
     ()
     """
     made = provenance.read_record(path)
-    model = model or Model.load(made.model.name, dtype=getattr(torch, made.model.dtype, None))
+    model = model or Model.load(made.model.found(Path(path)), dtype=getattr(torch, made.model.dtype, None))
     image = _remake(made, Path(path), model, on_progress)
     differences: list[str] = []
     if provenance.pixel_hash(image) != made.pixels:
         now = provenance.Record.model_validate(provenance.record(made.command, model, made.source, image))
-        if now.model != made.model:
+        if now.model.hash != made.model.hash:
             differences.append(f"the model: {made.model.hash[:12]}… then, {now.model.hash[:12]}… now")
         if now.threads != made.threads:
             differences.append(f"the number of threads: {made.threads} then, {now.threads} now")

@@ -29,12 +29,15 @@ class FileRecord(_Value):
 
     def found(self, beside: Path) -> Path:
         """The file, where it lay or beside the picture. Raises `ImageError` if it is gone or has changed."""
-        for path in (Path(self.path), beside.parent / Path(self.path).name):
-            if path.is_file():
-                if sha256(path) != self.sha256:
-                    raise ImageError(f"{path} has changed since: its SHA-256 was {self.sha256[:12]}…")
+        there = [path for path in places(self.path, beside) if path.is_file()]
+        for path in there:
+            if sha256(path) == self.sha256:
                 return path
-        raise ImageError(f"expected {self.path}, which this picture was made from; it is not there any more")
+        if there:
+            raise ImageError(f"{there[0]} has changed since: its SHA-256 was {self.sha256[:12]}…")
+        raise ImageError(
+            f"expected {self.path}, which this picture was made from; it is not there any more, nor beside {beside}"
+        )
 
 
 class ModelRecord(_Value):
@@ -43,6 +46,12 @@ class ModelRecord(_Value):
     name: str
     hash: str
     dtype: str
+
+    def found(self, beside: Path) -> str:
+        """What to load: a relative path may start at the picture's folder, or one above it."""
+        if self.name == "pocket":
+            return self.name
+        return next((str(path) for path in places(self.name, beside) if path.exists()), self.name)
 
 
 class SourceRecord(_Value):
@@ -77,6 +86,15 @@ class Record(_Value):
     report: dict[str, Any] = {}
     threads: int = 0
     versions: dict[str, str] = {}
+
+
+def places(path: str, picture: Path) -> list[Path]:
+    """Where a recorded path may lie now: as recorded, from the picture's folder or one above it, beside the picture.
+
+    It was relative to where the command was run, which is most often one of these.
+    """
+    folder = picture.resolve().parent
+    return [Path(path), *(above / path for above in (folder, *folder.parents)), folder / Path(path).name]
 
 
 def model_record(model: Model) -> ModelRecord:

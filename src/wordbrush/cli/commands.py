@@ -330,7 +330,7 @@ def replay(
     outputs.check([picture, *files], [path])
     if made.threads:
         torch.set_num_threads(made.threads)  # the last bits of a sum depend on how it was split
-    setup = Setup(model or made.model.name, device, cast(Any, made.model.dtype), json)
+    setup = Setup(model or made.model.found(picture), device, cast(Any, made.model.dtype), json)
     loaded = setup.load()
     with terminal.watching() as show:
         again = wordbrush.replay(picture, model=loaded, on_progress=show)
