@@ -344,6 +344,12 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         ((*EDIT, "--option-file", "notes.toml"), "unknown option 'blend_strat'; did you mean 'blend_start'?"),
         ((*EDIT, "--option-file", "none.toml"), "cannot read none.toml: No such file"),
         ((*EDIT, "--method", "p2p"), "there is no editing method 'p2p'"),
+        ((*EDIT, "--method", "prompt-to-promt"), "did you mean 'prompt-to-prompt'?"),
+        ((*EDIT, "--method", "null-text"), "expected --inversion null-text"),
+        ((*EDIT, "--model", "pockt"), "no model 'pockt'; did you mean 'pocket'?"),
+        ((*EDIT, "please"), "got please; put quotes around what has spaces"),
+        (("generate", "a", "cat", "--out", "cat.png"), "got cat; put quotes around what has spaces"),
+        (("edit", ".", *EDIT[2:]), "expected a picture file, and . is a folder"),
         ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
         ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here; there is cpu"),
         ((*EDIT, "--model", "no/such/model"), "no model 'no/such/model'"),
@@ -368,7 +374,7 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("generate", CAT, "--out", ""), "expected --out to say where the result goes, got nothing"),
         ((*EDIT[:-1], ""), "expected --out to say where the result goes, got nothing"),
         (("generate", CAT, "--seed", "-1", "--out", "cat.png"), "option 'seed': expected greater"),
-        (("generate", CAT, "--out", "notes.toml/cat.png"), "cannot write"),
+        (("generate", CAT, "--out", "notes.toml/cat.png"), "notes.toml is a file and no folder"),
         ((*EDIT[:-1], "/proc/dog.png"), "cannot write /proc: "),
         (("invert", "photo.png", "--prompt", CAT, "--out", "photo.png"), "expected --out to end in .source"),
         (("heatmap", "photo.png", "--prompt", CAT, "--word", "dog", "--out", "h.png"), "has no 'dog'"),
@@ -528,6 +534,19 @@ def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
     assert process.returncode == code
     assert err == "error: stopped; no half file is left\n"
     assert [path.name for path in here.iterdir()] == ["photo.png"]  # the folder has gone with the preview
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+def test_a_full_stdout_is_one_line_too():
+    with open("/dev/full", "wb") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "wordbrush", "methods", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert told.returncode == 2 and told.stderr.startswith("error: cannot write to stdout: No space left")
+    assert told.stderr.count("\n") == 1
 
 
 def test_ctrl_c_may_come_while_modules_are_imported():

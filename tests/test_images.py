@@ -133,6 +133,11 @@ def test_depths_without_a_white_are_refused(tmp_path: Path, array: np.ndarray[An
         load(saved(Image.fromarray(array), tmp_path / "a.tiff"))
 
 
+def test_lab_is_refused(tmp_path: Path):
+    with pytest.raises(ImageError, match="got mode LAB; save it as 8-bit RGB"):
+        load(saved(Image.new("LAB", (2, 2)), tmp_path / "a.tiff"))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
 def test_exif_orientation_is_applied_once(tmp_path: Path, orientation: int, name: str):
@@ -188,9 +193,10 @@ def test_a_broken_colour_profile_is_ignored_and_said(tmp_path: Path):
 
 
 def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path):
-    for path in (tmp_path / "none.png", tmp_path):
-        with pytest.raises(ImageError, match="there is none at .*check the path"):
-            load(path)
+    with pytest.raises(ImageError, match="there is none at .*check the path"):
+        load(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a folder; name a file in it"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"just text", b"\x89PNG\r\n\x1a\n"])

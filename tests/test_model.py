@@ -116,7 +116,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "code of its own": (lambda p: change_index(p, unet=["my_unet", "MyUNet"]), "got MyUNet"),
     "no text encoder": (lambda p: change_index(p, text_encoder=[None, None]), "names no text_encoder"),
-    "no UNet folder": (lambda p: shutil.rmtree(p / "unet"), "cannot load unet"),
+    "no UNet folder": (
+        lambda p: shutil.rmtree(p / "unet"),
+        "the weights of unet as safetensors.*there are none",
+    ),
     "no tokenizer folder": (lambda p: shutil.rmtree(p / "tokenizer"), "cannot load tokenizer"),
     "no schedule": (lambda p: shutil.rmtree(p / "scheduler"), "scheduler_config.json does not exist"),
     "weights cut": (lambda p: cut(p, "unet"), "cannot load unet"),
@@ -127,7 +130,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "text_encoder lacks 1.*final_layer_norm.weight",
     ),
     "a weight of another shape": (reshaped, "cannot load unet"),
-    "a pickle": (pickled, "cannot load unet"),
+    "a pickle": (pickled, r"there is \S+\.bin, a pickle, and those are never loaded: convert them"),
     "another prediction": (
         lambda p: (p / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "sample"}'),
         "prediction_type must be one of epsilon, v_prediction, got 'sample'",

@@ -98,6 +98,9 @@ def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None
     assert len(words(fits).words) == LENGTH - 2
     with pytest.raises(PromptError, match=r"takes 33 tokens and the model reads 30.*from 'dog teapot' on"):
         words(fits + " dog teapot")
+    for begun in range(1, 5):  # wherever in a word of several tokens the room ends, the word is named whole
+        with pytest.raises(PromptError, match="from 'unbelievableness' on"):
+            words(" ".join(["cat"] * (LENGTH - 2 - begun)) + " unbelievableness")
 
 
 # Finding ----------------------------------------------------------------------------------------------------
@@ -110,6 +113,11 @@ def test_every_occurrence_and_phrases_are_found(words: Read) -> None:
     assert found.indicator(["red dog", "and"]).nonzero().flatten().tolist() == [4, 6, 7]
     assert found.indicator([]).sum() == 0
     assert found.has("red cat") and not found.has("cat red") and not found.has("ca")
+
+
+def test_a_mark_at_the_end_of_a_phrase_is_only_needed_where_it_is_there(words: Read) -> None:
+    assert [w.text for w in words("a cat, a dog").find("cat,")] == ["cat", ","]
+    assert [w.text for w in words("a cat and a dog").find("a cat,")] == ["a", "cat"]
 
 
 @pytest.mark.parametrize(

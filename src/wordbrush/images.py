@@ -72,6 +72,8 @@ def load(path: str | os.PathLike[str], *, background: tuple[int, int, int] = WHI
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     """Open a picture file and read its header only."""
+    if Path(path).is_dir():
+        raise ImageError(f"expected a picture file, and {path} is a folder; name a file in it")
     if not Path(path).is_file():  # a device or a pipe would never end
         raise ImageError(f"expected a picture file, but there is none at {path}; check the path")
     try:

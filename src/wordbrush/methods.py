@@ -25,4 +25,5 @@ def find(methods: Mapping[str, Method], name: str, kind: str) -> Method:
     key = name.replace("-", "_")
     if key in methods:
         return methods[key]
-    raise OptionsError(f"there is no {kind} method '{name}'{nearest(key, methods)}")
+    known = [each.replace("_", "-") for each in methods] if "-" in name else methods
+    raise OptionsError(f"there is no {kind} method '{name}'{nearest(name, known)}")

@@ -5,6 +5,7 @@ v-prediction into eps, hides SDXL's second text encoder, pooled embedding and ti
 knows its own sizes: no other file says 512, 64, 77, 8 or 0.18215.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
@@ -30,6 +31,7 @@ POCKET = Path(__file__).parent / "pocket" / "weights"
 _UNETS = {"UNet2DConditionModel"}
 _VAES = {"AutoencoderKL"}
 _TEXT_ENCODERS = {"CLIPTextModel", "CLIPTextModelWithProjection"}
+_PICKLES = {".bin", ".ckpt", ".pt"}
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 # Word maps are read, and self-attention is injected, at the sites whose size is nearest to this many positions:
@@ -179,6 +181,17 @@ class Model:
             if part in loaded:
                 return loaded[part].to(device)
             files = [file.name for file in (path / part).glob("*.safetensors")]
+            if not files:
+                pickles = [file.name for file in (path / part).glob("*") if file.suffix in _PICKLES]
+                told = (
+                    f"there is {pickles[0]}, a pickle, and those are never loaded"
+                    if pickles
+                    else "there are none"
+                )
+                raise ModelError(
+                    f"{name}: expected the weights of {part} as safetensors in {path / part}, {told}: "
+                    "convert them, or fetch the model again"
+                )
             variant = "fp16" if files and all(".fp16" in file for file in files) else None
             try:
                 with _quietly(library):
@@ -478,6 +491,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _fetch(name: str) -> Path:
     """A hub id's folder: from the cache, or fetched. Only safetensors weights and configs, never code or pickles."""
+    if difflib.get_close_matches(name, ["pocket"]):
+        raise ModelError(f"no model {name!r}; did you mean 'pocket'?")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -496,6 +511,11 @@ def _fetch(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, OSError) as error:
+        reason = (
+            "could not be reached"
+            if isinstance(error, LocalEntryNotFoundError)
+            else f"did not give it ({str(error).partition(chr(10))[0]})"
+        )
         raise ModelError(
-            f"no model {name!r}: not 'pocket', no such folder or file, and the hub did not give it ({error})"
+            f"no model {name!r}: not 'pocket', no such folder or file, and the hub {reason}"
         ) from error

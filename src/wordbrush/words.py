@@ -81,6 +81,13 @@ class Words:
         keys = _keys(phrase)
         if not keys:
             raise PromptError(f"expected a word of the prompt {self.prompt!r}, got {phrase!r}")
+        found = self._occurrences(keys) or self._occurrences(_trimmed(keys))
+        if not found:
+            hint = nearest(_fold(phrase), [word.key for word in self.words])
+            raise PromptError(f"the prompt '{self.prompt}' has no '{phrase}'{hint}")
+        return tuple(found)
+
+    def _occurrences(self, keys: list[str]) -> list[Word]:
         own = [_keys(word.text) for word in self.words]  # one each, or several for a learned "<my-cat>"
         found: list[Word] = []
         for i in range(len(own)):
@@ -91,10 +98,7 @@ class Words:
                 stop += 1
             if run == keys:
                 found += self.words[i:stop]
-        if not found:
-            hint = nearest(_fold(phrase), [word.key for word in self.words])
-            raise PromptError(f"the prompt '{self.prompt}' has no '{phrase}'{hint}")
-        return tuple(found)
+        return found
 
     def has(self, phrase: str) -> bool:
         """Whether `find` would find `phrase`."""
@@ -119,6 +123,11 @@ def _keys(phrase: str) -> list[str]:
     return [_fold(match) for match in _WORD.findall(phrase)]
 
 
+def _trimmed(keys: list[str]) -> list[str]:
+    """Without the punctuation that a phrase ends with where it was cut out of a sentence, as in "cat,"."""
+    return keys[:-1] if keys[-1:] and not keys[-1][0].isalnum() else keys
+
+
 def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
@@ -137,7 +146,8 @@ def read(tokenizer: Any, prompt: str, length: int) -> Words:
     stop = start + len(content)
     if len(offsets) > length:
         room = length - (len(offsets) - len(content))
-        lost = prompt[offsets[content[room]][0] :].strip()
+        seen = len(prompt[: offsets[content[room]][0]].rpartition(" ")[0])
+        lost = prompt[seen:].strip()
         raise PromptError(
             f"the prompt takes {len(content)} tokens and the model reads {room}: shorten it; "
             f"from {lost!r} on, nothing would be seen"

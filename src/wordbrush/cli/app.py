@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from wordbrush.cli import commands, flags, listings
 from wordbrush.cli.terminal import Terminal, speak_any_language
@@ -27,6 +27,11 @@ def explain(error: BaseException) -> int:
         case BrokenPipeError():  # whoever reads our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        case UnusedCliTokensError(unused_tokens=list(unused)):
+            terminal.error(
+                f"expected no more than that, got {' '.join(unused)}; put quotes around what has spaces"
+            )
+            return 2
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
             return 2

@@ -12,7 +12,7 @@ from wordbrush.cli import flags, outputs
 from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Device, Json, Setup
 from wordbrush.cli.terminal import Terminal
-from wordbrush.errors import PromptError
+from wordbrush.errors import OptionsError, PromptError
 from wordbrush.files import all_or_none
 from wordbrush.methods import find
 from wordbrush.options import Options
@@ -358,6 +358,8 @@ def replay(
 
 def editing_options(method: str) -> type[Options]:
     """The options of an editing method. Raises `OptionsError` if there is no such method."""
+    if method.replace("-", "_") in inversion.METHODS:
+        raise OptionsError(f"{method} is an inversion and no way to edit: expected --inversion {method}")
     return flags.options_of(find(editing.METHODS, method, "editing"))
 
 

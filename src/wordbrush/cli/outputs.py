@@ -57,6 +57,11 @@ def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview
     written = [path for path in outputs if path is not None]
     given = {path.resolve() for path in inputs if path is not None}
     for path in written:
+        for above in path.parents:
+            if above.is_file():
+                raise OutputError(
+                    f"{path} cannot be, for {above} is a file and no folder: choose another --out"
+                )
         if path.resolve() in given:
             raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
     if preview is not None and os.path.lexists(preview):

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from wordbrush.errors import OutputError
 from wordbrush.files import room_in
 from wordbrush.progress import Progress
 
@@ -26,7 +27,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """A line of the result."""
         if not self.as_json:
-            print(text)
+            _print(text)
 
     def rows(self, rows: Mapping[str, str]) -> None:
         """Lines of the result in two columns."""
@@ -46,7 +47,7 @@ class Terminal:
     def finish(self, **result: Any) -> None:
         """The result for machines; paths become text."""
         if self.as_json:
-            print(json.dumps(result, ensure_ascii=False, default=str))
+            _print(json.dumps(result, ensure_ascii=False, default=str))
 
     @contextmanager
     def busy(self, what: str) -> Generator[None, None, None]:
@@ -89,6 +90,15 @@ class Terminal:
     @property
     def _is_watched(self) -> bool:
         return self.errors.is_terminal and not self.as_json
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # of which nothing need be said
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout: {error.strerror}; what was asked for is done") from error
 
 
 def speak_any_language() -> None:
