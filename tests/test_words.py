@@ -196,6 +196,11 @@ def test_a_removal_takes_something_out_and_brings_nothing(
     assert aligned(source, target).is_removal is removal
 
 
+def test_an_emoji_is_a_word_and_a_comma_is_not(aligned: Aligned) -> None:
+    words = aligned("a 🐱, on a beach", "a 🐶, on a beach").source.words
+    assert [word.text for word in words if word.is_punctuation] == [","]
+
+
 def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned: Aligned) -> None:
     """The released code hands every later word its neighbour's map here."""
     alignment = aligned("a cat eating food near a tree", "a lasagne eating food near a tree")

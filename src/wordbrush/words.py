@@ -49,8 +49,11 @@ class Word:
 
     @property
     def is_punctuation(self) -> bool:
-        """True for a mark such as a comma, which may come and go without changing what a prompt names."""
-        return not any(character.isalnum() for character in self.text)
+        """True for a mark such as a comma, which may come and go without changing what a prompt names.
+
+        An emoji is no mark: it names something.
+        """
+        return not any(c.isalnum() or unicodedata.category(c) == "So" for c in self.text)
 
     @property
     def names_something(self) -> bool:
