@@ -6,6 +6,7 @@ them, beside what the same noise gives without the edit.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -145,15 +146,22 @@ def shows(
     """Whether the judge sees in each picture what the change was to bring.
 
     swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
-    first name, and the other is not among its first two. Else: the thing is its first name, and the new colour,
-    place, light or style the first of its kind.
+    first name, the other is not among its first two, and where that stood, at least three quarters of the squared
+    error to the true answer are gone (a second of the same thing is no removal). Else: the thing is its first name,
+    and the new colour, place, light or style the first of its kind.
     """
     if kind in ("swap", "removal"):
         order = judge.ask(asked, pictures, judge.things()).argsort(-1, descending=True).tolist()
         first = [[judge.NAMES[k] for k in names[:2]] for names in order]
         if kind == "swap":
             return [after.things[0].name in names[: len(after.things)] for names in first]
-        return [names[0] == after.things[0].name and before.things[1].name not in names for names in first]
+        true, where = render(after), mask(before, after)
+        enough = psnr(render(before), true, where) + 10 * math.log10(4)
+        stays, goes = after.things[0].name, before.things[1].name
+        return [
+            names[0] == stays and goes not in names and psnr(picture, true, where) > enough
+            for names, picture in zip(first, pictures, strict=True)
+        ]
     found = answers(asked, pictures, [parse(caption(after))] * len(pictures))
     return [one["object"] and one[kind] for one in found]
 

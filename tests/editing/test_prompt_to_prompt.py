@@ -74,10 +74,11 @@ def control(
         after = oracle.spans(tokenizer, target.words)
         taken_out = len(target.same) == len(target.words) < len(SOURCE)
         usual = told.cross_replace_steps if told.cross_replace_steps is not None else 0.8
-        weighted = dict.fromkeys(told.reweight, usual) if taken_out else {}
-        own = weighted | told.word_steps
+        unasked = taken_out and told.cross_replace_steps is None
+        held = {"cat", *told.reweight} if unasked else ()  # the only word of A_CAT that names something
+        own = dict.fromkeys(held, usual) | told.word_steps
         spans = [(tokens([word], target.words), window(w)) for word, w in own.items()]
-        fractions = 0.0 if taken_out and told.cross_replace_steps is None else usual
+        fractions = 0.0 if unasked else usual
         edit = oracle.CrossEdit(oracle.word_alphas(steps, length, window(fractions), spans))
         is_swap = len(target.same) + len(target.swaps) == len(target.words) == len(SOURCE)
         if told.kind == "replace" or (told.kind == "auto" and is_swap):
@@ -172,7 +173,7 @@ KINDS: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
     "refine, words added": ((NIGHT,), OFF),
     "refine, words deleted": ((A_CAT,), {**OFF, "cross_replace_steps": 0.6}),
     "words taken out": ((A_CAT,), {"blend_threshold": 0.7}),
-    "words taken out, one weighted": ((A_CAT,), {"reweight": {"cat": 2.0}, "blend_threshold": 0.7}),
+    "words taken out, one weighted": ((A_CAT,), {"reweight": {"a": 2.0}, "blend_threshold": 0.7}),
     "refine, a word swapped": ((DOG,), {**OFF, "kind": "refine"}),
     "reweight after replace": ((DOG,), {**OFF, "reweight": {"beach": 3.0, "dog": -1.0}}),
     "reweight after refine": ((NIGHT,), {**OFF, "reweight": {"night": 4.0, "cat": 0.0}}),

@@ -5,8 +5,8 @@ for the source's words, look where the source's words looked. Swap (section 3.2,
 re-weighting, per-word windows, self-attention injection and local blend (section 4) are all here.
 
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
-`wordbrush.attention_edit`); where words are only taken out, no cross-attention is injected by default (the paper
-has no removals); the source's unconditional row is never computed and its conditional row only while
+`wordbrush.attention_edit`); where words are only taken out, articles and padding keep their own maps by default
+(the paper has no removals); the source's unconditional row is never computed and its conditional row only while
 something reads it; a word that is nowhere is an error instead of an empty mask.
 """
 
@@ -60,7 +60,7 @@ class Options(BaseOptions):
     cross_replace_steps: Steps | None = Field(
         None,
         description="the part of the run in which words take the source's cross-attention maps "
-        "(default: 0.8, or 0 where words were only taken out)",
+        "(default: 0.8; where words were only taken out, for the words that name something alone)",
     )
     self_replace_steps: Steps = Field(
         0.4, description="the part of the run in which the source's self-attention maps are used"
@@ -224,28 +224,22 @@ def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
 
 def _gated(planned: Plan, steps: int, options: Options) -> AttentionEdit:
     """The planned edit in its windows: the prompt's, and those of single words."""
-    target = planned.alignment.target
-    fractions = _cross_window(planned.alignment, options)
-    # A weight works in the window alone, so where we chose none, a word that has a weight keeps the usual one.
-    unasked = options.cross_replace_steps is None and fractions == NEVER
-    weighted = dict.fromkeys(options.reweight, USUAL) if unasked else {}
+    target, fractions = planned.alignment.target, options.cross_replace_steps
     spans = [
         (target.indicator([word]), _window(own))
-        for word, own in (weighted | options.word_steps).items()
+        for word, own in options.word_steps.items()
         if target.has(word)
     ]
+    if fractions is None and planned.alignment.is_removal:
+        # What is taken out would leave a hole in its own shape: the source's other words did not look there, and its
+        # articles and end tokens did. So only what names something keeps looking where it did, lest it grow anew in
+        # the hole. A weight works in the window alone, so a word that has one is held as well.
+        named = (word for word in target.words if word.names_something)
+        held = [*named, *_found(target, tuple(options.reweight))]
+        spans.insert(0, (target.column(held), USUAL))
+        fractions = NEVER
+    fractions = USUAL if fractions is None else _window(fractions)
     return gate(planned.edit, window(target.length, steps, fractions, spans))
-
-
-def _cross_window(alignment: Alignment, options: Options) -> Window:
-    """As given; else the paper's, except that what was taken out must not leave a hole in its own shape.
-
-    The source's other words did not look there, so with their maps nothing would grow in its place. Local blend
-    keeps everything else.
-    """
-    if options.cross_replace_steps is not None:
-        return _window(options.cross_replace_steps)
-    return NEVER if alignment.is_removal else USUAL
 
 
 def _self_window(fractions: float | Window, steps: int) -> tuple[int, int]:
