@@ -30,7 +30,7 @@ from wordbrush.word_map import word_map
 
 FIRST = 40_000  # the held-out seed that the search for scenes begins at; also that of the swaps' own noise
 ALONE, PAIRS = 30, 10  # scenes of one thing, and of two
-KINDS = ("swap", "colour", "place", "light", "style", "removal")
+KINDS = ("swap", "colour", "light", "style", "place", "removal")
 SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
 
 
@@ -146,9 +146,9 @@ def shows(
     """Whether the judge sees in each picture what the change was to bring.
 
     swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
-    first name, the other is not among its first two, and where that stood, at least three quarters of the squared
-    error to the true answer are gone (a second of the same thing is no removal). Else: the thing is its first name,
-    and the new colour, place, light or style the first of its kind.
+    first name, the other is not among its first two, and where that stood, at least two thirds of the squared error
+    to the true answer are gone (a second of the same thing is no removal; the share was set by eye). Else: the thing
+    is its first name, and the new colour, place, light or style the first of its kind.
     """
     if kind in ("swap", "removal"):
         order = judge.ask(asked, pictures, judge.things()).argsort(-1, descending=True).tolist()
@@ -156,7 +156,7 @@ def shows(
         if kind == "swap":
             return [after.things[0].name in names[: len(after.things)] for names in first]
         true, where = render(after), mask(before, after)
-        enough = psnr(render(before), true, where) + 10 * math.log10(4)
+        enough = psnr(render(before), true, where) + 10 * math.log10(3)
         stays, goes = after.things[0].name, before.things[1].name
         return [
             names[0] == stays and goes not in names and psnr(picture, true, where) > enough
@@ -220,11 +220,15 @@ def measured_maps(made: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, 
 
 
 def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
-    """The first few changes of every kind, not chosen: source, true answer, edit, and the same noise unedited."""
+    """A few changes of every kind: source, true answer, edit, and the same noise unedited.
+
+    Not chosen: for kind after kind the first scenes that have it and were not shown yet.
+    """
     found: figures.Cells = []
+    waiting = list(range(len(made)))
     for kind in KINDS:
-        shown = [i for i in range(len(made)) if kind in changes(i)][:each]
-        for i in shown:
+        for i in [i for i in waiting if kind in changes(i)][:each]:
+            waiting.remove(i)
             k, after = list(changes(i)).index(kind), changes(i)[kind]
             found += [
                 (render(scenes()[i]), caption(scenes()[i])),
