@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MEBIBYTE = 2**20
 
 RECONSTRUCTION = 27.5  # dB, mean over 16 held-out scenes
-LOST = 4.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it (2.9 for the cat)
+LOST = 4.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it
 PAINTED = 0.75  # share of held-out captions whose thing the judge names
 KEPT = 26.0  # dB of what should stay, mean over swaps in held-out scenes
 SWAPPED = 0.75  # share of swaps after which the judge names the new thing
