@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), action="append")
     parser.add_argument("--targets", type=int, choices=(1, 2, 3, 4), action="append")
     parser.add_argument("--rounds", type=int, help="rounds of step measurements (default by model size)")
-    parser.add_argument("--skip-edit", action="store_true", help="measure steps only")
+    parser.add_argument("--only", choices=("step", "edit"), help="measure steps or whole edits alone")
     parser.add_argument("--skip-explicit", action="store_true", help="where the maps do not fit into memory")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "p2p.jsonl")
     options = parser.parse_args()
@@ -80,8 +80,10 @@ def main() -> None:
             model = build(name, getattr(torch, dtype))
             for targets in options.targets or (1, 4):
                 rounds = options.rounds or {"pocket": 15, "mid": 5, "sd15": 3}[name]
-                rows = measure_steps(model, targets, rounds, explicit=not options.skip_explicit)
-                if not options.skip_edit:
+                rows: list[dict[str, float | str | None]] = []
+                if options.only != "edit":
+                    rows += measure_steps(model, targets, rounds, explicit=not options.skip_explicit)
+                if options.only != "step":
                     rows.append(measure_edit(model, targets, {"pocket": 5, "mid": 3, "sd15": 1}[name]))
                 options.out.parent.mkdir(parents=True, exist_ok=True)
                 with open(options.out, "a") as file:
@@ -187,7 +189,7 @@ def _explicitly(model: Model, edits: Sequence[oracle.CrossEdit], limit: int) -> 
         model.unet.set_attn_processor(before)
 
 
-def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str]:
+def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str | None]:
     """A whole edit of a known trajectory beside generating source and targets plainly, 10 steps each."""
     steps = 10
     schedule = model.schedule(steps)

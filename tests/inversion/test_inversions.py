@@ -107,7 +107,7 @@ def test_methods_are_found_by_name() -> None:
     for name in METHODS:
         assert find(METHODS, name.replace("_", "-"), "inversion") is METHODS[name]
         assert METHODS[name].load().__name__ == f"wordbrush.inversion.{name}"
-    with pytest.raises(OptionsError, match="no inversion method 'null-txt'; did you mean 'null_text'"):
+    with pytest.raises(OptionsError, match="no inversion method 'null-txt'; did you mean 'null-text'"):
         find(METHODS, "null-txt", "inversion")
 
 
