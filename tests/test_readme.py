@@ -72,6 +72,6 @@ def test_the_tour_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_file_the_documents_point_to_exists():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} points to {target}"
