@@ -135,6 +135,7 @@ def edit(
     plans = plan(model, source.prompt, targets, options)
     alignments = [planned.alignment for planned in plans]
     blend_words = [planned.blend_words for planned in plans]
+    blends = any(map(any, blend_words))
 
     height, width = source.trajectory.shape[-2:]
     map_positions = model.map_positions((height, width))
@@ -145,13 +146,13 @@ def edit(
         self_window=_self_window(options.self_replace_steps, source.steps),
         self_limit=map_positions if options.self_limit is None else options.self_limit,
         guided=guidance_scale != 1,
-        keep_source=any(map(any, blend_words)),
+        keep_source=blends,
     )
     blend = LocalBlend(
         int(options.blend_start * source.steps), options.blend_threshold, options.spare_threshold
     )
     columns = _blend_columns(alignments, blend_words, options.spare).to(model.device)
-    maps = WordMaps(attention, columns, attention.rows, map_positions) if any(map(any, blend_words)) else None
+    maps = WordMaps(attention, columns, attention.rows, map_positions) if blends else None
     # A target without words to blend by is edited everywhere.
     everywhere = torch.tensor([not any(words) for words in blend_words], device=model.device)[
         :, None, None, None
