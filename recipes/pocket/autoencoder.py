@@ -3,6 +3,7 @@
     python recipes/pocket/autoencoder.py --preset cpu --minutes 25    # train, then export runs/pocket/vae
     python recipes/pocket/autoencoder.py --encode                     # runs/pocket/latents.npy for the UNet
     python recipes/pocket/autoencoder.py --decoder-only --minutes 20  # later: sharper pictures, same latents
+    python recipes/pocket/autoencoder.py --further --minutes 90       # later: both, so the UNet has to follow
 
 Started again, training goes on from its last checkpoint; more minutes stretch the schedule. It sees random
 64-pixel crops at first, and whole pictures towards the end, because group norms see a whole picture in use.
@@ -19,7 +20,7 @@ from threading import Barrier
 
 import numpy as np
 import torch
-from data import CELL, PICTURE, RUNS, pictures
+from data import CELL, PICTURE, RUNS, pictures, rows
 from diffusers import AutoencoderKL
 from PIL import Image
 from run import Preset, Run, spawn, use_threads
@@ -94,6 +95,18 @@ def autoencoder_loss(
     return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(made, true)}
 
 
+def further_loss(
+    model: AutoencoderKL, true: Tensor, generator: torch.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of training on what is exported [B, 3, 128, 128], and figures for the log."""
+    clean = model.encode(true).latent_dist.mean.float()
+    made = model.decode(noisy(clean, generator)).sample.float()
+    halved = model.decode(F.avg_pool2d(clean[:1], 2)).sample.float()
+    loss = distance(made, true, squared=12) + 0.25 * distance(halved, F.avg_pool2d(true[:1], 2))
+    size = clean.square().mean((0, 2, 3))
+    return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(made, true)}
+
+
 def decoder_loss(
     model: AutoencoderKL, true: Tensor, latents: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
@@ -112,6 +125,11 @@ def exported(preset: Preset) -> AutoencoderKL:
     """The one in runs/pocket/vae."""
     model = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float32)
     return model.requires_grad_(False).to(preset.device, memory_format=torch.channels_last)
+
+
+def further(preset: Preset) -> AutoencoderKL:
+    """The exported one, all of it to be trained on; the noise of its latents is no concern of training."""
+    return exported(preset).requires_grad_()
 
 
 def train_whole(worker: int, run: Run, meet: Barrier | None) -> None:
@@ -146,6 +164,27 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
         return decoder_loss(model, true.to(preset.device), given.to(preset.device), generator)
 
     run.train(worker, meet, modules, loss, muon=0.008)  # what is learned already must not be forgotten
+
+
+def train_further(worker: int, run: Run, meet: Barrier | None) -> None:
+    """One worker's part in training what is exported, whole pictures only.
+
+    A third of them are mosaics and pixel art: fine grids, which the first training saw too seldom to keep.
+    """
+    preset = run.preset
+    use_threads(preset)
+    model, source, share = further(preset), pictures("train"), preset.batch // preset.workers // 4
+    grids = [i for i, row in enumerate(rows("train")) if row["scene"]["style"] in ("mosaic", "pixel art")]
+
+    def loss(
+        progress: float, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        fine = rng.random(share) < 1 / 3
+        index = np.where(fine, rng.choice(grids, share), rng.integers(len(source), size=share))
+        true = to_tensor(np.stack([source[i] for i in index]))
+        return further_loss(model, true.to(preset.device), generator)
+
+    run.train(worker, meet, [model], loss, muon=0.008)
 
 
 @torch.no_grad()
@@ -232,6 +271,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes that train or encode")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--decoder-only", action="store_true", help="train the decoder alone, latents fixed")
+    task.add_argument("--further", action="store_true", help="train what is exported on; latents change")
     task.add_argument("--encode", action="store_true", help="encode the training pictures for the UNet")
     task.add_argument("--report", action="store_true", help="measure on held-out pictures")
     arguments = parser.parse_args()
@@ -251,9 +291,9 @@ def main() -> None:
         run.shared.bind(modules, "average")
         export(model.cpu())
     else:
-        model = autoencoder(preset)
-        run = Run("autoencoder", preset, [model])
-        spawn(train_whole, run)
+        model = further(preset) if arguments.further else autoencoder(preset)
+        run = Run("further" if arguments.further else "autoencoder", preset, [model])
+        spawn(train_further if arguments.further else train_whole, run)
         run.shared.bind([model], "average")
         source = pictures("train")
         fold(model.cpu().requires_grad_(False), to_tensor(source[:: max(1, len(source) // 256)]))
