@@ -1,0 +1,95 @@
+"""Results as lines of JSON: one a row, appended, and on the disk before anyone is told that it is there."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wordbrush.errors import OutputError
+from wordbrush.files import atomic_write
+
+Row = Mapping[str, Any]
+Key = tuple[str, ...]
+
+
+class Records:
+    """The rows of one file, each known by the values of its `key` fields; a run that was killed goes on here.
+
+    A line that was cut off by a kill is dropped when the file is opened again; a row that comes again takes the
+    place of the old one.
+
+        records = Records(folder / "results.jsonl", key=("method", "case"))
+        if ("direct", "7-add") not in records:
+            records.add([{"method": "direct", "case": "7-add", "psnr": 27.2}])
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: Iterable[str]) -> None:
+        """Raises `OutputError` if the file cannot be read, or holds a whole line that is no row."""
+        self.path, self._fields = Path(path), tuple(key)
+        self._rows: dict[Key, dict[str, Any]] = {}
+        text = self._read()
+        whole = text[: text.rfind("\n") + 1]
+        lines = whole.splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                self._rows[self._key(row)] = row
+            except (ValueError, TypeError, KeyError) as error:
+                raise OutputError(
+                    f"{self.path}, line {number}: expected a row of results, got {line[:60]!r}; "
+                    "remove the line, or choose another place"
+                ) from error
+        if len(whole) < len(text) or len(lines) > len(self._rows):
+            self._rewrite()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        return self._rows[key]
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows; when this returns they are on the disk. Raises `OutputError`."""
+        fresh = {self._key(row): dict(row) for row in rows}
+        replaces = any(key in self._rows for key in fresh)
+        self._rows.update(fresh)
+        if replaces:
+            self._rewrite()
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(_line(row) for row in fresh.values())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror}; make room and start again"
+            ) from error
+
+    def _key(self, row: Row) -> Key:
+        return tuple(str(row[field]) for field in self._fields)
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise OutputError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def _rewrite(self) -> None:
+        with atomic_write(self.path) as file:
+            file.write("".join(map(_line, self._rows.values())).encode())
+
+
+def _line(row: Row) -> str:
+    """Not-a-number means "does not apply" here, and JSON has a word for that."""
+    return json.dumps({k: None if isinstance(v, float) and v != v else v for k, v in row.items()}) + "\n"
