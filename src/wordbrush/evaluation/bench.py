@@ -1,0 +1,260 @@
+"""The ground-truth bench: any editing method after any inversion, on scenes whose every edit has a true answer.
+
+    bench = Bench(model, split(seed=1, count=20), Judges.load(), "out")
+    table = drain(bench.run([Contender("prompt_to_prompt", "direct")]))
+
+`out` holds what is made and what is measured apart from one another: `edits.jsonl` and a PNG an edit, `results.jsonl`
+with the scores. A run that is stopped, killed or asked for more cases goes on where it was; with other judges the
+same edits are scored again. Cases of one scene share its inversion and are edited in one batch, as one would edit a
+picture in several ways; what that cost is divided among them.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from wordbrush import api, images, provenance
+from wordbrush.errors import ImageError, OutputError
+from wordbrush.evaluation.cases import Case
+from wordbrush.evaluation.records import Records
+from wordbrush.evaluation.row_count import counting
+from wordbrush.evaluation.scores import Judges, scored
+from wordbrush.files import atomic_write
+from wordbrush.model import Model
+from wordbrush.progress import Progress
+
+TRUTH, SOURCE = "the truth", "the source"
+KEPT_TRUTH, KEPT_SOURCE = "the truth, autoencoded", "the source, autoencoded"
+BOUNDS = {
+    TRUTH: "pastes the true answer: the best there is, and what the scores make of it",
+    SOURCE: "gives the source back: keeps everything and edits nothing",
+    KEPT_TRUTH: "the true answer through the autoencoder: the best that an edit of latents can be",
+    KEPT_SOURCE: "the source through the autoencoder: the best that an edit of latents can keep",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An editing method after an inversion, with what both are told."""
+
+    method: str
+    inversion: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    inversion_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def label(self) -> str:
+        """What tables, folders and rows call it: `direct+prompt-to-prompt`."""
+        return f"{self.inversion}+{self.method}".replace("_", "-")
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Cases, who judges, and the folder where everything is kept. `seed`: what the cases were drawn by."""
+
+    model: Model
+    cases: Sequence[Case]
+    judges: Judges
+    out: Path
+    seed: int
+
+    def run(self, contenders: Sequence[Contender]) -> Generator[Progress, None, list[dict[str, Any]]]:
+        """Edit what is not edited yet, score what is not scored yet; returns the rows of all that `out` holds of
+        these contenders and of the bounds, in that order.
+
+        Raises `OutputError` if `out` holds the bench of another model, or of a contender with other options.
+        """
+        self._check(contenders)
+        edits = Records(self.out / "edits.jsonl", ("method", "case"))
+        results = Records(self.out / "results.jsonl", ("method", "case"))
+        for contender in contenders:
+            yield from self._edit(contender, edits)
+        labels = [*BOUNDS, *(contender.label for contender in contenders)]
+        for label in labels:
+            yield from self._score(label, edits, results)
+        wanted = [(label, case.name) for label in labels for case in self.cases]
+        return [results[key] for key in wanted]
+
+    def picture(self, label: str, case: Case) -> Image.Image:
+        """What a contender or a bound made of a case. Raises `ImageError` if its file is gone or another."""
+        match label:
+            case "the truth":
+                return case.truth
+            case "the source":
+                return case.picture
+            case "the truth, autoencoded":
+                return self._autoencoded(case.truth)
+            case "the source, autoencoded":
+                return self._autoencoded(case.picture)
+            case _:
+                return images.load(self.path(label, case))
+
+    def path(self, label: str, case: Case) -> Path:
+        """Where a contender's edit of a case lies."""
+        return self.out / "edits" / label / f"{case.name}.png"
+
+    def _edit(self, contender: Contender, edits: Records) -> Generator[Progress, None, None]:
+        label, done = contender.label, 0
+        for _, together in groupby(self.cases, key=lambda case: case.scene):
+            group = list(together)
+            done += len(group)
+            if not all(self._is_made(label, case, edits) for case in group):
+                # All of the scene, since the batch's shape can decide the last bit.
+                edits.add(self._edited(contender, group))
+            yield Progress(f"editing: {label}", done, len(self.cases))
+
+    def _is_made(self, label: str, case: Case, edits: Records) -> bool:
+        key = (label, case.name)
+        try:
+            return key in edits and provenance.pixel_hash(self.picture(label, case)) == edits[key]["pixels"]
+        except ImageError:
+            return False
+
+    def _edited(self, contender: Contender, group: Sequence[Case]) -> list[dict[str, Any]]:
+        """Edit the cases of one scene, write their pictures; returns their rows."""
+        first = group[0]
+        with counting(self.model) as spent:
+            began = time.perf_counter(), time.process_time()
+            source = api.invert(
+                self.model,
+                first.picture,
+                first.source_prompt,
+                method=contender.inversion,
+                options=contender.inversion_options,
+            )
+            inversion = spent.rows
+            results = api.edit(
+                self.model,
+                source,
+                [case.target_prompt for case in group],
+                method=contender.method,
+                options=contender.options,
+            )
+            pictures = [result.image for result in results]
+            ended = time.perf_counter(), time.process_time()
+        share = 1 / len(group)
+        rows: list[dict[str, Any]] = []
+        for case, result, picture in zip(group, results, pictures, strict=True):
+            images.save_png(picture, self.path(contender.label, case))
+            rows.append(
+                {
+                    "method": contender.label,
+                    "case": case.name,
+                    "pixels": provenance.pixel_hash(picture),
+                    "seconds": (ended[0] - began[0]) * share,
+                    "processor_seconds": (ended[1] - began[1]) * share,
+                    "unet_rows": spent.rows * share,
+                    "inversion_rows": inversion * share,
+                    "gradient_rows": spent.with_gradient * share,
+                    "together": len(group),
+                    "words": result.report.get("words"),
+                    "notices": result.report.get("notices", []),
+                }
+            )
+        return rows
+
+    def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:
+        judged, done = self.judges.hash, 0
+        for _, together in groupby(self.cases, key=lambda case: case.scene):
+            group = list(together)
+            done += len(group)
+            costs = [edits[label, case.name] if (label, case.name) in edits else {} for case in group]
+            signs = [f"{judged} {cost.get('pixels', self.model.hash)}" for cost in costs]
+            is_new = any(
+                (label, case.name) not in results or results[label, case.name]["judged"] != sign
+                for case, sign in zip(group, signs, strict=True)
+            )
+            if is_new:
+                scores = scored(self.judges, group, [self.picture(label, case) for case in group])
+                results.add(
+                    {
+                        "method": label,
+                        "case": case.name,
+                        "kind": case.kind,
+                        "scene": case.scene,
+                        "source_prompt": case.source_prompt,
+                        "target_prompt": case.target_prompt,
+                        **score,
+                        **{key: cost.get(key) for key in COSTS},
+                        "judged": sign,
+                    }
+                    for case, score, cost, sign in zip(group, scores, costs, signs, strict=True)
+                )
+            yield Progress(f"scoring: {label}", done, len(self.cases))
+
+    def _autoencoded(self, picture: Image.Image) -> Image.Image:
+        with torch.no_grad():
+            latents = self.model.encode_image(api.fitted(self.model, picture))
+            return images.to_image(self.model.decode(latents)[0].cpu())
+
+    def _check(self, contenders: Sequence[Contender]) -> None:
+        """Hold what `out` was made with against what is asked for now, and write down what is new."""
+        path = self.out / "run.json"
+        told = {
+            contender.label: {
+                "options": dict(contender.options),
+                "inversion_options": dict(contender.inversion_options),
+            }
+            for contender in contenders
+        }
+        now: dict[str, Any] = {
+            "model": provenance.model_record(self.model).model_dump(mode="json"),
+            "seed": self.seed,
+            "contenders": told,
+            "judges": self.judges.names,
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("wordbrush", "torch", "diffusers", "transformers")},
+            },
+        }
+        try:
+            before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            before = {}
+        except (OSError, json.JSONDecodeError) as error:
+            raise OutputError(f"cannot read {path}: {error}; choose another --out") from error
+        if before:
+            for what in ("model", "seed"):
+                if before[what] != now[what]:
+                    raise OutputError(
+                        f"{self.out} holds the bench of another {what} ({_short(before[what])}, now "
+                        f"{_short(now[what])}): choose another --out"
+                    )
+            for label, options in told.items():
+                if before["contenders"].get(label, options) != options:
+                    raise OutputError(
+                        f"{self.out} holds {label} with other options ({before['contenders'][label]}): "
+                        "choose another --out"
+                    )
+            now["contenders"] = before["contenders"] | told
+        with atomic_write(path) as file:
+            file.write((json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradient_rows", "notices")
+"""What a row of results repeats of an edit's: what it cost, and what it said."""
+
+
+def _short(value: object) -> str:
+    return str(value["hash"])[:12] + "…" if isinstance(value, dict) else str(value)
+
+
+def cases_hash(cases: Sequence[Case]) -> str:
+    """SHA-256 over everything the cases say: the split's fingerprint, in tables and tests."""
+    lines = [
+        f"{case.name} {case.source.to_json()} {case.target.to_json()} {case.source_prompt} | {case.target_prompt}"
+        for case in cases
+    ]
+    return hashlib.sha256(os.linesep.join(lines).encode()).hexdigest()
