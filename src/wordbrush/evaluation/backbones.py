@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float
 from PIL import Image
+from PIL.Image import Resampling
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,17 +54,17 @@ class Clip:
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Picture]) -> Float[Tensor, "n d"]:
-        """Unit vectors. The checkpoint's own protocol: the shorter side resized, then the middle square."""
+        """Unit vectors, on the CPU. The checkpoint's own protocol: the shorter side resized, then the middle square."""
 
         def embed(batch: Sequence[Picture]) -> Tensor:
             pixels = _pixels(self.processor, batch).to(self.model.device)
             return self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
 
-        return F.normalize(_batched(embed, pictures), dim=-1)
+        return F.normalize(_batched(embed, pictures), dim=-1).cpu()
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Float[Tensor, "n d"]:
-        """Unit vectors.
+        """Unit vectors, on the CPU.
 
         truncate: cut what does not fit the text encoder (77 tokens in OpenAI's), as published CLIP scores do.
         Raises `PromptError` for such a text otherwise.
@@ -86,7 +87,7 @@ class Clip:
             ).pooler_output
             return self.model.text_projection(encoded)
 
-        return F.normalize(_batched(embed, texts), dim=-1)
+        return F.normalize(_batched(embed, texts), dim=-1).cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,13 @@ class Encoder:
     """A network that describes pictures without words: a DINO vision transformer, or the pocket's ConvNeXt.
 
     name: "pocket" or the checkpoint, for tables: scores of two encoders are not comparable.
+    middle, whole: the processor that crops the middle square, and the one that keeps the whole picture.
     """
 
     name: str
     model: Any
-    processor: Any
+    middle: Any
+    whole: Any
 
     @property
     def is_transformer(self) -> bool:
@@ -106,35 +109,35 @@ class Encoder:
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Picture]) -> Float[Tensor, "n d"]:
-        """Unit vectors: a transformer's CLS token after its last layer and norm, a ConvNeXt's pooled features.
+        """Unit vectors, on the CPU: a transformer's CLS token after its last norm, a ConvNeXt's pooled features.
 
         Transformers see what DINO's own evaluation shows them: the shorter side resized to 8/7 of the network's
         (256 for 224), bicubic, then the middle square. A ConvNeXt sees what its folder says.
         """
 
         def embed(batch: Sequence[Picture]) -> Tensor:
-            output = self._run(batch, crop=True)
+            output = self._run(_pixels(self.middle, batch))
             return output.last_hidden_state[:, 0] if self.is_transformer else output.pooler_output
 
-        return F.normalize(_batched(embed, pictures), dim=-1)
+        return F.normalize(_batched(embed, pictures), dim=-1).cpu()
 
     @torch.no_grad()
     def cells(
         self, pictures: Sequence[Picture], *, values_0_to_255: bool = False
     ) -> Float[Tensor, "n cells d"]:
-        """What each part of a picture looks like; pictures of equal size.
+        """What each part of a picture looks like; pictures of equal size, which nothing is cropped off.
 
         A transformer's keys in its last layer, all heads side by side: the CLS token's first, then the patches
-        row by row, as the structure distance takes them. A ConvNeXt's last feature map, row by row. Nothing is
-        cropped: the shorter side is resized to the network's.
+        row by row, as the structure distance takes them. A ConvNeXt's last feature map, row by row.
         values_0_to_255: leave out the division by 255 that belongs before the normalisation, as PIE-Bench's
         harness does.
         """
+        _require_equal_sizes(pictures)
 
         def embed(batch: Sequence[Picture]) -> Tensor:
+            pixels = _pixels(self.whole, batch, rescale=not values_0_to_255)
             if not self.is_transformer:
-                output = self._run(batch, crop=False, values_0_to_255=values_0_to_255)
-                return output.last_hidden_state.flatten(2).transpose(1, 2)
+                return self._run(pixels).last_hidden_state.flatten(2).transpose(1, 2)
             keys: list[Tensor] = []
 
             def keep(module: object, inputs: object, output: Tensor) -> None:
@@ -142,42 +145,30 @@ class Encoder:
 
             hook = self.model.layers[-1].attention.k_proj.register_forward_hook(keep)
             try:
-                self._run(batch, crop=False, values_0_to_255=values_0_to_255)
+                self._run(pixels)
             finally:
                 hook.remove()
             return keys[0]
 
-        _require_equal_sizes(pictures)
         return _batched(embed, pictures)
 
     @torch.no_grad()
-    def layers(self, pictures: Sequence[Picture]) -> list[Float[Tensor, "n c h w"]]:
-        """The feature maps after each stage of a ConvNeXt, or each layer of a transformer; pictures of equal size.
+    def layers(self, pictures: Sequence[Picture]) -> list[Float[Tensor, "_ _ _ _"]]:
+        """The feature maps [n, c, h, w] after each stage of a ConvNeXt, or of each layer's patches of a transformer.
 
-        Nothing is cropped. All maps of all pictures are held at once: ask for a few pictures at a time.
+        Of pictures of equal size; nothing is cropped. All maps are held at once: ask for a few pictures at a time.
         """
         _require_equal_sizes(pictures)
-        output = self._run(pictures, crop=False, hidden=True)
+        pixels = _pixels(self.whole, pictures)
+        maps = self._run(pixels, hidden=True).hidden_states[1:]
         if not self.is_transformer:
-            return list(output.hidden_states[1:])
-        patch = self.model.config.patch_size
-        pixels = _pixels(self.processor, pictures[:1], crop=False)
-        rows = pixels.shape[-2] // patch
-        return [
-            hidden[:, 1:].transpose(1, 2).unflatten(-1, (rows, -1)) for hidden in output.hidden_states[1:]
-        ]
+            return list(maps)
+        rows = pixels.shape[-2] // self.model.config.patch_size
+        return [tokens[:, 1:].transpose(1, 2).unflatten(-1, (rows, -1)) for tokens in maps]
 
-    def _run(
-        self,
-        batch: Sequence[Picture],
-        *,
-        crop: bool,
-        values_0_to_255: bool = False,
-        hidden: bool = False,
-    ) -> Any:
-        pixels = _pixels(self.processor, batch, crop=crop, rescale=not values_0_to_255).to(self.model.device)
-        other_size = {"interpolate_pos_encoding": True} if self.is_transformer else {}
-        return self.model(pixel_values=pixels, output_hidden_states=hidden, **other_size)
+    def _run(self, pixels: Float[Tensor, "n 3 h w"], *, hidden: bool = False) -> Any:
+        any_size = {"interpolate_pos_encoding": True} if self.is_transformer else {}
+        return self.model(pixel_values=pixels.to(self.model.device), output_hidden_states=hidden, **any_size)
 
 
 def load_clip(name: str = "pocket", device: str | None = None) -> Clip:
@@ -204,10 +195,8 @@ def load_encoder(name: str = "pocket", device: str | None = None) -> Encoder:
     """
     folder = POCKET / "encoder" if name == "pocket" else _folder(name)
     model = _network(folder, name, _ENCODERS, device)
-    processor = _processor(folder, name)
-    if model.config.model_type == "vit":
-        processor = _dino_processor(processor, model.config.image_size)
-    return Encoder(name, model, processor)
+    middle, whole = _encoder_processors(_processor(folder, name), model.config)
+    return Encoder(name, model, middle, whole)
 
 
 def _network(folder: Path, name: str, kinds: dict[str, str], device: str | None) -> Any:
@@ -255,28 +244,32 @@ def _processor(folder: Path, name: str) -> Any:
         )
 
 
-def _dino_processor(folders: Any, size: int) -> Any:
-    """DINO's evaluation transform with a folder's colour statistics: the hub's settings squeeze to a square."""
+def _encoder_processors(settings: Any, config: Any) -> tuple[Any, Any]:
+    """`Encoder.middle` and `.whole`, with the colour statistics of a folder's processor.
+
+    The hub's settings for DINO squeeze a picture to a square, so both are the published transforms instead:
+    DINO's evaluation, bicubic, and Tumanyan's, bilinear on the shorter side alone.
+    """
     import transformers
 
-    return transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": round(size * 8 / 7)},
-        crop_size={"height": size, "width": size},
-        image_mean=folders.image_mean,
-        image_std=folders.image_std,
-    )
+    kind: Any = transformers.CLIPImageProcessorPil
+    colours = {"image_mean": settings.image_mean, "image_std": settings.image_std}
+    size = config.image_size
+    if config.model_type == "vit":
+        crop_size = {"height": size, "width": size}
+        middle = kind(size={"shortest_edge": round(size * 8 / 7)}, crop_size=crop_size, **colours)
+        whole = kind(
+            size={"shortest_edge": size}, do_center_crop=False, resample=Resampling.BILINEAR, **colours
+        )
+        return middle, whole
+    cropped = getattr(settings, "crop_size", None) or settings.size
+    shortest = {"shortest_edge": cropped.get("height") or cropped["shortest_edge"]}
+    return settings, kind(size=shortest, do_center_crop=False, resample=settings.resample, **colours)
 
 
-def _pixels(
-    processor: Any, pictures: Sequence[Picture], *, crop: bool = True, rescale: bool = True
-) -> Float[Tensor, "n 3 h w"]:
-    """Pictures as a processor makes them; not cropped, the shorter side becomes what the crop's would be."""
+def _pixels(processor: Any, pictures: Sequence[Picture], *, rescale: bool = True) -> Float[Tensor, "n 3 h w"]:
     images = [Image.fromarray(array(picture)) for picture in pictures]
-    options: dict[str, Any] = {"do_rescale": rescale}
-    if not crop:
-        crop_size = processor.crop_size
-        options |= {"do_center_crop": False, "size": {"shortest_edge": crop_size["height"]}}
-    return processor(images, return_tensors="pt", **options).pixel_values
+    return processor(images, return_tensors="pt", do_rescale=rescale).pixel_values
 
 
 def _batched(embed: Callable[[Sequence[Item]], Tensor], items: Sequence[Item]) -> Tensor:
