@@ -9,9 +9,7 @@ same edits are scored again. Cases of one scene share its inversion and are edit
 picture in several ways; what that cost is divided among them.
 """
 
-import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -249,12 +247,3 @@ COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradien
 
 def _short(value: object) -> str:
     return str(value["hash"])[:12] + "…" if isinstance(value, dict) else str(value)
-
-
-def cases_hash(cases: Sequence[Case]) -> str:
-    """SHA-256 over everything the cases say: the split's fingerprint, in tables and tests."""
-    lines = [
-        f"{case.name} {case.source.to_json()} {case.target.to_json()} {case.source_prompt} | {case.target_prompt}"
-        for case in cases
-    ]
-    return hashlib.sha256(os.linesep.join(lines).encode()).hexdigest()

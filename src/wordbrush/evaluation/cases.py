@@ -8,6 +8,7 @@ that becomes another one, or larger, keeps standing where it stood. Where a thin
 place open, and the true answer is one of many: the room beside what is there.
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -112,6 +113,15 @@ def public() -> list[Case]:
     text = (files("wordbrush.evaluation") / "public_split.json").read_text()
     listed: list[dict[str, list[str]]] = [json.loads(text)["scenes"]]
     return [case(int(scene), kind) for scene, kinds in listed[0].items() for kind in kinds]
+
+
+def fingerprint(cases: Sequence[Case]) -> str:
+    """SHA-256 over all that the cases say: equal for equal splits of an equal world."""
+    lines = [
+        f"{one.name} {one.source.to_json()} {one.target.to_json()} {one.source_prompt} {one.target_prompt}\n"
+        for one in cases
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _drawn(seed: int, count: int) -> list[Case]:

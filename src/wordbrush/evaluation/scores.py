@@ -19,6 +19,7 @@ from wordbrush.evaluation.structure import structure_distances
 from wordbrush.evaluation.success import Looks, succeeded
 from wordbrush.evaluation.tables import Column
 
+EQUAL = 120.0  # dB, for a PSNR of equal pictures: infinity has no mean, and 8-bit pictures that differ reach 95
 _SMALLEST_CROP = 64  # pixels a side of what CLIP sees of an edited region, of a picture of 128
 
 
@@ -56,25 +57,25 @@ class Judges:
 def columns(distance: str) -> dict[str, Column]:
     """The scores by key, as tables show them. `distance`: the name of the perceptual distance."""
     shown = [
-        Column("success", "edit success, %", 0, 100, "high"),
-        Column("truth_psnr", "PSNR to the truth, dB", 2, 1, "high"),
-        Column("truth_ssim", "SSIM to the truth ×10²", 2, 100, "high"),
-        Column("truth_distance", f"{distance} to the truth ×10³", 2, 1000, "low"),
+        Column("success", "edit success, %", 0, 100.0, "high"),
+        Column("truth_psnr", "PSNR to the truth, dB", 2, 1.0, "high"),
+        Column("truth_ssim", "SSIM to the truth ×10²", 2, 100.0, "high"),
+        Column("truth_distance", f"{distance} to the truth ×10³", 2, 1000.0, "low"),
         Column("truth_mse", "MSE to the truth ×10⁴", 1, 1e4, "low"),
-        Column("outside_psnr", "PSNR outside, dB", 2, 1, "high"),
-        Column("outside_ssim", "SSIM outside ×10²", 2, 100, "high"),
-        Column("outside_distance", f"{distance} outside ×10³", 2, 1000, "low"),
+        Column("outside_psnr", "PSNR outside, dB", 2, 1.0, "high"),
+        Column("outside_ssim", "SSIM outside ×10²", 2, 100.0, "high"),
+        Column("outside_distance", f"{distance} outside ×10³", 2, 1000.0, "low"),
         Column("outside_mse", "MSE outside ×10⁴", 1, 1e4, "low"),
-        Column("inside_psnr", "PSNR inside to the truth, dB", 2, 1, "high"),
-        Column("inside_ssim", "SSIM inside to the truth ×10²", 2, 100, "high"),
-        Column("inside_distance", f"{distance} inside to the truth ×10³", 2, 1000, "low"),
+        Column("inside_psnr", "PSNR inside to the truth, dB", 2, 1.0, "high"),
+        Column("inside_ssim", "SSIM inside to the truth ×10²", 2, 100.0, "high"),
+        Column("inside_distance", f"{distance} inside to the truth ×10³", 2, 1000.0, "low"),
         Column("inside_mse", "MSE inside to the truth ×10⁴", 1, 1e4, "low"),
-        Column("clip", "CLIP cosine ×10²", 2, 100, "high"),
-        Column("clip_region", "CLIP cosine, edited region ×10²", 2, 100, "high"),
-        Column("directional", "directional similarity ×10²", 2, 100, "high"),
-        Column("structure", "structure distance ×10³", 2, 1000, "low"),
-        Column("identity_psnr", "nothing changed: PSNR, dB", 2, 1, "high"),
-        Column("identity_distance", f"nothing changed: {distance} ×10³", 2, 1000, "low"),
+        Column("clip", "CLIP cosine ×10²", 2, 100.0, "high"),
+        Column("clip_region", "CLIP cosine, edited region ×10²", 2, 100.0, "high"),
+        Column("directional", "directional similarity ×10²", 2, 100.0, "high"),
+        Column("structure", "structure distance ×10³", 2, 1000.0, "low"),
+        Column("identity_psnr", "nothing changed: PSNR, dB", 2, 1.0, "high"),
+        Column("identity_distance", f"nothing changed: {distance} ×10³", 2, 1000.0, "low"),
     ]
     return {column.key: column for column in shown}
 
@@ -89,7 +90,7 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
     picture that was edited; a true change of place or style changes it too, so the truth's own row is the measure.
     success: 1 where the reader sees the change. identity_…: of "nothing changed" alone, against the picture.
 
-    edited: at any size; they are compared at the world's.
+    PSNR stops at `EQUAL`. edited: at any size; they are compared at the world's.
     """
     sources, truths = [case.picture for case in cases], [case.truth for case in cases]
     made = [
@@ -116,7 +117,7 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
             ("inside", truths[i], masks[i]),
         ):
             for name, measure in (("psnr", pixels.psnr), ("ssim", pixels.ssim), ("mse", pixels.mse)):
-                row[f"{part}_{name}"] = measure(made[i], true, where)
+                row[f"{part}_{name}"] = min(measure(made[i], true, where), EQUAL)
         row |= {name: values[i] for name, values in distance.items()}
         row |= {name: values[i] for name, values in spoken.items()}
         row["structure"] = structures[i]

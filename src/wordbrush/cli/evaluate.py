@@ -1,0 +1,14 @@
+"""`wordbrush evaluate`: edits measured against the truth, and by the papers' own protocols."""
+
+from collections.abc import Sequence
+
+from cyclopts import App
+
+from wordbrush.cli import evaluate_bench
+
+
+def application(tokens: Sequence[str]) -> App:
+    """The commands under `wordbrush evaluate`, with the flags of those methods that `tokens` name."""
+    app = App(name="evaluate", help="Measure edits against the truth, and by the papers' own protocols.")
+    app.command(evaluate_bench.command(tokens))
+    return app
