@@ -56,8 +56,11 @@ class Records:
         return self._rows[key]
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append rows; when this returns they are on the disk. Raises `OutputError`."""
-        fresh = {self._key(row): dict(row) for row in rows}
+        """Append rows; when this returns they are on the disk. Raises `OutputError`.
+
+        Not-a-number becomes None: it means "does not apply" here, and that is JSON's word for it.
+        """
+        fresh = {self._key(row): {name: _told(value) for name, value in row.items()} for row in rows}
         replaces = any(key in self._rows for key in fresh)
         self._rows.update(fresh)
         if replaces:
@@ -90,6 +93,9 @@ class Records:
             file.write("".join(map(_line, self._rows.values())).encode())
 
 
+def _told(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value
+
+
 def _line(row: Row) -> str:
-    """Not-a-number means "does not apply" here, and JSON has a word for that."""
-    return json.dumps({k: None if isinstance(v, float) and v != v else v for k, v in row.items()}) + "\n"
+    return json.dumps(row) + "\n"
