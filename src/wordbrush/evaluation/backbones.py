@@ -9,6 +9,7 @@ torchvision ones resize differently, and a score must not depend on what else is
 """
 
 import contextlib
+import difflib
 import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -288,6 +289,8 @@ def _folder(name: str) -> Path:
     """A folder, or a hub id's: from the cache, or fetched. Weights as safetensors where the hub has them."""
     if Path(name).is_dir():
         return Path(name)
+    if difflib.get_close_matches(name, ["pocket"]):
+        raise ModelError(f"no network {name!r}; did you mean 'pocket'?")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -47,7 +47,7 @@ class Lpips:
     name: "lpips-alex", "lpips-vgg" or "lpips-squeeze"; their numbers are on different scales.
     """
 
-    def __init__(self, net: Net, features: nn.Sequential, heads: Sequence[Float[Tensor, " c"]]) -> None:
+    def __init__(self, net: Net, features: nn.Sequential, heads: Sequence[Float[Tensor, " _"]]) -> None:
         self.name = f"lpips-{net}"
         self._taps = _TAPS[net]
         self._features = features
@@ -65,11 +65,11 @@ class Lpips:
         """
         return _distances(self._maps, made, true, where)
 
-    def _maps(self, made: Sequence[Picture], true: Sequence[Picture]) -> list[Float[Tensor, "n h w"]]:
+    def _maps(self, made: Sequence[Picture], true: Sequence[Picture]) -> list[Float[Tensor, "_ _ _"]]:
         pairs = zip(self._layers(made), self._layers(true), self._heads, strict=True)
         return [((one - other).square() * head[:, None, None]).sum(1) for one, other, head in pairs]
 
-    def _layers(self, pictures: Sequence[Picture]) -> list[Float[Tensor, "n c h w"]]:
+    def _layers(self, pictures: Sequence[Picture]) -> list[Float[Tensor, "_ _ _ _"]]:
         device = self._heads[0].device
         values = torch.from_numpy(np.stack([array(picture) for picture in pictures])).to(device)
         x = values.permute(0, 3, 1, 2).to(self._heads[0].dtype) / 127.5 - 1
@@ -109,7 +109,7 @@ class PocketDistance:
         """
         return _distances(self._maps, made, true, where)
 
-    def _maps(self, made: Sequence[Picture], true: Sequence[Picture]) -> list[Float[Tensor, "n h w"]]:
+    def _maps(self, made: Sequence[Picture], true: Sequence[Picture]) -> list[Float[Tensor, "_ _ _"]]:
         layers = self.encoder.layers([*made, *true])
         halves = [_unit(layer).chunk(2) for layer in layers]
         return [(one - other).square().sum(1) / len(layers) for one, other in halves]
@@ -161,7 +161,7 @@ def _unit(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 @torch.no_grad()
 def _distances(
-    maps: Callable[[Sequence[Picture], Sequence[Picture]], list[Float[Tensor, "n h w"]]],
+    maps: Callable[[Sequence[Picture], Sequence[Picture]], list[Float[Tensor, "_ _ _"]]],
     made: Sequence[Picture],
     true: Sequence[Picture],
     where: Sequence[Mask] | None,

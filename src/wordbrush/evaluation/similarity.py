@@ -123,7 +123,7 @@ def text_similarity_of_mean(pictures: Vectors, prompt: Float[Tensor, " d"]) -> f
     return F.cosine_similarity(pictures.mean(0), prompt, dim=0).item()
 
 
-def _cosines(one: Vectors, other: Vectors) -> Scores:
+def _cosines(one: Tensor, other: Tensor) -> Scores:
     """Row by row. Raises `InputError` unless there are as many rows on both sides: one text is not repeated."""
     if one.shape != other.shape:
         raise InputError(f"expected pairs of embeddings, got {list(one.shape)} and {list(other.shape)}")
