@@ -1,0 +1,105 @@
+"""One row an answer, as CSV or Parquet."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from wordbrush.errors import OutputError
+from wordbrush.evaluation.study.design import Study
+from wordbrush.evaluation.study.report import passed
+from wordbrush.evaluation.study.store import Store
+from wordbrush.extras import need
+from wordbrush.files import atomic_write
+
+COLUMNS = (
+    "study",
+    "kind",
+    "rater",
+    "page",
+    "item",
+    "prompt",
+    "shown",
+    "question",
+    "answer",
+    "is_check",
+    "passed",
+    "answered_at",
+)
+
+
+def rows(study: Study, store: Store) -> Iterator[dict[str, Any]]:
+    """The answers that count, checks included, by rater and page.
+
+    shown: the pictures in the order shown, joined by "|". answer: a step of the scale, the method chosen or
+    "undecided", or the methods from the first place to the last, joined by ">". On a check, ":same" is the original
+    itself and ":other:ITEM" another item's. passed: of a check's answer, whether it was the plain one.
+    """
+    for answer in store.answers():
+        item = study.items.get(answer.trial.item)
+        values = (
+            study.settings.title,
+            study.settings.kind,
+            answer.rater,
+            answer.page,
+            answer.trial.item,
+            item.prompt if item else "",
+            "|".join(answer.trial.shown),
+            answer.question,
+            answer.answer,
+            answer.trial.is_check,
+            passed(study, answer),
+            datetime.fromisoformat(answer.answered_at),
+        )
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+def export(study: Study, store: Store, out: str | os.PathLike[str]) -> int:
+    """Write the answers to a .csv or .parquet file; returns how many there are.
+
+    Raises `OutputError` for another suffix or a file that cannot be written, `MissingExtraError` for Parquet without
+    pyarrow.
+    """
+    found = list(rows(study, store))
+    match Path(out).suffix.lower():
+        case ".csv":
+            data = _csv(found)
+        case ".parquet":
+            data = _parquet(found)
+        case _:
+            raise OutputError(f"expected a file name that ends in .csv or .parquet, got {out}")
+    with atomic_write(out) as file:
+        file.write(data)
+    return len(found)
+
+
+def _csv(found: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in found:
+        writer.writerow(
+            {**row, "answered_at": row["answered_at"].isoformat(timespec="milliseconds")}.values()
+        )
+    return text.getvalue().encode()
+
+
+def _parquet(found: list[dict[str, Any]]) -> bytes:
+    with need("eval", "Parquet"):
+        import pyarrow
+        from pyarrow import parquet
+    pa = cast(Any, pyarrow)
+    types: dict[str, Any] = {
+        "rater": pa.int32(),
+        "page": pa.int32(),
+        "is_check": pa.bool_(),
+        "passed": pa.bool_(),
+        "answered_at": pa.timestamp("ms", tz="UTC"),
+    }
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    buffer = io.BytesIO()
+    cast(Any, parquet).write_table(pa.Table.from_pylist(found, schema=schema), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,207 @@
+"""What was acknowledged is there, whatever happened to the process; what was sent twice is there once."""
+
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from wordbrush.errors import InputError, OutputError
+from wordbrush.evaluation.study import store as stores
+from wordbrush.evaluation.study.assignment import Trial
+from wordbrush.evaluation.study.store import Store
+
+TRIALS = tuple(Trial(f"i{i}", ("b", "a"), is_check=i == 2) for i in range(4))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "answers.sqlite", "choice") as store:
+        yield store
+
+
+def test_a_rater_is_found_again_by_their_key_alone(store: Store, tmp_path: Path):
+    assert store.rater("key") is None
+    rater = store.admit("key", lambda number, taken: TRIALS)
+    assert rater is not None
+    assert (rater.number, rater.trials) == (1, TRIALS)
+    assert store.admit("key", lambda number, taken: pytest.fail("they have their pages")) == rater
+    with Store(tmp_path / "answers.sqlite", "choice") as again:
+        assert again.rater("key") == rater
+        assert again.rater("other") is None
+        assert again.secret == store.secret
+
+
+def test_nobody_begins_without_pages(store: Store):
+    assert store.admit("key", lambda number, taken: ()) is None
+    assert store.rater("key") is None
+
+
+def test_the_last_answer_counts_and_the_earlier_are_kept(store: Store, tmp_path: Path):
+    store.admit("key", lambda number, taken: TRIALS)
+    store.record(1, 1, {"subject": "a", "prompt": "b"})
+    store.record(1, 1, {"subject": "a", "prompt": "b"})  # sent twice
+    store.record(1, 2, {"subject": "undecided", "prompt": "a"})
+    store.record(1, 1, {"subject": "b", "prompt": "b"})  # gone back
+    assert store.answered(1) == {
+        1: {"subject": "b", "prompt": "b"},
+        2: {"subject": "undecided", "prompt": "a"},
+    }
+    assert [(each.page, each.question, each.answer) for each in store.answers()] == [
+        (1, "prompt", "b"),
+        (1, "subject", "b"),
+        (2, "subject", "undecided"),
+        (2, "prompt", "a"),
+    ]
+    with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
+        history = database.execute("SELECT answer FROM answers WHERE page = 1 AND question = 'subject'")
+        assert [answer for (answer,) in history] == ["a", "b"]
+
+
+def test_an_answer_that_returns_to_an_earlier_one_counts(store: Store):
+    store.admit("key", lambda number, taken: TRIALS)
+    for answer in ("a", "b", "a"):
+        store.record(1, 1, {"subject": answer})
+    assert store.answered(1) == {1: {"subject": "a"}}
+
+
+def test_all_of_a_page_or_nothing(store: Store):
+    store.admit("key", lambda number, taken: TRIALS)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.record(1, 1, {"subject": "a", "prompt": None})  # type: ignore[dict-item]
+    assert store.answered(1) == {}
+    with pytest.raises(sqlite3.IntegrityError):
+        store.record(1, 5, {"subject": "a"})  # there is no such page
+    store.record(1, 1, {"subject": "a"})  # and it goes on working
+
+
+def test_what_was_taken_is_what_was_answered_or_given_to_who_is_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    store.admit("first", lambda number, taken: TRIALS)
+    store.record(1, 1, {"subject": "a"})
+    seen: list[dict[object, int]] = []
+
+    def look(number: int, taken: object) -> tuple[Trial, ...]:
+        seen.append(dict(taken))  # type: ignore[call-overload]
+        return ()
+
+    store.admit("second", look)
+    pair = frozenset("ab")
+    assert seen[-1] == {("i0", pair): 1, ("i1", pair): 1, ("i3", pair): 1}  # i2 was a check
+    monkeypatch.setattr(stores, "PATIENCE", -stores.PATIENCE)  # as if they had left long ago
+    store.admit("second", look)
+    assert seen[-1] == {("i0", pair): 1}
+
+
+def test_durable_by_its_settings(store: Store):
+    pragma = {
+        name: store._database.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous")
+    }
+    assert pragma == {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL
+
+
+def test_many_threads(store: Store):
+    keys = [f"key {i}" for i in range(8)]
+
+    def rate(key: str) -> None:
+        rater = store.admit(key, lambda number, taken: TRIALS)
+        assert rater is not None
+        for page in range(1, 5):
+            store.record(rater.number, page, {"subject": key})
+
+    threads = [threading.Thread(target=rate, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answers = store.answers()
+    assert len(answers) == 8 * 4
+    assert {each.answer for each in answers} == set(keys)
+    assert len({each.rater for each in answers}) == 8
+
+
+def test_another_kind_of_study(store: Store):
+    with pytest.raises(
+        InputError, match='holds answers to a choice, and the study is a rating: set kind = "choice"'
+    ):
+        Store(store.path, "rating")
+
+
+def test_another_layout(store: Store):
+    store._database.execute("PRAGMA user_version = 99")
+    with pytest.raises(InputError, match="written by another wordbrush"):
+        Store(store.path, "choice")
+
+
+def test_what_is_no_store(tmp_path: Path):
+    (tmp_path / "answers.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match="damaged"):
+        Store(tmp_path / "answers.sqlite", "choice")
+    with pytest.raises(OutputError, match="cannot open"):
+        Store(tmp_path / "nowhere" / "answers.sqlite", "choice")
+
+
+# Killed -----------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from wordbrush.evaluation.study.assignment import Trial
+from wordbrush.evaluation.study.store import Store
+
+store = Store(sys.argv[1], "choice")
+key = sys.argv[2]
+rater = store.admit(key, lambda number, taken: [Trial("i0", ("a", "b"))] * 10_000)
+for page in range(1, 10_001):
+    store.record(rater.number, page, {"subject": key, "prompt": str(page)})
+    print(page, flush=True)
+"""
+
+
+def killed(path: Path, key: str, after: float) -> int:
+    """Let a process write answers, kill it; returns the last page it acknowledged."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, path, key], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    time.sleep(after)
+    process.kill()
+    rest = process.stdout.read().split("\n")[:-1]  # a line that was cut off was not acknowledged
+    process.wait()
+    process.stdout.close()
+    return int(rest[-1] if rest else first)
+
+
+def survive(path: Path, kills: int) -> None:
+    chance = random.Random(0)
+    acknowledged = {f"key {i}": killed(path, f"key {i}", chance.uniform(0, 0.05)) for i in range(kills)}
+    lost = 0
+    with Store(path, "choice") as store:
+        for key, last in acknowledged.items():
+            rater = store.rater(key)
+            assert rater is not None
+            there = store.answered(rater.number)
+            expected = {page: {"subject": key, "prompt": str(page)} for page in range(1, last + 1)}
+            lost += sum(there.get(page) != answers for page, answers in expected.items())
+            # A commit whose acknowledgement was killed may be there; half a page never is.
+            assert all(len(answers) == 2 for answers in there.values())
+            assert len(there) <= last + 2
+    assert lost == 0
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert sum(acknowledged.values()) > kills  # they were killed while they wrote
+
+
+def test_no_acknowledged_answer_is_lost_by_killing(tmp_path: Path):
+    survive(tmp_path / "answers.sqlite", 3)
+
+
+@pytest.mark.slow
+def test_no_acknowledged_answer_is_lost_by_two_hundred_kills(tmp_path: Path):
+    survive(tmp_path / "answers.sqlite", 200)
