@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import (
     CLIPConfig,
@@ -240,6 +241,50 @@ def test_what_cannot_be_looked_at(pocket: Clip, convnext_folder: Path) -> None:
             look([PICTURES[0], PICTURES[1].resize((64, 64))])
     with pytest.raises(ImageError, match="RGB"):
         pocket.images([PICTURES[0].convert("L")])
+
+
+def test_folders_as_the_hub_has_the_older_ones(clip_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
+    """Pickled tensors, sizes as one number, feature extractors: OpenAI's CLIPs and the first DINOs."""
+    for folder, kind, network in ((clip_folder, "CLIP", load_clip), (vit_folder, "ViT", load_encoder)):
+        old = tmp_path / kind
+        old.mkdir()
+        for file in folder.iterdir():
+            if file.name != "model.safetensors":
+                (old / file.name).write_bytes(file.read_bytes())
+        torch.save(load_file(folder / "model.safetensors"), old / "pytorch_model.bin")
+        settings = json.loads((folder / "preprocessor_config.json").read_text())
+        side = settings["size"].get("shortest_edge") or settings["size"]["height"]
+        (old / "preprocessor_config.json").write_text(
+            json.dumps(
+                {
+                    "do_normalize": True,
+                    "do_resize": True,
+                    "feature_extractor_type": f"{kind}FeatureExtractor",
+                    "image_mean": settings["image_mean"],
+                    "image_std": settings["image_std"],
+                    "size": side,
+                    **({"crop_size": side, "do_center_crop": True, "resample": 3} if kind == "CLIP" else {}),
+                }
+            )
+        )
+        now, then = network(str(folder)), network(str(old))
+        torch.testing.assert_close(then.images(PICTURES[:2]), now.images(PICTURES[:2]))
+
+
+def test_a_pickle_with_code_in_it_is_refused(convnext_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((convnext_folder / name).read_bytes())
+    torch.save({"layernorm.weight": Payload()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="a pickle with more than tensors"):
+        load_encoder(str(tmp_path))
+    assert not Payload.ran
+
+
+class Payload:
+    ran = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return setattr, (Payload, "ran", True)
 
 
 def test_dropping_a_classifier_is_no_loss(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
     clip.images(pictures) @ clip.texts(captions).T     # cosines
 
 Whatever is loaded runs in float32 through transformers, and pictures reach it through the PIL processors alone: the
-torchvision ones resize differently, and a score must not depend on what else is installed.
+torchvision ones resize differently, and a score must not depend on what else is installed. On a GPU torch's own
+settings say whether convolutions may round to TF32.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -325,6 +327,10 @@ def _readable(name: str, part: str) -> Generator[None]:
     """Whatever is wrong with a file inside of this block is a `ModelError` that names it."""
     try:
         yield
+    except UnpicklingError as error:
+        raise ModelError(
+            f"{name}: {part} is damaged, or a pickle with more than tensors; fetch it again"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         told = str(error).partition("\n")[0]
         raise ModelError(f"{name}: cannot load {part}: {told}; fetch it again") from error

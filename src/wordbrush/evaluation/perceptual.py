@@ -16,6 +16,7 @@ import importlib.resources
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, cast
 
 import numpy as np
@@ -189,7 +190,7 @@ def _average(layer: Float[Tensor, "h w"], mask: Mask) -> float:
     if mask is None:
         return layer.mean().item()
     full = F.interpolate(layer[None, None], mask.shape, mode="bilinear", align_corners=False)[0, 0]
-    return full[torch.from_numpy(mask).to(full.device)].mean().item()  # of nothing: nan
+    return full[torch.tensor(mask, device=full.device)].mean().item()  # of nothing: nan
 
 
 def _checked(made: Picture, true: Picture, mask: Mask) -> tuple[int, int]:
@@ -212,6 +213,8 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.load(path.read_bytes())
         content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ModelError(f"{path} is damaged, or a pickle with more than tensors; fetch it again") from error
     except Exception as error:  # damaged archives meet the reader with nearly any exception
         raise ModelError(
             f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); fetch it again"
