@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from cyclopts import App
 
-from wordbrush.cli import evaluate_bench
+from wordbrush.cli import evaluate_bench, evaluate_subjects
 
 
 def application(tokens: Sequence[str]) -> App:
     """The commands under `wordbrush evaluate`, with the flags of those methods that `tokens` name."""
     app = App(name="evaluate", help="Measure edits against the truth, and by the papers' own protocols.")
     app.command(evaluate_bench.command(tokens))
+    app.command(evaluate_subjects.subjects)
     return app

@@ -18,8 +18,12 @@ from wordbrush.evaluation.similarity import directional_similarity
 from wordbrush.evaluation.structure import structure_distances
 from wordbrush.evaluation.success import Looks, succeeded
 from wordbrush.evaluation.tables import Column
+from wordbrush.model import POCKET
 
-EQUAL = 120.0  # dB, for a PSNR of equal pictures: infinity has no mean, and 8-bit pictures that differ reach 95
+EQUAL = (
+    120.0  # dB, for a PSNR of equal pictures: infinity has no mean, and 8-bit pictures that differ reach 95
+)
+_SHIPPED = ("judge", "encoder", "reader")  # their folders among the built-in model's
 _SMALLEST_CROP = 64  # pixels a side of what CLIP sees of an edited region, of a picture of 128
 
 
@@ -50,8 +54,13 @@ class Judges:
 
     @property
     def hash(self) -> str:
-        """Changes when any of the networks does: scores of other judges are no scores of these."""
-        return hashlib.sha256(json.dumps(self.names, sort_keys=True).encode()).hexdigest()[:16]
+        """Changes when any of the networks does: scores of other judges are no scores of these.
+
+        The shipped ones are known by their weights, others by their names.
+        """
+        shipped: dict[str, str] = json.loads((POCKET / "manifest.json").read_text())["files"]
+        known = {path: told for path, told in shipped.items() if path.split("/")[0] in _SHIPPED}
+        return hashlib.sha256(json.dumps([self.names, known], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def columns(distance: str) -> dict[str, Column]:
