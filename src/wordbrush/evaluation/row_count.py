@@ -19,8 +19,8 @@ from wordbrush.model import Model
 class RowCount:
     """Rows that went through the UNet so far.
 
-    rows: all of them. with_gradient: those of them whose outcome can be differentiated, each of which is most often
-    followed by a way back, at about the price of two more rows.
+    rows: all of them. with_gradient: those of them whose outcome can be differentiated; where that is done, each
+    takes the way back through the UNet as well, which is not counted.
     """
 
     rows: int = 0
