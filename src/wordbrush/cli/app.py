@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from wordbrush.cli import commands, flags, listings
+from wordbrush.cli import commands, compare, evaluate, flags, listings, study
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import WordbrushError
 
@@ -87,6 +87,9 @@ def application(tokens: Sequence[str]) -> App:
             Inversion=inversion(_told(tokens, "heatmap", "--inversion") or commands.INVERSION),
         )
     )
+    app.command(compare.command(tokens))
+    app.command(evaluate.application(tokens))
+    app.command(study.application())
     app.command(commands.replay)
     app.command(listings.methods)
     app.command(listings.models)
