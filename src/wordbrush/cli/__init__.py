@@ -1,7 +1,12 @@
-"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `replay`, `methods`, `models`.
+"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `replay`, `methods`, `models`, and to measure
+`compare`, `evaluate` and `study`.
 
     app        the commands put together, and what is said when one fails
-    commands   what each of them does, from its flags to its files
+    commands   what each of the first does, from its flags to its files
+    compare    one edit, several methods
+    evaluate   its commands: evaluate_bench, evaluate_pie, evaluate_subjects, evaluate_directional
+    study      the user study's commands
+    several    several methods on one command line
     listings   `methods` and `models`, which compute nothing
     flags      a method's flags, from its `Options`
     origins    what an edit starts from: a picture file or a saved source

@@ -72,8 +72,10 @@ class Terminal:
 
         def show(progress: Progress) -> None:
             if progress.stage not in tasks:
+                for done in (task.id for task in bars.tasks if task.finished):
+                    bars.update(done, visible=False)  # many stages would fill the screen
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
-            bars.update(tasks[progress.stage], completed=progress.step)
+            bars.update(tasks[progress.stage], completed=progress.step, visible=True)
             if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
 
