@@ -182,11 +182,13 @@ def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) 
 @dataclass(frozen=True)
 class Lesson:
     """`pixels` [B, 3, S, S], which names are `there` [B, 63], what each cell shows (`shown`, `tinted` [B, cells]),
-    and one thing of each picture to ask about: its name (or `UNLABELLED`) and its tint.
+    how much of it the picture's first, second and third thing cover (`covered` [B, 3, cells]), and one thing of
+    each picture to ask about: its name (or `UNLABELLED`) and its tint.
     """
 
     pixels: Tensor
     there: Tensor
+    covered: Tensor
     shown: Tensor
     tinted: Tensor
     asked: np.ndarray
@@ -194,15 +196,14 @@ class Lesson:
 
 
 class Lessons:
-    """What the judge learns from: the training pictures with all that is true of them."""
+    """The training pictures with all that is true of them: what the judge learns from, and the reader."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, device: str) -> None:
+    def __init__(self, device: str) -> None:
         self.device = device
         self.pictures = pictures("train")
         lines = list(rows("train"))
         scenes = [line["scene"] for line in lines]
         self.captions = [line["caption"] for line in lines]
-        self.tokenizer = tokenizer
         self.names = np.full((len(scenes), 3), UNLABELLED)
         self.tints = np.full((len(scenes), 3), UNLABELLED)
         self.centres = np.zeros((len(scenes), 3, 2))  # down and right, as shares of the picture
@@ -221,18 +222,11 @@ class Lessons:
         }
         coverage = np.load(RUNS / "train" / "coverage.npy", mmap_mode="r")
         self.coverage = np.stack([self._by_cell(cells) for cells in coverage])
-        # All simple questions in one list of texts, so that the text tower reads them in one go.
-        self.simple = self.ids([*things(), *PLACES, *LIGHTS, *STYLES])
-        self.sizes = [len(NAMES), len(PLACES), len(LIGHTS), len(STYLES)]
-        self.colour_ids = [self.ids(colours(name)) for name in NAMES]
 
     @staticmethod
     def _by_cell(cells: np.ndarray) -> np.ndarray:
         """Coverage of latent cells, uint8 [3, 16, 16], as that of the judge's cells, uint8 [3, 8, 8]."""
         return cells.reshape(3, CELLS, 2, CELLS, 2).mean((2, 4)).astype(np.uint8)
-
-    def ids(self, texts: list[str]) -> Tensor:
-        return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids.to(self.device)
 
     def take(
         self, index: np.ndarray, whole: bool, rng: np.random.Generator, generator: torch.Generator
@@ -272,6 +266,7 @@ class Lessons:
         return Lesson(
             self._degraded(images, rng, generator),
             (one_hot * torch.from_numpy(there).unsqueeze(-1)).sum(1).float().to(self.device),
+            torch.from_numpy(cells).to(self.device).float() / 255,
             self.tensor(shown),
             self.tensor(tinted),
             np.where(there[rows, asked], names[rows, asked], UNLABELLED),
@@ -290,6 +285,21 @@ class Lessons:
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).long().to(self.device)
+
+
+class WordedLessons(Lessons):
+    """The lessons with the judge's questions in words."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, device: str) -> None:
+        super().__init__(device)
+        self.tokenizer = tokenizer
+        # All simple questions in one list of texts, so that the text tower reads them in one go.
+        self.simple = self.ids([*things(), *PLACES, *LIGHTS, *STYLES])
+        self.sizes = [len(NAMES), len(PLACES), len(LIGHTS), len(STYLES)]
+        self.colour_ids = [self.ids(colours(name)) for name in NAMES]
+
+    def ids(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids.to(self.device)
 
 
 class Student(nn.Module):
@@ -316,7 +326,7 @@ class Student(nn.Module):
 
     def forward(
         self,
-        lessons: Lessons,
+        lessons: WordedLessons,
         index: np.ndarray,
         whole: bool,
         rng: np.random.Generator,
@@ -413,7 +423,7 @@ def main() -> None:
     if not arguments.report:
         tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
         student = Student(tokenizer).to(preset.device)
-        lessons = Lessons(tokenizer, preset.device)
+        lessons = WordedLessons(tokenizer, preset.device)
 
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator

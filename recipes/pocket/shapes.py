@@ -76,3 +76,14 @@ JUDGE_WORDS: dict[str, Any] = {
     "max_position_embeddings": 32,
 }
 JUDGE_PROJECTION = 192
+
+# transformers.ConvNextModel: what the reader and the encoder look with. The judge's shape, a little narrower.
+LOOK: dict[str, Any] = {
+    "image_size": 128,
+    "patch_size": 4,
+    "num_stages": 3,
+    "hidden_sizes": [48, 96, 192],
+    "depths": [1, 2, 4],
+    "hidden_act": "relu",
+    "layer_scale_init_value": 0.5,
+}
