@@ -239,12 +239,12 @@ def _alpha(kind: Kind, answers: Sequence[Answer]) -> float | None:
 def text(report: Report) -> str:
     """The report in Markdown."""
     failed = len(report.inattentive)
-    left = "left out" if report.excluded else "kept"
+    left = f" ({'left out' if report.excluded else 'kept'})" if failed else ""
     lines = [
         f"# {report.title}",
         "",
-        f"{_counted(report.answers, 'answer')} of {_counted(report.raters, 'rater')}, of whom {report.finished} "
-        f"finished; {failed} failed an attention check ({left}).",
+        f"{_counted(report.answers, 'answer')} of {_counted(report.raters, 'rater')}: {report.finished} finished, "
+        f"{failed} failed an attention check{left}.",
         "",
         *_tables(report),
         f"Krippendorff's alpha ({'nominal' if report.kind == 'choice' else 'ordinal'}): "
