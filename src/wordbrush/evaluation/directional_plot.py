@@ -92,8 +92,7 @@ def _label(
     taken: list[Any] = [*places]
     for i in range(len(points) - 1):
         if points[i].curve == points[i + 1].curve:
-            line: Any = np.linspace(places[i], places[i + 1], 20)
-            taken.extend(line)
+            taken += [places[i] + share * (places[i + 1] - places[i]) for share in np.arange(0, 1, 0.05)]
     angles = np.deg2rad(np.arange(0, 360, 15))
     around = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (13, 11)
     for point, place in zip(points, places, strict=True):
