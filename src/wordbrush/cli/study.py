@@ -133,8 +133,8 @@ def export(folder: Path, /, *, out: str, json: Json = False) -> int:
     from wordbrush.evaluation.study.export import export as write
 
     study, store = _answered(folder)
-    outputs.check([study.answers, folder / "study.toml"], [Path(out)])
     with store:
+        outputs.check([study.answers, folder / "study.toml"], [Path(out)])
         count = write(study, store, out)
     terminal.say(f"{out}  {count} answers")
     terminal.finish(command="study export", out=out, answers=count)

@@ -388,7 +388,8 @@ def test_the_token_leads_nowhere_else(make: Make, client: Client):
 
 def test_other_names_are_not_answered(make: Make, client: Client):
     study = make("rating")
-    browser = client(study, hosts=["127.0.0.1"])
+    browser = client(study, hosts=["127.0.0.1", "[::1]"])
+    assert browser.get("http://[::1]:8000/").status_code == 200
     assert browser.get("http://127.0.0.1:8000/").status_code == 200
     assert browser.get("http://evil.example/").status_code == 400
 

@@ -1,7 +1,7 @@
 """How far raters agree, and how sure a share is."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
 from typing import Literal
@@ -18,15 +18,15 @@ def krippendorff_alpha(units: Iterable[Sequence[int | str]], level: Level) -> fl
     than two values says nothing about agreement and does not count. None where α is not defined: nothing was judged
     twice, or every value is the same.
 
-    From the coincidence matrix of K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C:
+    From the coincidence matrix of K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011):
     o_ck = Σ_u (pairs (c, k) of different raters in u) / (m_u − 1), with m_u values in unit u; n_c = Σ_k o_ck;
     n = Σ_c n_c; D_o = Σ o_ck δ²_ck / n; D_e = Σ n_c n_k δ²_ck / (n (n − 1)). The squared distance δ² is 1 between
     different names, and (Σ_{g=c…k} n_g − (n_c + n_k) / 2)² between ranks.
     """
-    coincidences: Counter[tuple[int | str, int | str]] = Counter()
+    coincidences: defaultdict[tuple[int | str, int | str], float] = defaultdict(float)
     for values in units:
         for pair in permutations(values, 2):
-            coincidences[pair] += 1 / (len(values) - 1)  # type: ignore[assignment]  # a Counter of floats
+            coincidences[pair] += 1 / (len(values) - 1)
     found = {value for value, _ in coincidences}
     ordered = sorted(found, key=str) if level == "nominal" else sorted(found, key=float)
     place = {value: i for i, value in enumerate(ordered)}
@@ -52,7 +52,7 @@ def _ordinal(n: Sequence[float]) -> Distance:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share after E. B. Wilson (1927), eq. for p₁, p₂; (0, 1) where nothing was counted.
+    """The 95 % interval of a share after E. B. Wilson (1927); (0, 1) where nothing was counted.
 
     It takes answers for independent. Several answers of one rater, or about one picture, are not quite: read the
     interval as the least uncertainty there is.

@@ -31,9 +31,9 @@ def assign(study: Study, rater: int, taken: Mapping[Unit, int]) -> tuple[Trial, 
     """The pages of the `rater`-th rater; none if everything has been judged often enough.
 
     taken: how often each unit has been judged or given out. A rater gets those that were taken least, of them those
-    whose item, then whose method was taken least, of them any. So no unit is ever given out twice more often than
-    another, every prefix of the raters is as balanced as a whole round, and what raters leave unanswered is given to
-    those who come later. The same seed, rater and `taken` make the same pages.
+    whose item, then whose methods were taken least, of them any. So as long as nobody leaves, two units, and two
+    items, differ by one at most however many raters have come; and what raters leave unanswered is given to those who
+    come later. The same seed, rater and `taken` make the same pages.
     """
     settings = study.settings
     chance = random.Random(f"{settings.seed} {rater}")

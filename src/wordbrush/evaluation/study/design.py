@@ -71,7 +71,7 @@ QUESTIONS: Mapping[Kind, tuple[Question, ...]] = {
         _asked("text", "words", "How well does the edited picture show what the words say?"),
         _asked("realism", "picture", "How realistic does the edited picture look?"),
     ),
-    # DreamBooth, section 4.2: subject and prompt fidelity, each in a study of its own.
+    # DreamBooth: subject and prompt fidelity, each in a study of its own.
     "choice": (
         _asked(
             "subject",
@@ -81,7 +81,7 @@ QUESTIONS: Mapping[Kind, tuple[Question, ...]] = {
         ),
         _asked("prompt", "words", "Which picture is described better by the words?"),
     ),
-    # Textual Inversion, section 5: likeness and text, ranked.
+    # Textual Inversion: likeness and text, ranked.
     "ranking": (
         _asked("subject", "source", "How much is the subject like the reference? Put the most alike first."),
         _asked(

@@ -18,7 +18,7 @@ PROMPT_TO_PROMPT: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "Text2LIVE": {"background": (4.15, 1.09), "text": (2.89, 1.22), "realism": (2.36, 1.12)},
     "VQGAN+CLIP": {"background": (1.84, 1.11), "text": (2.46, 1.16), "realism": (1.32, 0.70)},
 }
-# DreamBooth, section 4.2: percent for DreamBooth, for Textual Inversion, and undecided.
+# DreamBooth, its user study: percent for DreamBooth, for Textual Inversion, and undecided.
 DREAMBOOTH: Mapping[str, tuple[int, int, int]] = {"subject": (68, 22, 10), "prompt": (81, 12, 7)}
 
 
