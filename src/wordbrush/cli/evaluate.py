@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from cyclopts import App
 
-from wordbrush.cli import evaluate_bench, evaluate_subjects
+from wordbrush.cli import evaluate_bench, evaluate_directional, evaluate_pie, evaluate_subjects
 
 
 def application(tokens: Sequence[str]) -> App:
     """The commands under `wordbrush evaluate`, with the flags of those methods that `tokens` name."""
     app = App(name="evaluate", help="Measure edits against the truth, and by the papers' own protocols.")
     app.command(evaluate_bench.command(tokens))
+    app.command(evaluate_pie.command(tokens))
     app.command(evaluate_subjects.subjects)
+    app.command(evaluate_directional.command(tokens))
     return app

@@ -134,7 +134,7 @@ def _looks(branch: Any) -> str:
         case origin if origin is tuple:
             return ",".join("…" if argument is Ellipsis else metavar(argument) for argument in arguments)
         case origin:
-            return {int: "N", float: "X"}.get(origin, "TEXT")
+            return {int: "N", float: "X", bool: "true|false"}.get(origin, "TEXT")
 
 
 def _branches(annotation: Any) -> tuple[Any, ...]:
