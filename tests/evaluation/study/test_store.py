@@ -1,13 +1,13 @@
 """What was acknowledged is there, whatever happened to the process; what was sent twice is there once."""
 
+import multiprocessing
 import random
+import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -152,30 +152,37 @@ def test_what_is_no_store(tmp_path: Path):
 # Killed -----------------------------------------------------------------------------------------------------
 
 WRITER = """
-import sys
 from wordbrush.evaluation.study.assignment import Trial
 from wordbrush.evaluation.study.store import Store
 
-store = Store(sys.argv[1], "choice")
-key = sys.argv[2]
-rater = store.admit(key, lambda number, taken: [Trial("i0", ("a", "b"))] * 10_000)
-for page in range(1, 10_001):
+store = Store(path, "choice")
+rater = store.admit(key, lambda number, taken: [Trial("i0", ("a", "b"))] * 1000)
+for page in range(1, 1001):
     store.record(rater.number, page, {"subject": key, "prompt": str(page)})
-    print(page, flush=True)
+    acknowledge.send(page)
 """
 
 
 def killed(path: Path, key: str, after: float) -> int:
     """Let a process write answers, kill it; returns the last page it acknowledged."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, path, key], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    time.sleep(after)
-    process.kill()
-    rest = process.stdout.read().split("\n")[:-1]  # a line that was cut off was not acknowledged
-    process.wait()
-    process.stdout.close()
-    return int(rest[-1] if rest else first)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["wordbrush.evaluation.study.store"])  # or each would import for itself
+    acknowledged, acknowledge = processes.Pipe(duplex=False)
+    names = {"path": str(path), "key": key, "acknowledge": acknowledge}
+    process = processes.Process(target=exec, args=(WRITER, names))
+    process.start()
+    acknowledge.close()
+    with acknowledged:
+        last = acknowledged.recv()
+        time.sleep(after)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        process.close()
+        with suppress(EOFError):  # nothing follows what was acknowledged last
+            while True:
+                last = acknowledged.recv()
+    return last
 
 
 def survive(path: Path, kills: int) -> None:
@@ -199,7 +206,7 @@ def survive(path: Path, kills: int) -> None:
 
 
 def test_no_acknowledged_answer_is_lost_by_killing(tmp_path: Path):
-    survive(tmp_path / "answers.sqlite", 3)
+    survive(tmp_path / "answers.sqlite", 5)
 
 
 @pytest.mark.slow
