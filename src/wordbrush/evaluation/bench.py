@@ -245,5 +245,5 @@ COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradien
 """What a row of results repeats of an edit's: what it cost, and what it said."""
 
 
-def _short(value: object) -> str:
-    return str(value["hash"])[:12] + "…" if isinstance(value, dict) else str(value)
+def _short(value: Any) -> str:
+    return f"hash {value['hash'][:12]}…" if isinstance(value, dict) else str(value)

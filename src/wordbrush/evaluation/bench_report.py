@@ -226,13 +226,17 @@ _ORDERS: dict[str, Callable[[Rows], Rows]] = {"worst": _worst, "random": _random
 
 
 def _sheets(bench: Bench, label: str, rows: Rows) -> None:
-    """For each kind the worst sixteen cases and sixteen at random."""
-    for kind in KINDS:
-        of_kind = [row for row in rows if row["kind"] == kind]
-        for name, order in _ORDERS.items():
+    """For each kind the worst sixteen cases and sixteen at random, and all of these small on one page."""
+    for name, order in _ORDERS.items():
+        small: list[Image.Image] = []
+        for kind in KINDS:
+            of_kind = order([row for row in rows if row["kind"] == kind])[:ON_A_SHEET]
             if of_kind:
-                page = sheet(bench, label, order(of_kind)[:ON_A_SHEET], f"{label}: {kind}, {name}")
-                save_jpeg(page, bench.out / "sheets" / label / f"{kind.replace(' ', '-')}-{name}.jpg")
+                title = f"{label}: {kind}, {name}"
+                page = sheet(bench, label, of_kind, title)
+                _save_jpeg(page, bench.out / "sheets" / label / f"{kind.replace(' ', '-')}-{name}.jpg")
+                small.append(sheet(bench, label, of_kind, title, across=4, tile=56))
+        _save_jpeg(_stacked(small), bench.out / "sheets" / f"{label}-{name}.jpg")
 
 
 def sheet(
@@ -254,7 +258,16 @@ def sheet(
     return contact_sheet(title, shown, across=across, tile=tile)
 
 
-def save_jpeg(page: Image.Image, path: Path) -> None:
+def _stacked(pages: Sequence[Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
+    top = 0
+    for page in pages:
+        whole.paste(page, (0, top))
+        top += page.height
+    return whole
+
+
+def _save_jpeg(page: Image.Image, path: Path) -> None:
     """Sheets are for eyes: a JPEG is a fifth of the PNG."""
     with atomic_write(path) as file:
         page.save(file, "JPEG", quality=88)

@@ -144,7 +144,7 @@ def _spoken(clip: Clip, cases: Sequence[Case], made: Sequence[Image.Image]) -> d
     )
     looks, source_looks = clip.images(made), clip.images([case.picture for case in cases])
     regions = clip.images([crop(picture, case.mask) for picture, case in zip(made, cases, strict=True)])
-    region = (regions * after).sum(-1).tolist()
+    region: list[float] = (regions * after).sum(-1).tolist()
     return {
         "clip": (looks * after).sum(-1).tolist(),
         "clip_region": [
