@@ -2,9 +2,9 @@
 
     python recipes/pocket/export.py
 
-Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer` and `judge` from the same folder;
-writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every file. What
-`runs/pocket/figures.json` (name -> number or text) measured goes into the card.
+Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
+the same folder; writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every
+file. What `runs/pocket/figures.json` (name -> number or text) measured goes into the card.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ wordbrush's built-in model: small enough to ship, real enough for every method t
 - **Data**: {scenes:,} pictures of the built-in world, rendered by program; no photograph, nothing scraped. Sprites:
   Noto Color Emoji, SIL Open Font License 1.1.
 - **Parts**: an autoencoder (8 latent channels, 16 × 16), a text encoder (CLIP, 3 layers, 32 tokens), a UNet with
-  attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them `judge/`, a small
-  CLIP of the same world, trained apart, that scores pictures.
+  attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them, for scoring
+  pictures and each trained apart from all others: `judge/`, a small CLIP of the same world; `reader/`, which says
+  what a picture or a part of it shows; `encoder/`, trained without captions or labels, which says how alike two are.
 - **Training**: {samples:,} samples in {steps:,} steps, averaged weights; `recipes/pocket` has every command.
 - **Best with**: guidance {guidance:g}, {ddim} DDIM steps, captions like "a small red cat next to a chair on a beach
   at night".
@@ -134,7 +135,7 @@ def export(out: Path) -> None:
         model.save_pretrained(part / name, max_shard_size=SHARD)
     forget_origin(part / "vae" / "config.json")
     DDIMScheduler(**SCHEDULER).save_pretrained(part / "scheduler")
-    for name in ("tokenizer", "judge"):
+    for name in ("tokenizer", "judge", "reader", "encoder"):
         shutil.copytree(RUNS / name, part / name)
     (part / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
     size = sum(p.numel() for model in models.values() for p in model.parameters())

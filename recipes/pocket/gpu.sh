@@ -1,5 +1,5 @@
 #!/bin/bash
-# The whole model in one call on an accelerator: data, autoencoder, judge, UNet, export.
+# The whole model in one call on an accelerator: data, autoencoder, judge, reader, encoder, UNet, export.
 #
 #     recipes/pocket/gpu.sh --minutes 28 --out out            # --preset cpu to rehearse without an accelerator
 #
@@ -41,6 +41,8 @@ if [ ! -e runs/pocket/latents.npy ]; then
   step autoencoder.py --report
 fi
 step judge.py --preset "$preset" --minutes "$(share 0.12)"
+step reader.py --preset "$preset" --minutes "$(share 0.08)"
+step encoder.py --preset "$preset" --minutes "$(share 0.08)"
 step diffusion.py --preset "$preset" --minutes "$(left)"
 step export.py --out "$out/weights"
 tar c -C "$out" weights | split --bytes 15M - "$out/weights.tar."

@@ -147,9 +147,9 @@ def calibrated(network: ReaderNetwork) -> Calibration:
     for some in zip(*(regions(each, rng) for each in labels), strict=True):
         cells = torch.from_numpy(np.stack([counted(region) for region in some]))
         truth = torch.from_numpy(np.stack([seen(*three) for three in zip(scenes, labels, some, strict=True)]))
-        clues["thing"].append(torch.stack(evidence(shares[:, :-1], cells), -1).flatten(0, 1))
+        clues["thing"].append(evidence(shares[:, :-1], cells).flatten())
         truths["thing"].append(truth.flatten())
-        clues["something"].append(torch.stack(evidence(1 - shares[:, -1:], cells), -1).flatten(0, 1))
+        clues["something"].append(evidence(1 - shares[:, -1:], cells).flatten())
         # Seen for sure, not seen for sure, or neither.
         one, doubtful = truth.amax(1) == 1, (truth < 0).any(1)
         truths["something"].append(torch.where(one, 1, torch.where(doubtful, -1, 0)))
@@ -161,19 +161,14 @@ def calibrated(network: ReaderNetwork) -> Calibration:
     return Calibration(**fitted, **temperatures)
 
 
-def _logistic(clues: Tensor, truth: Tensor) -> tuple[float, float, float]:
-    """The weights of two clues, and the constant, that make known truths (1 or 0, not -1) most likely."""
+def _logistic(clues: Tensor, truth: Tensor) -> tuple[float, float]:
+    """The factor and the constant that make known truths (1 or 0, not -1) most likely."""
     known = truth >= 0
     values, asked = clues[known], truth[known].float()
-    raw = torch.zeros(
-        3, requires_grad=True
-    )  # the clues' weights as logarithms: more to see is never less likely
-
-    def loss() -> Tensor:
-        return F.binary_cross_entropy_with_logits(values @ raw[:2].exp() + raw[2], asked)
-
-    _minimise(loss, raw)
-    return round(raw[0].exp().item(), 4), round(raw[1].exp().item(), 4), round(raw[2].item(), 4)
+    weights = torch.tensor([1.0, 0.0], requires_grad=True)
+    _minimise(lambda: F.binary_cross_entropy_with_logits(weights[0] * values + weights[1], asked), weights)
+    factor, constant = weights.tolist()
+    return round(factor, 4), round(constant, 4)
 
 
 def _temperature(logits: Tensor, truth: list[int]) -> float:

@@ -11,9 +11,9 @@ shipped CLIP, and never saw a picture that a model painted. How right it is stan
 
 Formula. A ConvNeXt says of every cell of 16 × 16 pixels how much of it each thing covers (a softmax over the 63 names
 and "nothing") and in what tint. A thing's extent is the mean over the cells that count. That it can be seen has the
-probability σ(a·log Σp + b·logit max p + c), with p its shares of those cells and a, b, c fitted to scenes held back
-from training, so that of what gets 80 % about 80 % is so; each thing is asked for by itself. Place, light and style
-are one softmax each, divided by a temperature fitted likewise.
+probability σ(a·logit max p + b), with p its shares of those cells and a, b fitted to scenes held back from training,
+so that of what gets 80 % about 80 % is so; each thing is asked for by itself. Place, light and style are one softmax
+each, divided by a temperature fitted likewise.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ ANSWERS: dict[str, list[str]] = {
 class Calibration:
     """How the network's answers become probabilities.
 
-    thing, something: what `evidence` is multiplied with, and a constant. place, light, style: temperatures.
+    thing, something: what `evidence` is multiplied by, and what is added. place, light, style: temperatures.
     """
 
-    thing: tuple[float, float, float]
-    something: tuple[float, float, float]
+    thing: tuple[float, float]
+    something: tuple[float, float]
     place: float
     light: float
     style: float
@@ -169,20 +169,14 @@ def counted(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "8 8"]:
     return inside >= COUNTS * inside.max()
 
 
-def evidence(
-    shares: Float[Tensor, "b n h w"], cells: Bool[Tensor, "b h w"]
-) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
-    """What speaks for each of n things being seen in these cells: log Σp and logit max p of its shares of them."""
-    inside = shares * cells.unsqueeze(1)
-    most = inside.amax((2, 3)).clamp(1e-6, 1 - 1e-6)
-    return (inside.sum((2, 3)) + 1e-6).log(), most.logit()
+def evidence(shares: Float[Tensor, "b n h w"], cells: Bool[Tensor, "b h w"]) -> Float[Tensor, "b n"]:
+    """What speaks for each of n things being seen in these cells: logit max p, p being its shares of them."""
+    return (shares * cells.unsqueeze(1)).amax((2, 3)).clamp(1e-6, 1 - 1e-6).logit()
 
 
-def chances(
-    evidence: tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]], weights: tuple[float, float, float]
-) -> Float[Tensor, "b n"]:
-    """The probabilities that calibrated evidence comes to."""
-    return (weights[0] * evidence[0] + weights[1] * evidence[1] + weights[2]).sigmoid()
+def chances(evidence: Float[Tensor, "b n"], calibration: tuple[float, float]) -> Float[Tensor, "b n"]:
+    """The probabilities that evidence comes to."""
+    return (calibration[0] * evidence + calibration[1]).sigmoid()
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +197,9 @@ class Reader:
         name, folder = ("pocket", POCKET / "reader") if folder is None else (str(folder), folder)
         try:
             settings = json.loads((folder / "config.json").read_text())
-            taught, calibration = settings["answers"], Calibration(**settings["calibration"])
+            taught, fitted = dict(settings["answers"]), dict(settings["calibration"])
+            pairs = {kind: tuple(fitted[kind]) for kind in ("thing", "something")}
+            calibration = Calibration(**(fitted | pairs))
             network = ReaderNetwork(settings["look"]).float()
             file = folder / "model.safetensors"
             weights: dict[str, Tensor] = cast(Any, safetensors.torch).load_file(file)
