@@ -60,11 +60,11 @@ def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable
     for row in rows:
         if row["method"] == DIRECT.label:  # three steps up, and down five targets beside their source
             assert row["inversion_rows"] == 3 / 5 and row["gradient_rows"] == 0
-            assert 3 * 10 / 5 <= row["unet_rows"] - row["inversion_rows"] <= 3 * 11 / 5
+            assert 3 * 10 / 5 <= row["unet_rows"] - row["inversion_rows"] <= 3 * 11 / 5 + 1e-9
 
 
 def test_the_trivial_ends_are_what_they_are_called(tmp_path: Path, at: Callable[..., Bench]) -> None:
-    rows = drain(at(tmp_path, 20).run([]))
+    rows = drain(at(tmp_path).run([]))
     scores = {label: [row for row in rows if row["method"] == label] for label in BOUNDS}
     assert np.mean([row["success"] for row in scores[TRUTH]]) >= 0.8
     for source, truth in zip(scores[SOURCE], scores[TRUTH], strict=True):
@@ -80,10 +80,10 @@ def test_the_trivial_ends_are_what_they_are_called(tmp_path: Path, at: Callable[
 
 
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Callable[..., Bench]) -> None:
-    whole = drain(at(tmp_path / "whole").run([DIRECT, DDIM]))
-    for stop in (0, 1, 2, 3, 5, 9, 12):
+    whole = drain(at(tmp_path / "whole", 6).run([DIRECT]))  # a scene and a bit of another
+    for stop in (1, 2, 5, 9):
         out = tmp_path / f"stopped-{stop}"
-        steps = at(out).run([DIRECT, DDIM])
+        steps = at(out, 6).run([DIRECT])
         for _ in islice(steps, stop):
             pass
         steps.close()
@@ -91,7 +91,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Call
             if (out / name).exists():
                 with open(out / name, "a") as file:
                     file.write('{"method": "dir')
-        assert lasting(drain(at(out).run([DIRECT, DDIM]))) == lasting(whole), stop
+        assert lasting(drain(at(out, 6).run([DIRECT]))) == lasting(whole), stop
         found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
         assert lasting(found) == lasting(whole)
 
@@ -99,7 +99,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Call
 def test_what_is_there_is_not_made_again(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
 ) -> None:
-    bench = at(tmp_path)
+    bench = at(tmp_path, 6)
     drain(bench.run([DIRECT]))
     with counting(tiny("sd1")) as spent:
         drain(bench.run([DIRECT]))
@@ -112,17 +112,17 @@ def test_what_is_there_is_not_made_again(
 def test_other_judges_judge_the_same_edits_anew(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model], judges: Judges
 ) -> None:
-    before = drain(at(tmp_path).run([DIRECT]))
+    before = drain(at(tmp_path, 5).run([DIRECT]))
     harsh = replace(judges, clip=replace(judges.clip, name="another"))
     with counting(tiny("sd1")) as spent:
-        after = drain(at(tmp_path, judges=harsh).run([DIRECT]))
+        after = drain(at(tmp_path, 5, judges=harsh).run([DIRECT]))
     assert spent.rows == 0
     assert all(old["judged"] != new["judged"] for old, new in zip(before, after, strict=True))
 
 
 def test_more_cases_go_on_from_fewer(tmp_path: Path, at: Callable[..., Bench]) -> None:
     fewer = drain(at(tmp_path, 5).run([DIRECT]))
-    more = drain(at(tmp_path, 10).run([DIRECT]))
+    more = drain(at(tmp_path, 6).run([DIRECT]))
     first = [row for row in more if row["case"] in {row["case"] for row in fewer}]
     assert first == fewer
 
@@ -144,7 +144,7 @@ def test_another_model_or_other_options_are_another_bench(
 
 def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[..., Bench]) -> None:
     bench = at(tmp_path)
-    rows = drain(bench.run([DIRECT, DDIM]))
+    rows = drain(bench.run([DIRECT]))
     text = drain(bench_report.report(bench, rows, "wordbrush evaluate bench --count 10"))
     assert (tmp_path / "table.md").read_text() == text
     for kind in KINDS:
@@ -154,10 +154,10 @@ def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[
             assert page.width > 4 * 128
     with open(tmp_path / "table.csv") as file:
         table = {line["method"]: line for line in csv.DictReader(file)}
-    assert list(table) == [*BOUNDS, DIRECT.label, DDIM.label]
+    assert list(table) == [*BOUNDS, DIRECT.label]
     assert set(columns("")) <= set(table[SOURCE])
-    own = [row["truth_psnr"] for row in rows if row["method"] == DDIM.label]
-    assert float(table[DDIM.label]["truth_psnr"]) == pytest.approx(np.mean(own))
+    own = [row["truth_psnr"] for row in rows if row["method"] == DIRECT.label]
+    assert float(table[DIRECT.label]["truth_psnr"]) == pytest.approx(np.mean(own))
     # Giving the source back keeps everything, and the table says that such a score can be gamed.
     gamed = next(line for line in text.splitlines() if line.startswith("| MSE outside"))
     assert "the source wins" in gamed

@@ -141,7 +141,7 @@ class Bench:
             )
             pictures = [result.image for result in results]
             ended = time.perf_counter(), time.process_time()
-        share = 1 / len(group)
+        among = len(group)
         rows: list[dict[str, Any]] = []
         for case, result, picture in zip(group, results, pictures, strict=True):
             images.save_png(picture, self.path(contender.label, case))
@@ -150,12 +150,12 @@ class Bench:
                     "method": contender.label,
                     "case": case.name,
                     "pixels": provenance.pixel_hash(picture),
-                    "seconds": (ended[0] - began[0]) * share,
-                    "processor_seconds": (ended[1] - began[1]) * share,
-                    "unet_rows": spent.rows * share,
-                    "inversion_rows": inversion * share,
-                    "gradient_rows": spent.with_gradient * share,
-                    "together": len(group),
+                    "seconds": (ended[0] - began[0]) / among,
+                    "processor_seconds": (ended[1] - began[1]) / among,
+                    "unet_rows": spent.rows / among,
+                    "inversion_rows": inversion / among,
+                    "gradient_rows": spent.with_gradient / among,
+                    "together": among,
                     "words": result.report.get("words"),
                     "notices": result.report.get("notices", []),
                 }

@@ -144,11 +144,11 @@ def _spoken(clip: Clip, cases: Sequence[Case], made: Sequence[Image.Image]) -> d
     )
     looks, source_looks = clip.images(made), clip.images([case.picture for case in cases])
     regions = clip.images([crop(picture, case.mask) for picture, case in zip(made, cases, strict=True)])
-    region: list[float] = (regions * after).sum(-1).tolist()
+    region = (regions * after).sum(-1)
     return {
         "clip": (looks * after).sum(-1).tolist(),
         "clip_region": [
-            value if case.mask.any() else np.nan for value, case in zip(region, cases, strict=True)
+            float(value) if case.mask.any() else np.nan for value, case in zip(region, cases, strict=True)
         ],
         "directional": directional_similarity(source_looks, looks, before, after).tolist(),
     }
