@@ -197,9 +197,8 @@ class Reader:
         name, folder = ("pocket", POCKET / "reader") if folder is None else (str(folder), folder)
         try:
             settings = json.loads((folder / "config.json").read_text())
-            taught, fitted = dict(settings["answers"]), dict(settings["calibration"])
-            pairs = {kind: tuple(fitted[kind]) for kind in ("thing", "something")}
-            calibration = Calibration(**(fitted | pairs))
+            taught: dict[str, list[str]] = dict(settings["answers"])
+            calibration = _calibration(settings["calibration"])
             network = ReaderNetwork(settings["look"]).float()
             file = folder / "model.safetensors"
             weights: dict[str, Tensor] = cast(Any, safetensors.torch).load_file(file)
@@ -256,10 +255,11 @@ class Reader:
         inside = named * cells.unsqueeze(1)
         tinted = torch.einsum("bnhw,bthw->bnt", inside, said.tints.softmax(1)).argmax(2)
         tints: list[list[int]] = cast(Any, tinted).tolist()
+        colours = [{name: TINTS[i] for name, i in zip(NAMES, row, strict=True)} for row in tints]
         rows = zip(
             _named(chances(evidence(named, cells), calibration.thing), NAMES),
             _named(inside.sum((2, 3)) / cells.sum((1, 2)).unsqueeze(1), NAMES),
-            tints,
+            colours,
             _named((said.place / calibration.place).softmax(1), PLACES),
             _named((said.light / calibration.light).softmax(1), LIGHTS),
             _named((said.style / calibration.style).softmax(1), STYLES),
@@ -270,14 +270,21 @@ class Reader:
             Reading(
                 things=things,
                 extents=extents,
-                colours={name: TINTS[tint] for name, tint in zip(NAMES, tinted, strict=True)},
+                colours=colours,
                 place=place,
                 light=light,
                 style=style,
                 bare=1 - something[0],
             )
-            for things, extents, tinted, place, light, style, something in rows
+            for things, extents, colours, place, light, style, something in rows
         ]
+
+
+def _calibration(fitted: dict[str, Any]) -> Calibration:
+    """As it stands in the folder's config.json. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    thing, something = ((float(a), float(b)) for a, b in (fitted["thing"], fitted["something"]))
+    place, light, style = (float(fitted[kind]) for kind in ("place", "light", "style"))
+    return Calibration(thing, something, place, light, style)
 
 
 def _named(values: Float[Tensor, "b n"], names: Mapping[str, object]) -> list[dict[str, float]]:
