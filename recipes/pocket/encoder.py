@@ -1,7 +1,7 @@
 """Train the encoder: what pictures have in common, learnt from pictures alone, without captions or labels.
 
     python recipes/pocket/encoder.py --preset cpu --minutes 22   # train, export runs/pocket/encoder, measure
-    python recipes/pocket/encoder.py --name trial --method dino --minutes 3.5    # a trial, under its own name
+    python recipes/pocket/encoder.py --name trial --method vicreg --minutes 3.5  # a trial, under its own name
     python recipes/pocket/encoder.py --report                    # only measure
 
 Two views of a picture, cut out of it where they overlap, shall be told to be one; how is the method's own affair:
@@ -36,7 +36,7 @@ from wordbrush.pocket import Scene, Thing, render, sample, vocabulary
 
 PRESETS = {
     "cpu": Preset(device="cpu", workers=1, batch=128, minutes=22),
-    "gpu": Preset(device="cuda", workers=1, batch=1024, minutes=3),
+    "gpu": Preset(device="cuda", workers=1, batch=256, minutes=3),  # as many as most groups have
 }
 SEED = 3
 MUON = 0.01
