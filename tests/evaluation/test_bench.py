@@ -17,8 +17,9 @@ from wordbrush.errors import OutputError
 from wordbrush.evaluation import bench_report
 from wordbrush.evaluation.bench import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench, Contender
 from wordbrush.evaluation.cases import KINDS, split
+from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.evaluation.row_count import counting
-from wordbrush.evaluation.scores import EQUAL, Judges, columns, crop
+from wordbrush.evaluation.scores import Judges, columns, crop
 from wordbrush.images import load
 from wordbrush.model import Model
 from wordbrush.progress import drain
@@ -68,12 +69,18 @@ def test_the_trivial_ends_are_what_they_are_called(tmp_path: Path, at: Callable[
     scores = {label: [row for row in rows if row["method"] == label] for label in BOUNDS}
     assert np.mean([row["success"] for row in scores[TRUTH]]) >= 0.8
     for source, truth in zip(scores[SOURCE], scores[TRUTH], strict=True):
-        assert truth["truth_psnr"] == EQUAL and truth["truth_distance"] == pytest.approx(0, abs=1e-6)
-        assert source["outside_psnr"] in (None, EQUAL) and source["structure"] == pytest.approx(0, abs=1e-6)
+        assert truth["truth_psnr"] == PSNR_LIMIT and truth["truth_distance"] == pytest.approx(0, abs=1e-6)
+        assert source["outside_psnr"] in (None, PSNR_LIMIT) and source["structure"] == pytest.approx(
+            0, abs=1e-6
+        )
         if source["kind"] == "nothing changed":
-            assert source["success"] == truth["success"] and source["identity_psnr"] == EQUAL
+            assert source["success"] == truth["success"] and source["identity_psnr"] == PSNR_LIMIT
         else:
-            assert source["success"] == 0 and source["truth_psnr"] < EQUAL and source["identity_psnr"] is None
+            assert (
+                source["success"] == 0
+                and source["truth_psnr"] < PSNR_LIMIT
+                and source["identity_psnr"] is None
+            )
             assert source["inside_mse"] > 0 == truth["inside_mse"]
     # A random autoencoder keeps nothing, and says so.
     assert np.mean([row["truth_psnr"] for row in scores[KEPT_SOURCE]]) < 20

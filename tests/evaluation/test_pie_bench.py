@@ -26,7 +26,6 @@ from wordbrush.evaluation.perceptual import Lpips
 from wordbrush.evaluation.pie_bench import (
     METRICS,
     PRESETS,
-    PSNR_LIMIT,
     Judges,
     Options,
     PieBench,
@@ -36,6 +35,7 @@ from wordbrush.evaluation.pie_bench import (
     told,
 )
 from wordbrush.evaluation.pie_format import PieCase, decode, encode, from_pocket, read, write
+from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.images import load, read_provenance
 from wordbrush.model import Model
 from wordbrush.progress import drain

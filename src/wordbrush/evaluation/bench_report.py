@@ -10,7 +10,8 @@ from PIL import Image
 from wordbrush.evaluation.bench import BOUNDS, SOURCE, TRUTH, Bench
 from wordbrush.evaluation.cases import KINDS
 from wordbrush.evaluation.contact_sheets import Shown, contact_sheet
-from wordbrush.evaluation.scores import EQUAL, columns
+from wordbrush.evaluation.pixels import PSNR_LIMIT
+from wordbrush.evaluation.scores import columns
 from wordbrush.evaluation.statistics import Interval, interval
 from wordbrush.evaluation.tables import Cell, Column, comma_separated, markdown
 from wordbrush.files import atomic_write
@@ -81,7 +82,7 @@ def tables(bench: Bench, rows: Rows, command: str) -> str:
     parts = [
         f"# The ground-truth bench: {len(bench.cases)} cases",
         "Mean ± half of the 95 % bootstrap interval, scenes drawn whole. A dash: does not apply. "
-        f"Equal pictures count as {EQUAL:.0f} dB.",
+        f"Equal pictures count as {PSNR_LIMIT:.1f} dB.",
     ]
     for title, keys in _SECTIONS.items():
         shown = [_METHOD, *(scores[key] for key in keys)]

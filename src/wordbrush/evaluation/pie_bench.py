@@ -8,8 +8,7 @@ The metrics: structure distance; PSNR, LPIPS, MSE and SSIM of the background; CL
 edited picture, and with its edited part on black. Whatever the released harness does in a way of its own is a field of
 `Options`: `PRESETS["released"]` has all of them, `PRESETS["honest"]` averages over the background and nothing else.
 
-PSNR of equal pictures is infinite, and one such case would make the mean infinite. Here it ends at `PSNR_LIMIT`, the
-PSNR of rounding to 8 bits, under both presets.
+PSNR ends at `pixels.PSNR_LIMIT` under both presets.
 
 `out` keeps what is made (`edits.jsonl` and a PNG an edit) apart from what is measured (`results.jsonl`): a run that is
 stopped or killed goes on where it was, and with other options the same edits are scored again.
@@ -35,6 +34,7 @@ from wordbrush.evaluation.backbones import Clip, Encoder, load_clip, load_encode
 from wordbrush.evaluation.bench import Contender
 from wordbrush.evaluation.perceptual import Lpips, PocketDistance, load_lpips
 from wordbrush.evaluation.pie_format import PieCase
+from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.evaluation.records import Records
 from wordbrush.evaluation.similarity import clip_score_100
 from wordbrush.evaluation.structure import structure_distances
@@ -48,7 +48,6 @@ Edited = Callable[[PieCase], Image.Image]
 
 METRICS = ("structure", "psnr", "distance", "mse", "ssim", "clip_whole", "clip_edited")
 _FROM_ELSEWHERE: Mapping[str, Any] = {"error": None, "notices": []}
-PSNR_LIMIT = 10 * math.log10(12 * 255**2)  # 58.9 dB: the error of rounding is uniform, of variance 1/12
 
 
 class Options(BaseOptions):

@@ -20,6 +20,10 @@ from wordbrush.extras import need
 
 Picture = Image.Image | NDArray[np.uint8]  # RGB; an array is [h, w, 3]
 
+PSNR_LIMIT = 10 * math.log10(12 * 255**2)
+"""58.9 dB, the PSNR of rounding to 8 bits (its error is uniform, of variance 1/12): where benches end a PSNR, since
+that of equal pictures is infinite, and one such case would make a mean infinite."""
+
 _SIGMA = 1.5
 _WINDOW = 11
 _REACH = _WINDOW // 2

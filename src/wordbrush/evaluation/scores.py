@@ -13,6 +13,7 @@ from wordbrush.evaluation import pixels
 from wordbrush.evaluation.backbones import Clip, Encoder, load_clip, load_encoder
 from wordbrush.evaluation.cases import Case
 from wordbrush.evaluation.perceptual import Lpips, PocketDistance
+from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.evaluation.reader import Reader
 from wordbrush.evaluation.similarity import directional_similarity
 from wordbrush.evaluation.structure import structure_distances
@@ -99,7 +100,7 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
     picture that was edited; a true change of place or style changes it too, so the truth's own row is the measure.
     success: 1 where the reader sees the change. identity_…: of "nothing changed" alone, against the picture.
 
-    PSNR stops at `EQUAL`. edited: at any size; they are compared at the world's.
+    PSNR ends at `PSNR_LIMIT`. edited: at any size; they are compared at the world's.
     """
     sources, truths = [case.picture for case in cases], [case.truth for case in cases]
     made = [
@@ -126,7 +127,7 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
             ("inside", truths[i], masks[i]),
         ):
             for name, measure in (("psnr", pixels.psnr), ("ssim", pixels.ssim), ("mse", pixels.mse)):
-                row[f"{part}_{name}"] = min(measure(made[i], true, where), EQUAL)
+                row[f"{part}_{name}"] = min(measure(made[i], true, where), PSNR_LIMIT)
         row |= {name: values[i] for name, values in distance.items()}
         row |= {name: values[i] for name, values in spoken.items()}
         row["structure"] = structures[i]
