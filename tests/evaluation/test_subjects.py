@@ -27,7 +27,6 @@ from wordbrush.evaluation.subjects import Results, evaluate
 from wordbrush.evaluation.subjects_format import Subject, read, slug
 from wordbrush.evaluation.subjects_protocols import Judges, Name, Rules, Seen, among
 from wordbrush.evaluation.subjects_published import PUBLISHED, Setting
-from wordbrush.model import POCKET
 from wordbrush.pocket import Scene, Thing, render
 from wordbrush.pocket.vocabulary import HELD_OUT, PLACES
 from wordbrush.progress import drain
@@ -109,8 +108,6 @@ def judges(eyes: Path) -> Judges:
 
 @pytest.fixture(scope="session")
 def shipped() -> Judges:
-    if not (POCKET / "encoder").is_dir():
-        pytest.skip("the shipped encoder is not there yet")
     encoder = load_encoder("pocket", "cpu")
     return Judges(load_clip("pocket", "cpu"), encoder, PocketDistance(encoder))
 
