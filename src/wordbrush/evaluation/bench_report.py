@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from PIL import Image
 
 from wordbrush.evaluation.bench import BOUNDS, SOURCE, TRUTH, Bench
-from wordbrush.evaluation.cases import KINDS
+from wordbrush.evaluation.cases import KINDS, UNCHANGED
 from wordbrush.evaluation.contact_sheets import Shown, contact_sheet
 from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.evaluation.scores import columns
@@ -54,8 +54,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "directional",
         "structure",
     ),
-    "Nothing changed: how far the picture drifts": ("identity_psnr", "identity_distance"),
 }
+_IDENTITY = ("success", "identity_psnr", "identity_distance")
 
 
 def report(bench: Bench, rows: Rows, command: str) -> Generator[Progress, None, str]:
@@ -68,7 +68,7 @@ def report(bench: Bench, rows: Rows, command: str) -> Generator[Progress, None, 
         file.write(text.encode())
     shown = [_METHOD, *columns(bench.judges.distance.name).values(), *_COSTS]
     with atomic_write(bench.out / "table.csv") as file:
-        file.write(comma_separated(_by_method(rows, shown), shown).encode())
+        file.write(comma_separated(_whole(rows, shown), shown).encode())
     labels = [label for label in _labels(rows) if label not in BOUNDS]
     for done, label in enumerate(labels, 1):
         _sheets(bench, label, [row for row in rows if row["method"] == label])
@@ -82,11 +82,18 @@ def tables(bench: Bench, rows: Rows, command: str) -> str:
     parts = [
         f"# The ground-truth bench: {len(bench.cases)} cases",
         "Mean ± half of the 95 % bootstrap interval, scenes drawn whole. A dash: does not apply. "
-        f"Equal pictures count as {PSNR_LIMIT:.1f} dB.",
+        f"Equal pictures count as {PSNR_LIMIT:.1f} dB. Cases in which nothing changes have a table of their own and "
+        "no part in the others.",
     ]
     for title, keys in _SECTIONS.items():
         shown = [_METHOD, *(scores[key] for key in keys)]
-        parts += [f"## {title}", markdown(_by_method(rows, shown), shown)]
+        parts += [f"## {title}", markdown(_by_method(_changing(rows), shown), shown)]
+    shown = [_METHOD, *(scores[key] for key in _IDENTITY)]
+    unchanging = [row for row in rows if row["kind"] == UNCHANGED]
+    parts += [
+        "## Nothing changed: how far the picture drifts",
+        markdown(_by_method(unchanging, shown), shown),
+    ]
     spent = [row for row in rows if row.get("unet_rows") is not None]
     parts += [
         "## What it cost",
@@ -105,18 +112,18 @@ def summary(bench: Bench, rows: Rows) -> str:
     scores = columns(bench.judges.distance.name)
     keys = ("success", "truth_psnr", "outside_psnr", "inside_psnr")
     shown = [_METHOD, *(scores[key] for key in keys), _COSTS[0]]
-    return markdown(_by_method(rows, shown), shown)
+    return markdown(_by_method(_changing(rows), shown), shown)
 
 
 def means(rows: Rows) -> dict[str, dict[str, float | None]]:
-    """Every score's mean by method, unscaled; None where it does not apply."""
-    keys = [*columns(""), *(column.key for column in _COSTS)]
-    found: dict[str, dict[str, float | None]] = {}
-    for label in _labels(rows):
-        own = [row for row in rows if row["method"] == label]
-        values = {key: _mean(own, key) for key in keys}
-        found[label] = {key: value.mean if value.count else None for key, value in values.items()}
-    return found
+    """Every score's mean by method over the cases that change something, unscaled; None where it does not apply."""
+    shown = [_METHOD, *columns("").values(), *_COSTS]
+    return {
+        str(line["method"]): {
+            key: cell.mean if cell.count else None for key, cell in line.items() if isinstance(cell, Interval)
+        }
+        for line in _whole(rows, shown)
+    }
 
 
 _COST_NOTE = (
@@ -133,6 +140,10 @@ def _labels(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
+def _changing(rows: Rows) -> Rows:
+    return [row for row in rows if row["kind"] != UNCHANGED]
+
+
 def _mean(rows: Rows, key: str) -> Interval:
     return interval([row.get(key) for row in rows], [row["scene"] for row in rows])
 
@@ -144,6 +155,13 @@ def _by_method(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
         means: dict[str, Cell] = {column.key: _mean(own, column.key) for column in shown if column != _METHOD}
         found.append({"method": label, **means})
     return found
+
+
+def _whole(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
+    """Every score over the cases that it is asked of: where something changes, or where nothing does."""
+    identity = [_METHOD, *(column for column in shown if column.key in _IDENTITY[1:])]
+    pairs = zip(_by_method(_changing(rows), shown), _by_method(rows, identity), strict=True)
+    return [changing | unchanging for changing, unchanging in pairs]
 
 
 def _by_kind(rows: Rows, score: Column) -> str:
@@ -165,9 +183,9 @@ def _games(rows: Rows, scores: Sequence[Column]) -> str:
     labels = [label for label in _labels(rows) if label not in BOUNDS]
     lines: list[dict[str, Cell]] = []
     for score in scores:
-        # Compared where all of them have a value: a mean over other cases is another mean.
+        of = rows if score.key in _IDENTITY[1:] else _changing(rows)
         means = {
-            label: _mean([row for row in rows if row["method"] == label], score.key)
+            label: _mean([row for row in of if row["method"] == label], score.key)
             for label in (*labels, SOURCE, TRUTH)
         }
         if means[TRUTH].count == 0 or not labels:
@@ -216,7 +234,7 @@ def _foot(bench: Bench, rows: Rows, command: str) -> str:
 
 def _worst(rows: Rows) -> Rows:
     """Failures first, and among equals what is farthest from the truth."""
-    return sorted(rows, key=lambda row: (row["success"], row["truth_psnr"] or 0.0))
+    return sorted(rows, key=lambda row: (row["success"], row["truth_psnr"]))
 
 
 def _random(rows: Rows) -> Rows:
@@ -236,8 +254,9 @@ def _sheets(bench: Bench, label: str, rows: Rows) -> None:
                 title = f"{label}: {kind}, {name}"
                 page = sheet(bench, label, of_kind, title)
                 _save_jpeg(page, bench.out / "sheets" / label / f"{kind.replace(' ', '-')}-{name}.jpg")
-                small.append(sheet(bench, label, of_kind, title, across=4, tile=56))
-        _save_jpeg(_stacked(small), bench.out / "sheets" / f"{label}-{name}.jpg")
+                small.append(sheet(bench, label, of_kind, title, across=4, tile=52))
+        with atomic_write(bench.out / "sheets" / f"{label}-{name}.webp") as file:
+            _stacked(small).save(file, "WEBP", quality=70)
 
 
 def sheet(
@@ -250,9 +269,7 @@ def sheet(
             cases[row["case"]],
             bench.picture(label, cases[row["case"]]),
             bool(row["success"]),
-            f"{cast(float, row['truth_psnr']):.1f} dB to the truth"
-            if row["truth_psnr"] is not None
-            else "the truth",
+            f"{row['truth_psnr']:.1f} dB",
         )
         for row in rows
     ]

@@ -37,6 +37,7 @@ KINDS = (
     "two changes",
     "nothing changed",
 )
+UNCHANGED = KINDS[-1]
 PUBLIC_SEED, PUBLIC_COUNT = 2026, 200
 _FIRST_SCENE = 1_000_000  # held-out scenes from here on are the bench's: nothing else is measured on them
 _VISIBLE = 0.6  # the share of an added thing that must be seen
@@ -90,7 +91,7 @@ def case(scene: int, kind: str) -> Case:
     check("kind of case", kind, KINDS)
     rng = random.Random(f"{scene}/{kind}")
     before = _scene(scene)
-    after = before if kind == "nothing changed" else _CHANGES[kind](before, rng)
+    after = before if kind == UNCHANGED else _CHANGES[kind](before, rng)
     return Case(scene, kind, before, after)
 
 

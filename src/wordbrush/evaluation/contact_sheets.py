@@ -15,7 +15,7 @@ _HEADINGS = ("source", "truth", "edit", "mask")
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One case on a sheet: its edit, whether the reader sees the change, and a figure to show."""
+    """One case on a sheet: its edit, whether the reader sees the change (a green frame), and a figure to show."""
 
     case: Case
     edit: Image.Image
@@ -27,7 +27,7 @@ def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: 
     """A page with `across` cases side by side, each its four pictures, `tile` pixels wide, above its captions."""
     small, large = (ImageFont.load_default(size=size) for size in (max(9, tile // 9), max(12, tile // 6)))
     gap, margin = max(2, tile // 32), tile // 6
-    line = math.ceil(tile / 9 * 1.35)
+    line = math.ceil(max(9, tile // 9) * 1.35)
     wide, high = 4 * tile + 3 * gap, tile + 2 * line + 2 * gap
     rows = math.ceil(len(shown) / across)
     top = margin + 2 * line
@@ -53,7 +53,7 @@ def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: 
         draw.rectangle(frame, outline=_GOOD if one.success else _BAD, width=max(1, tile // 64))
         texts = (
             (f"from: {one.case.source_prompt}", _FAINT),
-            (f"to: {one.case.target_prompt}  ({one.figure})", _INK),
+            (f"{one.figure}, to: {one.case.target_prompt}", _INK),
         )
         for k, (text, ink) in enumerate(texts):
             draw.text((left, upper + tile + gap + k * line), _fitted(text, small, wide), fill=ink, font=small)

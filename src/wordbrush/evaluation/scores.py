@@ -11,7 +11,7 @@ from PIL import Image
 
 from wordbrush.evaluation import pixels
 from wordbrush.evaluation.backbones import Clip, Encoder, load_clip, load_encoder
-from wordbrush.evaluation.cases import Case
+from wordbrush.evaluation.cases import UNCHANGED, Case
 from wordbrush.evaluation.perceptual import Lpips, PocketDistance
 from wordbrush.evaluation.pixels import PSNR_LIMIT
 from wordbrush.evaluation.reader import Reader
@@ -25,6 +25,7 @@ EQUAL = (
     120.0  # dB, for a PSNR of equal pictures: infinity has no mean, and 8-bit pictures that differ reach 95
 )
 _SHIPPED = ("judge", "encoder", "reader")  # their folders among the built-in model's
+_PROTOCOL = 1  # to be counted up when any score comes to mean something else
 _SMALLEST_CROP = 64  # pixels a side of what CLIP sees of an edited region, of a picture of 128
 
 
@@ -61,7 +62,9 @@ class Judges:
         """
         shipped: dict[str, str] = json.loads((POCKET / "manifest.json").read_text())["files"]
         known = {path: told for path, told in shipped.items() if path.split("/")[0] in _SHIPPED}
-        return hashlib.sha256(json.dumps([self.names, known], sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            json.dumps([_PROTOCOL, self.names, known], sort_keys=True).encode()
+        ).hexdigest()[:16]
 
 
 def columns(distance: str) -> dict[str, Column]:
@@ -93,14 +96,18 @@ def columns(distance: str) -> dict[str, Column]:
 def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image]) -> list[dict[str, float]]:
     """The scores of each edit, by the keys of `columns`; not-a-number where one does not apply.
 
-    outside_…: of what the change truly leaves alone, against the picture that was edited. inside_…: of what it truly
-    changes, against the true answer. truth_…: of the whole picture, against the true answer. clip, clip_region:
-    cosine of the target's caption and the whole picture, or a crop around the edited region. directional: cosine
-    between what changed in CLIP's view of the picture and of the caption. structure: of the whole picture against the
-    picture that was edited; a true change of place or style changes it too, so the truth's own row is the measure.
-    success: 1 where the reader sees the change. identity_…: of "nothing changed" alone, against the picture.
+    truth_…: of the whole picture, against the true answer. outside_…: of what the change truly leaves alone, against
+    the picture that was edited. inside_…: of what it truly changes, against the true answer. Beyond the mask's edge
+    the edit is given the very pixels that it is compared with, so that no window and no receptive field that crosses
+    the edge sees the other side. PSNR ends at `PSNR_LIMIT`.
 
-    PSNR ends at `PSNR_LIMIT`. edited: at any size; they are compared at the world's.
+    clip, clip_region: cosine of the target's caption and the whole picture, or a crop around the edited region.
+    directional: cosine between what changed in CLIP's view of the picture and of the caption. structure: of the whole
+    picture against the picture that was edited; a true change of place or style changes it too, so the truth's own row
+    is the measure. success: 1 where the reader sees the change. identity_…: of "nothing changed" alone, against the
+    picture.
+
+    edited: at any size; they are compared at the world's.
     """
     sources, truths = [case.picture for case in cases], [case.truth for case in cases]
     made = [
@@ -109,33 +116,41 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
     ]
     masks = [case.mask for case in cases]
     outside = [~mask for mask in masks]
+    kept = [_only(*each) for each in zip(outside, made, sources, strict=True)]
+    changed = [_only(*each) for each in zip(masks, made, truths, strict=True)]
     distance = {
         "truth_distance": judges.distance.distances(made, truths),
-        "outside_distance": judges.distance.distances(made, sources, outside),
-        "inside_distance": judges.distance.distances(made, truths, masks),
-        "identity_distance": judges.distance.distances(made, sources),
+        "outside_distance": judges.distance.distances(kept, sources, outside),
+        "inside_distance": judges.distance.distances(changed, truths, masks),
     }
+    distance["identity_distance"] = distance["truth_distance"]
     spoken = _spoken(judges.clip, cases, made)
     structures = structure_distances(judges.encoder, made, sources)
     successes = _successes(judges.reader, cases, made)
     rows: list[dict[str, float]] = []
     for i, case in enumerate(cases):
         row: dict[str, float] = {"success": float(successes[i])}
-        for part, true, where in (
-            ("truth", truths[i], None),
-            ("outside", sources[i], outside[i]),
-            ("inside", truths[i], masks[i]),
+        for part, ours, true, where in (
+            ("truth", made[i], truths[i], None),
+            ("outside", kept[i], sources[i], outside[i]),
+            ("inside", changed[i], truths[i], masks[i]),
         ):
-            for name, measure in (("psnr", pixels.psnr), ("ssim", pixels.ssim), ("mse", pixels.mse)):
-                row[f"{part}_{name}"] = min(measure(made[i], true, where), PSNR_LIMIT)
+            row[f"{part}_psnr"] = min(pixels.psnr(ours, true, where), PSNR_LIMIT)
+            row[f"{part}_ssim"] = pixels.ssim(ours, true, where)
+            row[f"{part}_mse"] = pixels.mse(ours, true, where)
         row |= {name: values[i] for name, values in distance.items()}
         row |= {name: values[i] for name, values in spoken.items()}
         row["structure"] = structures[i]
         row["identity_psnr"] = row["truth_psnr"]
-        if case.kind != "nothing changed":
+        if case.kind != UNCHANGED:
             row["identity_psnr"] = row["identity_distance"] = np.nan
         rows.append({key: row[key] for key in columns("")})
     return rows
+
+
+def _only(where: Bool[np.ndarray, "h w"], made: Image.Image, rest: Image.Image) -> Image.Image:
+    """`made` where the mask is, the other picture elsewhere."""
+    return Image.fromarray(np.where(where[:, :, None], np.asarray(made), np.asarray(rest)))
 
 
 def _spoken(clip: Clip, cases: Sequence[Case], made: Sequence[Image.Image]) -> dict[str, list[float]]:

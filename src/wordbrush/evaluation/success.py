@@ -7,7 +7,7 @@ on the true pictures, so that a reader's habit counts neither for nor against an
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wordbrush.evaluation.cases import Case
+from wordbrush.evaluation.cases import UNCHANGED, Case
 from wordbrush.evaluation.reader import Reading
 
 
@@ -54,7 +54,7 @@ def succeeded(case: Case, made: Looks, source: Looks, truth: Looks) -> bool:
             made_share, source_share, true_share = shares
             if abs(made_share - true_share) >= abs(made_share - source_share):
                 return False
-    unchanged = case.kind == "nothing changed"
+    unchanged = case.kind == UNCHANGED
     return all(
         _first(getattr(made.whole, aspect)) == getattr(after, aspect)
         for aspect in ("place", "light", "style")
