@@ -163,7 +163,11 @@ def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[
         table = {line["method"]: line for line in csv.DictReader(file)}
     assert list(table) == [*BOUNDS, DIRECT.label]
     assert set(columns("")) <= set(table[SOURCE])
-    own = [row["truth_psnr"] for row in rows if row["method"] == DIRECT.label]
+    own = [
+        row["truth_psnr"]
+        for row in rows
+        if row["method"] == DIRECT.label and row["kind"] != "nothing changed"
+    ]
     assert float(table[DIRECT.label]["truth_psnr"]) == pytest.approx(np.mean(own))
     # Giving the source back keeps everything, and the table says that such a score can be gamed.
     gamed = next(line for line in text.splitlines() if line.startswith("| MSE outside"))

@@ -256,7 +256,7 @@ def _sheets(bench: Bench, label: str, rows: Rows) -> None:
                 _save_jpeg(page, bench.out / "sheets" / label / f"{kind.replace(' ', '-')}-{name}.jpg")
                 small.append(sheet(bench, label, of_kind, title, across=4, tile=52))
         with atomic_write(bench.out / "sheets" / f"{label}-{name}.webp") as file:
-            _stacked(small).save(file, "WEBP", quality=70)
+            _stacked(small).save(file, "WEBP", quality=60)
 
 
 def sheet(
