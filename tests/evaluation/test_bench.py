@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from wordbrush.cli import main
-from wordbrush.errors import OutputError
+from wordbrush.errors import OutputError, PromptError
 from wordbrush.evaluation import bench_report
 from wordbrush.evaluation.bench import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench, Contender
 from wordbrush.evaluation.cases import KINDS, split
@@ -22,6 +22,7 @@ from wordbrush.evaluation.row_count import counting
 from wordbrush.evaluation.scores import Judges, columns, crop
 from wordbrush.images import load
 from wordbrush.model import Model
+from wordbrush.pocket import caption
 from wordbrush.progress import drain
 
 STEPS = {"steps": 3}
@@ -149,6 +150,35 @@ def test_another_model_or_other_options_are_another_bench(
         drain(at(tmp_path, 5).run([DIRECT]))
 
 
+def test_what_a_method_cannot_edit_is_the_source_and_says_why(
+    tmp_path: Path, at: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wordbrush.editing import prompt_to_prompt
+
+    whole = drain(at(tmp_path / "whole", 5).run([DIRECT]))
+    edit = prompt_to_prompt.edit
+
+    def refusing(model: Model, source: Any, targets: Sequence[str], options: Any) -> Any:
+        if any("dragon" in target for target in targets):
+            raise PromptError("no dragons")
+        return edit(model, source, targets, options)
+
+    monkeypatch.setattr(prompt_to_prompt, "edit", refusing)
+    bench = at(tmp_path / "refused", 5)
+    one = bench.cases[1]
+    monkeypatch.setattr(
+        type(one), "target_prompt", property(lambda case: "a dragon" if case == one else caption(case.target))
+    )
+    rows = drain(bench.run([DIRECT]))
+    errors = {row["case"]: row["error"] for row in rows if row["method"] == DIRECT.label}
+    assert errors == {case.name: "no dragons" if case == one else None for case in bench.cases}
+    by_case = {row["case"]: row for row in rows if row["method"] == DIRECT.label}
+    assert by_case[one.name]["success"] == 0
+    for row in (row for row in whole if row["method"] == DIRECT.label and row["case"] != one.name):
+        assert by_case[row["case"]]["truth_psnr"] == pytest.approx(row["truth_psnr"], abs=0.05)
+    assert "could not edit 1 cases" in bench_report.tables(bench, rows, "")
+
+
 def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[..., Bench]) -> None:
     bench = at(tmp_path)
     rows = drain(bench.run([DIRECT]))
@@ -208,6 +238,11 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert DIRECT.label in shown and (out / "sheets" / DIRECT.label).is_dir()
     assert "--steps 2 --out DIR`" in (out / "table.md").read_text()
+    assert main([*command, "--dtype", "float32"]) == 0
+    assert "--dtype float32 --steps 2 --out DIR`" in (out / "table.md").read_text()
+    (out / "run.json").write_text('{"of": "something else"}')
+    assert main(command) == 2
+    assert "is not what a bench wrote" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

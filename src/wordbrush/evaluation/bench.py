@@ -3,6 +3,9 @@
     bench = Bench(model, split(seed=1, count=20), Judges.load(), "out")
     table = drain(bench.run([Contender("prompt_to_prompt", "direct")]))
 
+A case that a method cannot edit (it says so, or its latents are not finite) gets the source back, and its row the
+reason.
+
 `out` holds what is made and what is measured apart from one another: `edits.jsonl` and a PNG an edit, `results.jsonl`
 with the scores. A run that is stopped, killed or asked for more cases goes on where it was; with other judges the
 same edits are scored again. Cases of one scene share its inversion and are edited in one batch, as one would edit a
@@ -23,7 +26,7 @@ import torch
 from PIL import Image
 
 from wordbrush import api, images, provenance
-from wordbrush.errors import ImageError, OutputError
+from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError
 from wordbrush.evaluation.cases import Case
 from wordbrush.evaluation.records import Records
 from wordbrush.evaluation.row_count import counting
@@ -31,6 +34,7 @@ from wordbrush.evaluation.scores import Judges, scored
 from wordbrush.files import atomic_write
 from wordbrush.model import Model
 from wordbrush.progress import Progress
+from wordbrush.source import Source
 
 TRUTH, SOURCE = "the truth", "the source"
 KEPT_TRUTH, KEPT_SOURCE = "the truth, autoencoded", "the source, autoencoded"
@@ -86,17 +90,15 @@ class Bench:
 
     def picture(self, label: str, case: Case) -> Image.Image:
         """What a contender or a bound made of a case. Raises `ImageError` if its file is gone or another."""
-        match label:
-            case "the truth":
-                return case.truth
-            case "the source":
-                return case.picture
-            case "the truth, autoencoded":
-                return self._autoencoded(case.truth)
-            case "the source, autoencoded":
-                return self._autoencoded(case.picture)
-            case _:
-                return images.load(self.path(label, case))
+        if label == TRUTH:
+            return case.truth
+        if label == SOURCE:
+            return case.picture
+        if label == KEPT_TRUTH:
+            return self._autoencoded(case.truth)
+        if label == KEPT_SOURCE:
+            return self._autoencoded(case.picture)
+        return images.load(self.path(label, case))
 
     def path(self, label: str, case: Case) -> Path:
         """Where a contender's edit of a case lies."""
@@ -132,18 +134,11 @@ class Bench:
                 options=contender.inversion_options,
             )
             inversion = spent.rows
-            results = api.edit(
-                self.model,
-                source,
-                [case.target_prompt for case in group],
-                method=contender.method,
-                options=contender.options,
-            )
-            pictures = [result.image for result in results]
+            outcomes = self._outcomes(contender, source, group)
             ended = time.perf_counter(), time.process_time()
         among = len(group)
         rows: list[dict[str, Any]] = []
-        for case, result, picture in zip(group, results, pictures, strict=True):
+        for case, (picture, report, error) in zip(group, outcomes, strict=True):
             images.save_png(picture, self.path(contender.label, case))
             rows.append(
                 {
@@ -156,11 +151,32 @@ class Bench:
                     "inversion_rows": inversion / among,
                     "gradient_rows": spent.with_gradient / among,
                     "together": among,
-                    "words": result.report.get("words"),
-                    "notices": result.report.get("notices", []),
+                    "words": report.get("words"),
+                    "notices": report.get("notices", []),
+                    "error": error,
                 }
             )
         return rows
+
+    def _outcomes(
+        self, contender: Contender, source: Source, group: Sequence[Case]
+    ) -> list[tuple[Image.Image, Mapping[str, Any], str | None]]:
+        """Picture, report and perhaps an error for each case of one scene, edited in one batch; one by one if the batch
+        cannot be done, so that a case which is beyond the method does not take the others with it.
+        """
+        try:
+            results = api.edit(
+                self.model,
+                source,
+                [case.target_prompt for case in group],
+                method=contender.method,
+                options=contender.options,
+            )
+            return [(result.image, result.report, None) for result in results]
+        except (PromptError, NumericsError) as error:
+            if len(group) == 1:
+                return [(source.image(self.model), {}, str(error))]
+        return [outcome for case in group for outcome in self._outcomes(contender, source, [case])]
 
     def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:
         judged, done = self.judges.hash, 0
@@ -223,6 +239,8 @@ class Bench:
             before = {}
         except (OSError, json.JSONDecodeError) as error:
             raise OutputError(f"cannot read {path}: {error}; choose another --out") from error
+        if before and not {"model", "seed", "contenders"} <= set(before):
+            raise OutputError(f"{path} is not what a bench wrote: choose another --out")
         if before:
             for what in ("model", "seed"):
                 if before[what] != now[what]:
@@ -241,8 +259,8 @@ class Bench:
             file.write((json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradient_rows", "notices")
-"""What a row of results repeats of an edit's: what it cost, and what it said."""
+COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradient_rows", "notices", "error")
+"""What a row of results repeats of an edit's: what it cost, what it said, and why it is the source if it is."""
 
 
 def _short(value: Any) -> str:

@@ -225,6 +225,11 @@ def _foot(bench: Bench, rows: Rows, command: str) -> str:
         f"- model: {bench.model.name}, hash {bench.model.hash[:12]}…",
         f"- judges: {told}",
     ]
+    for label in _labels(rows):
+        if failed := [row for row in rows if row["method"] == label and row.get("error")]:
+            lines.append(
+                f"- {label} could not edit {len(failed)} cases, which count as the source: {failed[0]['error']}"
+            )
     lines += [f"- *{label}* {what}" for label, what in BOUNDS.items() if label in _labels(rows)]
     return "## How it was made\n\n" + "\n".join(lines)
 
