@@ -169,9 +169,7 @@ class Report:
         for column, metric in zip(columns(self.judges), METRICS, strict=True):
             counted = [row for row in rows if row[metric] is not None]
             groups = [row["picture"] for row in counted]
-            mean = interval([row[metric] for row in counted], groups)
-            # One picture says nothing of how much pictures differ.
-            means[column.key] = mean.mean if len(set(groups)) == 1 else mean
+            means[column.key] = interval([row[metric] for row in counted], groups)
         return means
 
     def _remarks(self) -> list[str]:

@@ -58,7 +58,11 @@ def comma_separated(rows: Sequence[Mapping[str, Cell]], columns: Sequence[Column
                     written |= {column.key: "", f"{column.key}_count": count}
                     if count:
                         scaled = zip(("", "_low", "_high"), (mean, low, high), strict=True)
-                        written |= {f"{column.key}{part}": value * column.scale for part, value in scaled}
+                        written |= {
+                            f"{column.key}{part}": value * column.scale
+                            for part, value in scaled
+                            if value == value
+                        }
                 case float(number) | int(number):
                     written[column.key] = number * column.scale
                 case text_or_none:
