@@ -548,10 +548,27 @@ def test_the_command_refuses_what_does_not_fit(folder: Path, tmp_path: Path) -> 
     out = str(tmp_path / "out")
     with pytest.raises(OptionsError, match="--edited edits nothing: leave 'steps' out"):
         evaluate_pie.pie(folder, out=out, edited=folder, told={"steps": "2"})
+    with pytest.raises(OptionsError, match="leave --inversion, --protocol out"):
+        evaluate_pie.pie(folder, out=out, edited=folder, inversion=["ddim"], protocol="released", told={})
     with pytest.raises(OptionsError, match="--label names one run, and these are 2"):
         evaluate_pie.pie(folder, out=out, inversion=["direct", "ddim"], label="x", told={})
     with pytest.raises(OptionsError, match="is there already"):
         evaluate_pie.pie(folder, out=out, from_pocket=3, told={})
+
+
+def test_cases_of_the_world_are_written_once_and_a_stopped_writing_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    write_pocket = evaluate_pie._write_pocket  # pyright: ignore[reportPrivateUsage]
+    write_pocket(folder, 2)
+    mapping = folder / pie_format.MAPPING
+    text, before = mapping.read_text(), mapping.stat().st_mtime_ns
+    write_pocket(folder, 2)
+    assert mapping.stat().st_mtime_ns == before
+    mapping.unlink()
+    write_pocket(folder, 2)
+    assert mapping.read_text() == text
+    with pytest.raises(OptionsError, match="is there already"):
+        write_pocket(folder, 4)
 
 
 # Tables -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from wordbrush.cli.commands import POCKET, OptionFile, Told
 from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Setup
 from wordbrush.errors import ModelError, OptionsError, OutputError, PromptError
+from wordbrush.extras import need
 from wordbrush.files import all_or_none
 from wordbrush.options import InversionOptions, Options
 
@@ -103,6 +105,8 @@ def compare(
     given_ways = dict(zip(ways, given[len(edits) :], strict=True))
 
     with terminal.busy("starting"):
+        with need("eval", "SSIM"):  # minutes before it is asked for
+            import_module("skimage")
         from wordbrush import images, provenance
         from wordbrush.cli import origins
         from wordbrush.evaluation import compare as comparing

@@ -1,7 +1,8 @@
 """`wordbrush evaluate bench`: methods on rendered scenes whose every edit has a true answer."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from wordbrush.cli.commands import POCKET, OptionFile, Told
 from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Setup
 from wordbrush.errors import OptionsError
+from wordbrush.extras import need
 
 PUBLIC_SEED, PUBLIC_COUNT = 2026, 200  # as in evaluation.cases, which help has no time to import
 Count = Annotated[Whole, Parameter(validator=validators.Number(gte=1))]
@@ -26,8 +28,8 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     ways = several.inversions(several.named(tokens, "--inversion"))
     return flags.with_flags(
         bench,
-        **{f"Editing: {name}": options for name, options in edits.items()},
-        **{f"Inversion: {name}": options for name, options in ways.items()},
+        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
+        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
     )
 
 
@@ -84,6 +86,8 @@ def bench(
     given_ways = dict(zip(ways, given[len(edits) :], strict=True))
 
     with terminal.busy("starting"):
+        with need("eval", "SSIM"):  # hours before it is asked for
+            import_module("skimage")
         from wordbrush.evaluation import bench_report, cases
         from wordbrush.evaluation.bench import BOUNDS, Bench, Contender
         from wordbrush.evaluation.perceptual import load_lpips
@@ -100,7 +104,16 @@ def bench(
     run = Bench(model, drawn, judges, folder, seed)
     with terminal.watching() as show:
         rows = drain(run.run(contenders), show)
-        drain(bench_report.report(run, rows, _typed(count, seed, method, inversion, told)), show)
+        differing = {
+            "--model": setup.model if setup.model != POCKET.model else None,
+            "--dtype": setup.dtype,
+            "--clip": clip if clip != "pocket" else None,
+            "--encoder": encoder if encoder != "pocket" else None,
+            "--lpips": lpips,
+            "--lpips-weights": lpips_weights,
+            "--option-file": option_file,
+        }
+        drain(bench_report.report(run, rows, _typed(count, seed, method, inversion, differing, told)), show)
     terminal.say(bench_report.summary(run, rows).rstrip())
     terminal.say(f"{folder / 'table.md'}  {len(drawn)} cases, {len(contenders)} ways to edit them")
     terminal.finish(
@@ -114,13 +127,20 @@ def bench(
 
 
 def _typed(
-    count: int, seed: int, methods: Sequence[str] | None, inversions: Sequence[str] | None, told: Told
+    count: int,
+    seed: int,
+    methods: Sequence[str] | None,
+    inversions: Sequence[str] | None,
+    differing: Mapping[str, object],
+    told: Told,
 ) -> str:
-    """The command that makes the same table."""
+    """The command that makes the same table; `differing` has None where a flag was left as it is."""
     words = ["wordbrush", "evaluate", "bench", "--count", str(count), "--seed", str(seed)]
     for flag, names in (("--method", methods), ("--inversion", inversions)):
         for name in names or ():
             words += [flag, name]
+    for flag, value in differing.items():
+        words += [] if value is None else [flag, str(value)]
     for name, text in told.items():
         for value in [text] if isinstance(text, str) else text:
             words += [f"--{name.replace('_', '-')}", value]

@@ -1,6 +1,7 @@
 """`wordbrush evaluate directional`: InstructPix2Pix's curve for any option of any method."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from wordbrush.cli.commands import (
 from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Setup
 from wordbrush.errors import OptionsError
+from wordbrush.extras import need
 
 Some = Annotated[Whole | None, Parameter(metavar="N", validator=validators.Number(gte=1))]
 Alike = Annotated[float, Parameter(validator=validators.Number(gte=-1, lte=1))]
@@ -30,8 +32,8 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     ways = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
     return flags.with_flags(
         directional,
-        **{f"Editing: {name}": options for name, options in edits.items()},
-        **{f"Inversion: {name}": options for name, options in ways.items()},
+        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
+        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
     )
 
 
@@ -92,6 +94,8 @@ def directional(
     outputs.check([cases, option_file], [place / "results.jsonl"])
     given = flags.shared(told, option_file, *edits.values(), *ways.values())
     with terminal.busy("starting"):
+        with need("eval", "a plot"):  # hours before it is asked for
+            import_module("matplotlib")
         from wordbrush.evaluation import directional as curve
         from wordbrush.evaluation.backbones import load_clip
         from wordbrush.evaluation.bench import Contender

@@ -1,6 +1,7 @@
 """`wordbrush evaluate pie`: PIE-Bench's metrics over a folder in its format."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from wordbrush.cli.commands import EDITING, INVERSION, POCKET, OptionFile, Told
 from wordbrush.cli.flags import Whole
 from wordbrush.cli.setup import Setup
 from wordbrush.errors import OptionsError
+from wordbrush.extras import need
 from wordbrush.methods import Method
 from wordbrush.options import Options, read_toml
 
@@ -25,8 +27,8 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     ways = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
     return flags.with_flags(
         pie,
-        **{f"Editing: {name}": options for name, options in edits.items()},
-        **{f"Inversion: {name}": options for name, options in ways.items()},
+        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
+        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
         Measuring=measuring_options(),
     )
 
@@ -74,7 +76,7 @@ def pie(
     count
         the first so many cases alone
     from_pocket
-        write so many cases of the built-in world to the folder first, which must not be there yet
+        write so many cases of the built-in world to the folder first, if they are not there yet
     """
     terminal = setup.terminal
     edits, ways = several.editings(method or [EDITING]), several.inversions(inversion or [INVERSION])
@@ -84,13 +86,15 @@ def pie(
     outputs.check([option_file], [place / "results.jsonl"])
     measuring = measuring_options()
     *given, measure = flags.shared(told, option_file, *edits.values(), *ways.values(), measuring)
-    if edited is not None and (unused := sorted({f"'{name}'" for options in given for name in options})):
+    unused = sorted({f"'{name}'" for options in given for name in options})
+    unused += [f"--{name}" for name, said in (("method", method), ("inversion", inversion)) if said]
+    if edited is not None and (unused := unused + ["--protocol"] * (protocol != "wordbrush")):
         raise OptionsError(f"--edited edits nothing: leave {', '.join(unused)} out")
     if label is not None and edited is None and len(edits) * len(ways) > 1:
         raise OptionsError(f"--label names one run, and these are {len(edits) * len(ways)}: leave it out")
-    if from_pocket is not None and folder.exists():
-        raise OptionsError(f"{folder} is there already: leave --from-pocket out, or name a new folder")
     with terminal.busy("starting"):
+        with need("eval", "SSIM"):  # hours before it is asked for
+            import_module("skimage")
         from wordbrush.evaluation import pie_bench, pie_format, pie_tables
         from wordbrush.evaluation.bench import Contender
         from wordbrush.files import all_or_none
@@ -110,7 +114,7 @@ def pie(
         runs, names = {outputs.slug(label): next(iter(runs.values()))}, [outputs.slug(label)]
 
     if from_pocket is not None:
-        pie_format.write(folder, pie_format.from_pocket(from_pocket, seed=0))
+        _write_pocket(folder, from_pocket)
     options = pie_bench.Options(
         **(dict(pie_bench.PRESETS[preset]) | _explicit(measuring, measure, told, option_file))
     )
@@ -145,6 +149,22 @@ def pie(
         command="evaluate pie", out=place, runs=names, results=[row for run in names for row in rows[run]]
     )
     return 0
+
+
+def _write_pocket(folder: Path, count: int) -> None:
+    """Write cases of the built-in world, but for those that the same command has written before it was stopped."""
+    from wordbrush.evaluation import pie_format
+
+    cases = pie_format.from_pocket(count, seed=0)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    if there <= {pie_format.PICTURES}:
+        pie_format.write(folder, cases)
+    elif pie_format.MAPPING not in there or [case.name for case in pie_format.read(folder)] != [
+        case.name for case in cases
+    ]:
+        raise OptionsError(
+            f"{folder} is there already, with something else in it: leave --from-pocket out, or name a new folder"
+        )
 
 
 def measuring_options() -> type[Options]:

@@ -77,8 +77,10 @@ def read(path: Path) -> list[DirectionalCase]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}; expected lines of JSON") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; expected lines of JSON") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text: expected lines of JSON") from error
     told = [_told(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not told:
         raise InputError(f"{path}: expected at least one case, got none")

@@ -51,7 +51,7 @@ def plot(points: Sequence[Point], path: Path, clip: str, opened: Opened = atomic
     axes.set_ylabel("image similarity: the picture stays →", color=_INK)
     counts = sorted({point.directional.count for point in drawn})
     edits = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    about = f"{edits} edits a point · CLIP: {Path(clip).name} · bars: 95 % bootstrap"
+    about = f"{edits} {'edit' if edits == '1' else 'edits'} a point · CLIP: {Path(clip).name} · bars: 95 % bootstrap"
     figure.supxlabel(about, x=0.99, ha="right", color=_FAINT, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
