@@ -224,7 +224,7 @@ def test_the_table_has_the_clips_cosines_and_its_name(tiny: Tiny) -> None:
     assert cell.scores["clip"] == pytest.approx(expected, abs=1e-6)
     assert "| CLIP to target (pocket) ↑ |" in comparison.table()
     rows = list(csv.DictReader(io.StringIO(comparison.comma_separated())))
-    assert [row["method"] for row in rows] == ["source", "prompt_to_prompt"]
+    assert [row["method"] for row in rows] == ["source", "prompt-to-prompt"]
     assert float(rows[1]["clip"]) == cell.scores["clip"]
     assert "target" not in rows[1] and "distance" not in rows[1]  # there is one target, and no distance
 
@@ -279,8 +279,8 @@ def test_compare_writes_a_grid_a_table_and_every_edit(run: Run, capsys: pytest.C
         assert main(["replay", f"out/{name}"]) == 0
         assert capsys.readouterr().out == f"out/{name}  every pixel is the same\n"
     assert load("out/grid.png").width > 3 * 256
-    assert Path("out/table.md").read_text().count("prompt_to_prompt") == 2
-    assert out.count("prompt_to_prompt") == 2 and out.endswith(f"out/grid.png  {CAT} → {DOG}\n")
+    assert Path("out/table.md").read_text().count("| prompt-to-prompt |") == 2
+    assert out.count(" prompt-to-prompt ") == 2 and out.endswith(f"out/grid.png  {CAT} → {DOG}\n")
     assert "no CLIP judges this model's pictures" in err
 
 
@@ -320,7 +320,7 @@ def test_an_edit_that_fails_is_told_at_the_end_and_the_others_are_there(
     monkeypatch.setattr(ddim, "invert", broken)
     code, out, err = run(*PICTURE, *TWO, "--out", "o/")
     assert code == 2 and "grid.png" in out
-    assert "error: 1 of 2 edits failed, the others are in o: a dog on a beach (ddim, prompt_to_prompt)" in err
+    assert "error: 1 of 2 edits failed, the others are in o: a dog on a beach (ddim, prompt-to-prompt)" in err
     assert {path.name for path in Path("o").glob("a-*")} == {"a-dog-on-a-beach.direct.prompt-to-prompt.png"}
     code, out, err = run(*PICTURE, "--inversion", "ddim", *STEPS, "--out", "none/")
     assert (code, out) == (2, "") and "every edit failed, and nothing was written" in err

@@ -180,7 +180,7 @@ def compare(
     terminal.note(notes)
     for cell in comparison.cells:
         if cell.result is not None:
-            terminal.note(f"{cell.start.inversion}, {cell.method}: {notice}" for notice in cell.notices)
+            terminal.note(f"{_named(cell)}: {notice}" for notice in cell.notices)
     terminal.finish(
         command="compare",
         out=folder,
@@ -291,7 +291,8 @@ def _judges(clip: str | None, model: str, device: str | None, notes: list[str]) 
 
 
 def _named(cell: "Cell") -> str:
-    return f"{cell.target} ({cell.start.inversion}, {cell.method})"
+    ways = f"{cell.start.inversion}, {cell.method}".replace("_", "-")
+    return f"{cell.target} ({ways})"
 
 
 def _shown(comparison: "Comparison") -> str:

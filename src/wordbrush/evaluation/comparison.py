@@ -216,7 +216,7 @@ class Comparison:
         return Card(reference.image, reference.name, subtitle, tuple(figures))
 
     def _card(self, cell: Cell) -> Card:
-        start, title, subtitle = cell.start, cell.start.inversion, cell.method
+        start, title, subtitle = cell.start, _typed(cell.start.inversion), _typed(cell.method)
         if cell.result is None or cell.spent is None or start.spent is None:
             return Card(None, title, subtitle, message=f"failed: {cell.failure}", is_failure=True)
         figures = [_likeness(cell.scores), *_clip(cell.scores), *_truth(cell.scores)]
@@ -237,11 +237,16 @@ class Comparison:
         return cards + [_heat_card(cell.heatmaps, look.target, look) for cell in cells]
 
 
+def _typed(name: str) -> str:
+    """A method's name as one types it."""
+    return name.replace("_", "-")
+
+
 def _row(cell: Cell) -> dict[str, tables.Cell]:
     row: dict[str, tables.Cell] = {
         "target": cell.target,
-        "inversion": cell.start.inversion,
-        "method": cell.method,
+        "inversion": _typed(cell.start.inversion),
+        "method": _typed(cell.method),
         **cell.scores,
         "notices": "; ".join(cell.notices),
     }
