@@ -121,7 +121,12 @@ def test_serving_until_it_is_stopped(make: Make, signum: int, code: int):
     study = make("rating")
     tokens = ["serve", str(study.folder), "--port", "0", "--token", "open-sesame"]
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *tokens], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", MAIN, *tokens],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs these tests in the background has Ctrl-C ignored, and so would have the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
