@@ -128,6 +128,15 @@ def test_other_judges_judge_the_same_edits_anew(
     assert all(old["judged"] != new["judged"] for old, new in zip(before, after, strict=True))
 
 
+def test_judges_in_a_folder_are_known_by_their_weights(tmp_path: Path, judges: Judges) -> None:
+    weights = tmp_path / "model.safetensors"
+    hashes: set[str] = set()
+    for content in (b"a CLIP", b"the same CLIP, trained on"):
+        weights.write_bytes(content)
+        hashes.add(replace(judges, clip=replace(judges.clip, name=str(tmp_path))).hash)
+    assert len(hashes | {judges.hash}) == 3
+
+
 def test_more_cases_go_on_from_fewer(tmp_path: Path, at: Callable[..., Bench]) -> None:
     fewer = drain(at(tmp_path, 5).run([DIRECT]))
     more = drain(at(tmp_path, 6).run([DIRECT]))

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,6 +22,7 @@ from wordbrush.evaluation.structure import structure_distances
 from wordbrush.evaluation.success import Looks, succeeded
 from wordbrush.evaluation.tables import Column
 from wordbrush.model import POCKET
+from wordbrush.provenance import sha256
 
 EQUAL = (
     120.0  # dB, for a PSNR of equal pictures: infinity has no mean, and 8-bit pictures that differ reach 95
@@ -54,14 +57,16 @@ class Judges:
             "reader": self.reader.name,
         }
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Changes when any of the networks does: scores of other judges are no scores of these.
 
-        The shipped ones are known by their weights, others by their names.
+        The shipped ones and those in folders are known by their weights, those of the hub by their names.
         """
         shipped: dict[str, str] = json.loads((POCKET / "manifest.json").read_text())["files"]
         known = {path: told for path, told in shipped.items() if path.split("/")[0] in _SHIPPED}
+        for folder in (Path(self.clip.name), Path(self.encoder.name)):
+            known |= {str(path): sha256(path) for path in sorted(folder.glob("*.safetensors"))}
         return hashlib.sha256(
             json.dumps([_PROTOCOL, self.names, known], sort_keys=True).encode()
         ).hexdigest()[:16]
