@@ -115,7 +115,7 @@ def bench(
         }
         drain(bench_report.report(run, rows, _typed(count, seed, method, inversion, differing, told)), show)
     terminal.say(bench_report.summary(run, rows).rstrip())
-    terminal.say(f"{folder / 'table.md'}  {len(drawn)} cases, {len(contenders)} ways to edit them")
+    terminal.say(f"{folder / 'table.md'}  cases: {len(drawn)}, ways to edit them: {len(contenders)}")
     terminal.finish(
         command="evaluate bench",
         out=folder,
