@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from wordbrush.errors import ImageError, OptionsError
 from wordbrush.images import read_provenance
 from wordbrush.model import Model
+from wordbrush.source import Source
 
 
 class _Value(BaseModel):
@@ -107,6 +108,35 @@ def file_record(path: str | os.PathLike[str]) -> FileRecord:
     return FileRecord(path=os.fspath(path), sha256=sha256(path))
 
 
+def source_record(
+    model: Model,
+    source: Source,
+    options: Mapping[str, Any],
+    *,
+    picture: FileRecord | None = None,
+    saved: FileRecord | None = None,
+) -> SourceRecord:
+    """What to write down of a source. options: what its method was told."""
+    height, width = (side * model.downscale for side in source.trajectory.shape[-2:])
+    return SourceRecord(
+        method=source.method,
+        prompt=source.prompt,
+        steps=source.steps,
+        guidance_scale=source.guidance_scale,
+        width=width,
+        height=height,
+        options=dict(options),
+        picture=picture,
+        saved=saved,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What computed: Python, this package, and the libraries that decide a picture's last bits."""
+    packages = ("wordbrush", "torch", "diffusers", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
 def record(
     command: Literal["generate", "edit"],
     model: Model,
@@ -131,10 +161,7 @@ def record(
         options=dict(options or {}),
         report=dict(report or {}),
         threads=torch.get_num_threads(),
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("wordbrush", "torch", "diffusers", "transformers")},
-        },
+        versions=versions(),
     )
     return made.model_dump(mode="json", exclude_defaults=True)
 

@@ -30,17 +30,9 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     """`compare` with the flags of those methods that `tokens` name, or of all. Raises `OptionsError`."""
     if "compare" not in tokens[:1]:  # another command's help need not wait for them
         return flags.with_flags(compare)
-    return flags.with_flags(
-        compare,
-        **{
-            f"Editing: {name.replace('_', '-')}": options
-            for name, options in several.editings(several.named(tokens, "--method")).items()
-        },
-        **{
-            f"Inversion: {name.replace('_', '-')}": options
-            for name, options in _ways(several.named(tokens, "--inversion"), generated=True).items()
-        },
-    )
+    edits = several.editings(several.named(tokens, "--method"))
+    ways = _ways(several.named(tokens, "--inversion"), generated=True)
+    return several.with_flags(compare, edits, ways)
 
 
 def compare(
@@ -100,9 +92,7 @@ def compare(
     source_path = None if picture is not None else folder / "source.png"
     inputs = [picture, option_file, *(truth or ()), *(mask or ())]
     outputs.check(inputs, [*written, source_path])
-    given = flags.shared(told, option_file, *edits.values(), *ways.values())
-    given_edits = dict(zip(edits, given[: len(edits)], strict=True))
-    given_ways = dict(zip(ways, given[len(edits) :], strict=True))
+    given_edits, given_ways = several.given(told, option_file, edits, ways)
 
     with terminal.busy("starting"):
         with need("eval", "SSIM"):  # minutes before it is asked for

@@ -26,11 +26,7 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
         return flags.with_flags(bench)
     edits = several.editings(several.named(tokens, "--method"))
     ways = several.inversions(several.named(tokens, "--inversion"))
-    return flags.with_flags(
-        bench,
-        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
-        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
-    )
+    return several.with_flags(bench, edits, ways)
 
 
 def bench(
@@ -81,9 +77,7 @@ def bench(
         raise OptionsError("expected --lpips NET and --lpips-weights FILE together, got one of them")
     folder = Path(out)
     outputs.check([option_file, lpips_weights], [folder / "results.jsonl"])
-    given = flags.shared(told, option_file, *edits.values(), *ways.values())
-    given_edits = dict(zip(edits, given[: len(edits)], strict=True))
-    given_ways = dict(zip(ways, given[len(edits) :], strict=True))
+    given_edits, given_ways = several.given(told, option_file, edits, ways)
 
     with terminal.busy("starting"):
         with need("eval", "SSIM"):  # hours before it is asked for

@@ -30,11 +30,7 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
         return flags.with_flags(directional)
     edits = several.editings(several.named(tokens, "--method") or [EDITING])
     ways = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
-    return flags.with_flags(
-        directional,
-        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
-        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
-    )
+    return several.with_flags(directional, edits, ways)
 
 
 def directional(

@@ -25,12 +25,7 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
         return flags.with_flags(pie)
     edits = several.editings(several.named(tokens, "--method") or [EDITING])
     ways = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
-    return flags.with_flags(
-        pie,
-        **{f"Editing: {name.replace('_', '-')}": options for name, options in edits.items()},
-        **{f"Inversion: {name.replace('_', '-')}": options for name, options in ways.items()},
-        Measuring=measuring_options(),
-    )
+    return several.with_flags(pie, edits, ways, Measuring=measuring_options())
 
 
 def pie(

@@ -52,7 +52,9 @@ class Photo:
         if self.image.width * height != self.image.height * width:
             size = f"{self.image.width} × {self.image.height}"
             notices.append(f"{self.path} ({size}) was cropped around its middle to fit {width} × {height}")
-        record = _record(model, source, self.options, picture=provenance.file_record(self.path))
+        record = provenance.source_record(
+            model, source, self.options, picture=provenance.file_record(self.path)
+        )
         return Origin(source, images.fit(self.image, width, height), record, tuple(notices))
 
 
@@ -66,13 +68,15 @@ class Saved:
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
         """Load the source, which takes no steps. Raises `SourceError` if it is damaged or another model's."""
         source = Source.load(self.path, model)
-        record = _record(model, source, source.options, saved=provenance.file_record(self.path))
+        record = provenance.source_record(
+            model, source, source.options, saved=provenance.file_record(self.path)
+        )
         return Origin(source, source.image(model), record)
 
 
 def seeded(model: Model, source: Source) -> Origin:
     """A generated picture's."""
-    return Origin(source, source.image(model), _record(model, source, source.options))
+    return Origin(source, source.image(model), provenance.source_record(model, source, source.options))
 
 
 def read(
@@ -120,25 +124,3 @@ def _own_prompt(path: Path) -> str | None:
     except (ImageError, OptionsError):
         return None
     return made.targets[made.index] if made.targets else made.source.prompt
-
-
-def _record(
-    model: Model,
-    source: Source,
-    options: Mapping[str, Any],
-    *,
-    picture: provenance.FileRecord | None = None,
-    saved: provenance.FileRecord | None = None,
-) -> provenance.SourceRecord:
-    height, width = (side * model.downscale for side in source.trajectory.shape[-2:])
-    return provenance.SourceRecord(
-        method=source.method,
-        prompt=source.prompt,
-        steps=source.steps,
-        guidance_scale=source.guidance_scale,
-        width=width,
-        height=height,
-        options=dict(options),
-        picture=picture,
-        saved=saved,
-    )

@@ -13,11 +13,9 @@ picture in several ways; what that cost is divided among them.
 """
 
 import json
-import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -228,10 +226,7 @@ class Bench:
             "contenders": told,
             "judges": self.judges.names,
             "threads": torch.get_num_threads(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("wordbrush", "torch", "diffusers", "transformers")},
-            },
+            "versions": provenance.versions(),
         }
         try:
             before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

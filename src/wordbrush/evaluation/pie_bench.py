@@ -390,16 +390,8 @@ class PieBench:
         except WordbrushError as error:  # its words do not fit the method; the next one's may
             return {"error": str(error), "notices": notes}
         notices = [*notes, *result.report.get("notices", [])]
-        origin = provenance.SourceRecord(
-            method=source.method,
-            prompt=source.prompt,
-            steps=source.steps,
-            guidance_scale=source.guidance_scale,
-            width=width,
-            height=height,
-            options=inverting,
-            picture=provenance.file_record(case.content) if isinstance(case.content, Path) else None,
-        )
+        file = provenance.file_record(case.content) if isinstance(case.content, Path) else None
+        origin = provenance.source_record(model, source, inverting, picture=file)
         record = provenance.record(
             "edit",
             model,
