@@ -2,6 +2,7 @@
 
     python recipes/pocket/diffusion.py --preset cpu --minutes 75
     python recipes/pocket/diffusion.py --preset gpu --minutes 15     # goes on from the same checkpoint
+    python recipes/pocket/diffusion.py --start src/wordbrush/pocket/weights    # without one: from what was exported
 
 Needs what `data.py`, `tokenizer.py` and `autoencoder.py` made. Writes into `runs/pocket`: `diffusion.pt` (everything
 that training goes on from), `diffusion.jsonl` (losses) and `samples/` (pictures of `PROMPTS`). `--minutes` is what
@@ -18,6 +19,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -29,6 +31,7 @@ from data import RUNS
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from examples import LABELS, UNLABELLED, Batch, Examples, encode
 from PIL import Image
+from run import compile_all
 from shared import SharedWeights, Updater
 from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
@@ -81,11 +84,12 @@ class Preset:
     grounding: float = 0.05
     labelling: float = 0.03
     content: bool = True  # timesteps and weights that favour what decides content
+    compiled: bool = False  # minutes of compiling that only a fast device earns back
 
 
 PRESETS = {
     "cpu": Preset(device="cpu", workers=2, batch=64, piece=16, minutes=75),
-    "gpu": Preset(device="cuda", workers=1, batch=512, piece=512, minutes=15),
+    "gpu": Preset(device="cuda", workers=1, batch=512, piece=512, minutes=15, compiled=True),
 }
 
 
@@ -332,6 +336,8 @@ def train(
     examples = Examples(tokenizer, run.device)
     painter = Painter(tokenizer, run.device, grounded=run.grounding > 0)
     shared.bind(trained(painter), "weights", worker)
+    if run.compiled:
+        compile_all(painter.unet, painter.text_encoder)
     updater = Updater(shared, worker, meet, run.optimiser, run.lr)
     diary = Diary(name, shared, examples, tokenizer, run.device) if worker == 0 else None
     snr = signal_to_noise()
@@ -412,26 +418,48 @@ class Diary:
             log.write(json.dumps(rounded) + "\n")
 
 
+def begun(run: Preset, tokenizer: CLIPTokenizer, start: Path | None) -> SharedWeights:
+    """The weights to train: fresh ones, the same every time, or the exported ones of the folder `start`.
+
+    What was exported has no optimiser's state, which a hundred steps make again, and no labeller.
+    """
+    torch.manual_seed(run.seed)
+    painter = Painter(tokenizer, run.device, grounded=False)
+    if start is not None:
+        text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+        painter.text_encoder.load_state_dict(text_encoder.state_dict())
+        painter.unet.load_state_dict(unet.state_dict())
+    shared = SharedWeights(trained(painter), run.workers, run.device)
+    if start is not None:
+        samples = json.loads((start / "manifest.json").read_text())["samples"]
+        shared.samples.fill_(samples)
+        shared.steps.fill_(samples // run.batch)
+    return shared
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--name", default="diffusion", help="of the checkpoint, the log and the samples")
+    parser.add_argument(
+        "--start", type=Path, help="a folder of export.py, to begin with if there is no checkpoint"
+    )
     parser.add_argument("--plain", action="store_true", help="the denoising loss alone, uniform timesteps")
     for field in fields(Preset):
-        if field.name not in ("device", "content"):
+        if field.name not in ("device", "content", "compiled"):
             kind = str if field.type == "str" else float if field.type == "float" else int
             parser.add_argument(f"--{field.name}", type=kind, help=f"instead of the preset's {field.name}")
     given = vars(parser.parse_args())
-    run, name = PRESETS[given.pop("preset")], given.pop("name")
+    run, name, start = PRESETS[given.pop("preset")], given.pop("name"), given.pop("start")
     if given.pop("plain"):
         run = replace(run, easy=0, grounding=0.0, labelling=0.0, content=False)
     run = replace(run, **{key: value for key, value in given.items() if value is not None})
 
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
-    torch.manual_seed(run.seed)
-    shared = SharedWeights(trained(Painter(tokenizer, run.device, grounded=False)), run.workers, run.device)
+    shared = begun(run, tokenizer, start)
     if (checkpoint := RUNS / f"{name}.pt").exists():
         shared.load(torch.load(checkpoint, map_location=run.device, weights_only=True))
     control = torch.zeros(2).share_memory_()

@@ -13,17 +13,16 @@ from functools import cache
 from pathlib import Path
 
 import figures
-import judge
 import numpy as np
 import torch
 from data import coverage
 from desk import Desk, Piece, loaded, painting, pixels
-from judge import Judge
 from PIL import Image
 from reading import answers, psnr
 
 from wordbrush.api import edit, invert
 from wordbrush.denoise import denoise
+from wordbrush.evaluation.reader import Reader
 from wordbrush.pocket import Scene, caption, caption_parts, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
 from wordbrush.word_map import word_map
@@ -90,9 +89,8 @@ def words_of(scene: Scene) -> list[tuple[str, str]]:
     classes = {"place": "place", 0: "object"}
     parts = [(text, classes[referent]) for text, referent in caption_parts(scene) if referent in classes]
     return [
-        ("colour" if text in COLOURS else kind, text)
+        ("colour" if text in COLOURS else "size" if text in ("small", "large") else kind, text)
         for text, kind in parts
-        if text not in ("small", "large")
     ]
 
 
@@ -141,33 +139,34 @@ def made(desk: Desk, guidance: float) -> tuple[list[dict[str, np.ndarray]], list
 
 
 def shows(
-    asked: Judge, kind: str, pictures: Sequence[Image.Image], before: Scene, after: Scene
+    reader: Reader, kind: str, pictures: Sequence[Image.Image], before: Scene, after: Scene
 ) -> list[bool]:
-    """Whether the judge sees in each picture what the change was to bring.
+    """Whether the reader sees in each picture what the change was to bring.
 
     swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
     first name, the other is not among its first two, and where that stood, at least two thirds of the squared error
     to the true answer are gone (a second of the same thing is no removal; the share was set by eye). Else: the thing
     is its first name, and the new colour, place, light or style the first of its kind.
     """
-    if kind in ("swap", "removal"):
-        order = judge.ask(asked, pictures, judge.things()).argsort(-1, descending=True).tolist()
-        first = [[judge.NAMES[k] for k in names[:2]] for names in order]
-        if kind == "swap":
-            return [after.things[0].name in names[: len(after.things)] for names in first]
+    readings = reader.read(pictures)
+    if kind == "swap":
+        return [after.things[0].name in reading.first(len(after.things)) for reading in readings]
+    if kind == "removal":
         true, where = render(after), mask(before, after)
         enough = psnr(render(before), true, where) + 10 * math.log10(3)
         stays, goes = after.things[0].name, before.things[1].name
         return [
-            names[0] == stays and goes not in names and psnr(picture, true, where) > enough
-            for names, picture in zip(first, pictures, strict=True)
+            reading.first(1) == [stays]
+            and goes not in reading.first(2)
+            and psnr(picture, true, where) > enough
+            for picture, reading in zip(pictures, readings, strict=True)
         ]
-    found = answers(asked, pictures, [parse(caption(after))] * len(pictures))
-    return [one["object"] and one[kind] for one in found]
+    found = [answers(reading, parse(caption(after))) for reading in readings]
+    return [all(one["object"] + one[kind]) for one in found]
 
 
 def measured(
-    asked: Judge, made: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
+    reader: Reader, made: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
 ) -> dict[str, dict[str, float]]:
     """How the edits fare, by kind.
 
@@ -184,7 +183,7 @@ def measured(
             ours, baseline = (Image.fromarray(arrays[name][k]) for name in ("edits", "baseline"))
             source, true, stays = render(scene), render(after), ~mask(scene, after)
             pictures = [ours, true, baseline, *(alone[i : i + 1] if kind == "swap" else ())]
-            seen = shows(asked, kind, pictures, scene, after)
+            seen = shows(reader, kind, pictures, scene, after)
             row: dict[str, float] = dict(zip(("shown", "truth", "baseline", "drawn"), seen, strict=False))
             if stays.mean() > 0.02:
                 row["kept"], row["baseline kept"] = psnr(ours, true, stays), psnr(baseline, true, stays)

@@ -1,6 +1,7 @@
 """Put the trained parts together as the model that ships: diffusers' folder format, float16, hashed.
 
     python recipes/pocket/export.py
+    python recipes/pocket/export.py --checkpoint runs/pocket/diffusion-116k.pt --out runs/pocket/exported/116k
 
 Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
 the same folder; writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every
@@ -63,16 +64,17 @@ Licence: Apache-2.0.
 """
 
 
-def last_values(log: Path) -> dict[str, float]:
-    """The newest value of everything a log of JSON lines ever named."""
+def last_values(log: Path, samples: int) -> dict[str, float]:
+    """The newest value of everything that a log of JSON lines named up to so many samples."""
     values: dict[str, float] = {}
-    for line in log.read_text().splitlines():
-        values |= json.loads(line)
+    for line in map(json.loads, log.read_text().splitlines()):
+        if line["samples"] <= samples:
+            values |= line
     return values
 
 
 def card(size: float, checkpoint: dict[str, Any]) -> str:
-    log = last_values(RUNS / "diffusion.jsonl")
+    log = last_values(RUNS / "diffusion.jsonl", checkpoint["samples"])
     shown = {
         f"plain noise error at timestep {t}, scenes held back": log[f"eps_{t}"]
         for t in (150, 350, 550, 750, 900)
@@ -117,18 +119,18 @@ def forget_origin(config: Path) -> None:
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def export(out: Path) -> None:
+def export(out: Path, checkpoint_file: Path, vae_folder: Path) -> None:
     """Write the folder anew. Raises `ValueError` if a file or the whole is larger than what may ship."""
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
 
-    checkpoint = torch.load(RUNS / "diffusion.pt", weights_only=True)
+    checkpoint = torch.load(checkpoint_file, weights_only=True)
     painter = Painter(CLIPTokenizer.from_pretrained(RUNS / "tokenizer"), "cpu", grounded=False)
     shared = SharedWeights(trained(painter), workers=1, device="cpu")
     shared.load(checkpoint)
     shared.bind(trained(painter), "average")
-    vae = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float16)
+    vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float16)
     painter.half().to(memory_format=torch.contiguous_format)
     models = {"unet": painter.unet, "text_encoder": painter.text_encoder, "vae": vae}
     for name, model in models.items():
@@ -166,7 +168,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=WEIGHTS)
-    export(parser.parse_args().out)
+    parser.add_argument("--checkpoint", type=Path, default=RUNS / "diffusion.pt")
+    parser.add_argument("--vae", type=Path, default=RUNS / "vae")
+    options = parser.parse_args()
+    export(options.out, options.checkpoint, options.vae)
 
 
 if __name__ == "__main__":

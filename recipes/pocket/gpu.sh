@@ -1,23 +1,26 @@
 #!/bin/bash
-# The whole model in one call on an accelerator: data, autoencoder, judge, reader, encoder, UNet, export.
+# The whole model in one call on an accelerator: data, autoencoder, judge, reader, encoder, UNet, export, report.
 #
 #     recipes/pocket/gpu.sh --minutes 28 --out out            # --preset cpu to rehearse without an accelerator
+#
+# It goes on from the weights in the folder --from, the shipped ones (--from none begins anew, judges included), and
+# from what lies in runs/pocket: called again it does nothing twice, and more minutes train what is there.
 #
 # Nothing is fetched: it needs torch, transformers, accelerate, safetensors, pillow and numpy, and finds what else
 # it imports as wheels in runs/pocket/wheels. To fetch those beforehand, where there is a network:
 #
-#     pip download --no-deps --dest runs/pocket/wheels diffusers jaxtyping wadler-lindig
+#     pip download --no-deps --dest runs/pocket/wheels diffusers jaxtyping wadler-lindig torchmetrics lightning-utilities
 #
-# Called again it goes on: what is finished is not done twice, and more minutes train what is there. Into --out go
-# weights.tar in parts under 16 MiB (cat weights.tar.* | tar x) and a log; parts and log are eight files at most.
+# Into --out go weights.tar in parts under 16 MiB (cat weights.tar.* | tar x), two sheets and a log with the figures:
+# eight files at most.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-minutes=28 out=out preset=gpu scenes=60000
+minutes=28 out=out preset=gpu scenes=60000 from=src/wordbrush/pocket/weights
 while (($#)); do
   case $1 in
-    --minutes | --out | --preset | --scenes) declare "${1#--}=$2"; shift 2 ;;
-    *) sed -n '2,13s/^# \?//p' "$0"; exit 2 ;;
+    --minutes | --out | --preset | --scenes | --from) declare "${1#--}=$2"; shift 2 ;;
+    *) sed -n '2,17s/^# \?//p' "$0"; exit 2 ;;
   esac
 done
 began=$SECONDS
@@ -25,26 +28,45 @@ mkdir -p "$out" runs/pocket
 exec > >(tee -a "$out/log") 2>&1
 
 share() { python -c "print($minutes * $1)"; }
-left() { python -c "print(max(0.2, $minutes - 1.5 - ($SECONDS - $began) / 60))"; }
+left() { python -c "print(max(0.2, $minutes * 0.93 - 1.5 - ($SECONDS - $began) / 60))"; }
 step() { echo "== $((SECONDS - began)) s: $*"; python -W ignore "recipes/pocket/$@"; }
 
 if compgen -G "runs/pocket/wheels/*.whl" >/dev/null; then
   python -m pip install --quiet --no-index --no-deps --target runs/pocket/carried runs/pocket/wheels/*.whl
 fi
+docs=runs/pocket/docs
+mkdir -p "$docs/gallery" "$docs/benchmarks"
+cp docs/pocket.md "$docs"
+cp docs/benchmarks/edits.md "$docs/benchmarks"
 export PYTHONPATH=src:runs/pocket/carried OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+
+if [ "$from" != none ]; then
+  for part in vae tokenizer judge reader encoder; do
+    [ -e "runs/pocket/$part" ] || cp -r "$from/$part" runs/pocket/
+  done
+  start=(--start "$from")
+fi
 
 [ -e runs/pocket/tokenizer ] || step tokenizer.py
 step data.py --train "$scenes"
 if [ ! -e runs/pocket/latents.npy ]; then
-  step autoencoder.py --preset "$preset" --minutes "$(share 0.3)"
+  if [ "$from" = none ]; then
+    step autoencoder.py --preset "$preset" --minutes "$(share 0.3)"
+  else
+    step autoencoder.py --further --preset "$preset" --minutes "$(share 0.3)"
+  fi
   step autoencoder.py --preset "$preset" --encode
   step autoencoder.py --report
 fi
-step judge.py --preset "$preset" --minutes "$(share 0.12)"
-step reader.py --preset "$preset" --minutes "$(share 0.08)"
-step encoder.py --preset "$preset" --minutes "$(share 0.08)"
-step diffusion.py --preset "$preset" --minutes "$(left)"
-step export.py --out "$out/weights"
-tar c -C "$out" weights | split --bytes 15M - "$out/weights.tar."
-rm -r "$out/weights"
+if [ "$from" = none ]; then
+  step judge.py --preset "$preset" --minutes "$(share 0.12)"
+  step reader.py --preset "$preset" --minutes "$(share 0.08)"
+  step encoder.py --preset "$preset" --minutes "$(share 0.08)"
+fi
+step diffusion.py --preset "$preset" --minutes "$(left)" ${start[@]+"${start[@]}"}
+step export.py --out runs/pocket/exported/new
+tar c -C runs/pocket/exported new | split --bytes 15M - "$out/weights.tar."
+# The weights are safe; a report that fails costs nothing.
+step report.py --model runs/pocket/exported/new --minutes "$(share 0.07)" --count 400 --guidance --docs "$docs" &&
+  cp "$docs/gallery/"{pocket-samples,edits}.png "$out"
 echo "== $((SECONDS - began)) s: $(ls "$out"/weights.tar.* | wc -l) parts in $out"

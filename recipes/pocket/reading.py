@@ -1,16 +1,18 @@
-"""What pictures show: the judge's answers to what was said of them, and distances from the truth."""
+"""What pictures show: the world reader's answers to what was said of them, and distances from the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import judge
 import numpy as np
-from judge import Judge
 from PIL import Image
 
+from wordbrush.evaluation.reader import Reading
 from wordbrush.pocket import Constraints, Scene, render
-from wordbrush.pocket.vocabulary import LIGHTS, PLACES, STYLES, rare
+from wordbrush.pocket.vocabulary import rare
+
+OBJECTS = ("object", "both objects", "all three objects")  # by how many are said
+UNSAID = {"place": None, "light": "day", "style": "photo"}  # what says nothing
 
 
 def truths(scenes: Sequence[Scene]) -> list[Image.Image]:
@@ -24,43 +26,29 @@ def psnr(made: Image.Image, true: Image.Image, where: np.ndarray | None = None) 
     return float(10 * np.log10(255**2 / max(1e-6, (error if where is None else error[where]).mean())))
 
 
-def answers(
-    asked: Judge, pictures: Sequence[Image.Image], said: Sequence[Constraints]
-) -> list[dict[str, bool]]:
-    """Whether the judge sees in each picture what was said of it, for every aspect that was said.
+def answers(reading: Reading, said: Constraints) -> dict[str, list[bool]]:
+    """Whether the reader sees in a picture what was said of it: one answer for every aspect said, one for each colour.
 
-    The things must be the first of all names, the colour the first of nine (a thing's own among them), place, light
-    and style the first of all. Day and photo count as unsaid.
+    The things must be the first of all names, as many as there are; a colour that of its thing's cells; place, light
+    and style the first of all. Day and photo count as unsaid. Colours are counted a second time without pencil
+    sketches, which keep nothing of them.
     """
-    tables = {"name": judge.things(), "place": judge.PLACES, "light": judge.LIGHTS, "style": judge.STYLES}
-    likely = judge.ask(asked, pictures, [answer for table in tables.values() for answer in table])
-    ranked = dict(zip(tables, likely.split([len(table) for table in tables.values()], dim=1), strict=True))
-    first = {kind: chances.argmax(1).tolist() for kind, chances in ranked.items()}
-    names = ranked["name"].argsort(1, descending=True).tolist()
+    things = {thing.name for thing in said.things}
+    kind = OBJECTS[len(things) - 1]
+    right = {kind: [set(reading.first(len(things))) == things]}
+    if any(rare(thing.name, word) for thing in said.things for word in (thing.colour, said.place) if word):
+        right[f"{kind}, new pair"] = right[kind]
+    if tinted := [thing for thing in said.things if thing.colour]:
+        right["colour"] = [reading.colour(thing.name) == thing.colour for thing in tinted]
+        if said.style != "sketch":
+            right["colour, no sketch"] = right["colour"]
+    for aspect, unsaid in UNSAID.items():
+        word = getattr(said, aspect)
+        if word not in (None, unsaid):
+            right[aspect] = [likeliest(getattr(reading, aspect)) == word]
+    return right
 
-    found: list[dict[str, bool]] = []
-    for i, one in enumerate(said):
-        things = {thing.name for thing in one.things}
-        seen = {judge.NAMES[k] for k in names[i][: len(things)]} == things
-        right = {"object" if len(things) == 1 else "both objects": seen}
-        if any(rare(thing.name, word) for thing in one.things for word in (thing.colour, one.place) if word):
-            right |= {f"{aspect}, new pair": value for aspect, value in right.items()}
-        for kind, table, unsaid in (
-            ("place", PLACES, None),
-            ("light", LIGHTS, "day"),
-            ("style", STYLES, "photo"),
-        ):
-            word = getattr(one, kind)
-            if word not in (None, unsaid):
-                right[kind] = list(table)[first[kind][i]] == word
-        found.append(right)
 
-    tinted: dict[str, list[int]] = {}
-    for i, one in enumerate(said):
-        if len(one.things) == 1 and one.things[0].colour:
-            tinted.setdefault(one.things[0].name, []).append(i)
-    for name, rows in tinted.items():
-        best = judge.ask(asked, [pictures[i] for i in rows], judge.colours(name)).argmax(1).tolist()
-        for i, k in zip(rows, best, strict=True):
-            found[i]["colour"] = judge.TINTS[k] == said[i].things[0].colour
-    return found
+def likeliest(chances: Mapping[str, float]) -> str:
+    """The most probable answer."""
+    return max(chances, key=chances.__getitem__)

@@ -3,7 +3,7 @@
     python recipes/pocket/report.py --minutes 12
 
 A scene is a value, so everything here has a true answer: pictures are compared with what the renderer draws, and
-beside every figure that the judge gives stands what the judge makes of the true renderings of the same scenes.
+beside every figure that the world reader gives stands what it makes of the true renderings of the same scenes.
 
 Writes `runs/pocket/report.json`, `runs/pocket/figures.json` (for the model card), the tables in `docs/pocket.md` and
 `docs/benchmarks/edits.md`, and the sheets of both in `docs/gallery`. What has been painted is kept in
@@ -25,16 +25,17 @@ from typing import Any
 
 import edits
 import figures
-import judge
 import numpy as np
 import torch
 from data import RUNS
 from desk import Desk, Piece, loaded, painting, pixels
 from figures import Cells
-from judge import Judge
 from PIL import Image
 from reading import answers, psnr, truths
 
+from wordbrush.evaluation.backbones import load_encoder
+from wordbrush.evaluation.distribution import kid
+from wordbrush.evaluation.reader import Reader
 from wordbrush.images import to_tensor
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Scene, caption, parse, render, sample
@@ -42,7 +43,9 @@ from wordbrush.pocket import Scene, caption, parse, render, sample
 RECONSTRUCTED, WHOLE = 512, 32  # pictures through the autoencoder, and as many at once
 
 # Each part has held-out scenes of its own: the seed of the first. What is painted has its scene's seed.
-AUTOENCODER, SWEEP, ONE, TWO = 0, 10_000, 20_000, 30_000
+AUTOENCODER, SWEEP = 0, 10_000
+PARTS = {1: 20_000, 2: 30_000, 3: 60_000}  # captions of so many things
+SHARES = {1: 2, 2: 4, 3: 4}  # one in so many of all captions
 
 SWEEP_PROMPTS, SWEEP_STEPS = 40, 20
 
@@ -50,11 +53,6 @@ SWEEP_PROMPTS, SWEEP_STEPS = 40, 20
 def held_out(first: int, count: int, things: int | None = None) -> list[Scene]:
     """Scenes of the test split; half of them pair a thing with a colour or a place that training never does."""
     return [sample(seed, things=things, split="test") for seed in range(first, first + count)]
-
-
-def captions(first: int, count: int, things: int) -> list[str]:
-    """The captions of held-out scenes."""
-    return [caption(scene) for scene in held_out(first, count, things)]
 
 
 def reconstruct(weights: Path, first: int, count: int) -> dict[str, np.ndarray]:
@@ -75,54 +73,93 @@ def measure_autoencoder(made: Sequence[Image.Image]) -> dict[str, Any]:
     }
 
 
-def measure_paintings(asked: Judge, made: Sequence[Image.Image], first: int, things: int) -> dict[str, Any]:
-    """How often each thing that a caption says was drawn right, and was seen right in the true renderings."""
-    scenes = held_out(first, len(made), things)
-    said = [parse(caption(scene)) for scene in scenes]
-    drawn, seen = answers(asked, made, said), answers(asked, truths(scenes), said)
-    aspects = {aspect for one in drawn for aspect in one}
-    return {"prompts": len(made)} | {
-        aspect: {
-            "right": float(np.mean([one[aspect] for one in drawn if aspect in one])),
-            "judge": float(np.mean([one[aspect] for one in seen if aspect in one])),
-            "of": sum(aspect in one for one in drawn),
-        }
-        for aspect in sorted(aspects)
+def paint(desk: Desk, count: int, guidance: float) -> tuple[list[Scene], list[Image.Image]]:
+    """`count` held-out scenes, half of them of one thing, a quarter each of two and three; their captions painted."""
+    scenes = {things: held_out(first, count // SHARES[things], things) for things, first in PARTS.items()}
+    pieces = {
+        things: painting(PARTS[things], [caption(scene) for scene in some], guidance)
+        for things, some in scenes.items()
     }
+    # In turns, so that little time means fewer of all.
+    turns = [(i / len(some), piece) for some in pieces.values() for i, piece in enumerate(some)]
+    desk.have([piece for _, piece in sorted(turns, key=lambda turn: turn[0])])
+    painted = {things: desk.pictures(some) for things, some in pieces.items()}
+    return (
+        [scene for things in PARTS for scene in scenes[things][: len(painted[things])]],
+        [picture for things in PARTS for picture in painted[things]],
+    )
+
+
+def measure_paintings(
+    reader: Reader, scenes: Sequence[Scene], painted: Sequence[Image.Image]
+) -> dict[str, Any]:
+    """How often what captions say was drawn right, and is seen right in the true renderings."""
+    counts: list[dict[str, list[bool]]] = []
+    for shown in (painted, truths(scenes)):
+        counts.append({})
+        for scene, reading in zip(scenes, reader.read(shown), strict=True):
+            for aspect, right in answers(reading, parse(caption(scene))).items():
+                counts[-1].setdefault(aspect, []).extend(right)
+    drawn, seen = counts
+    return {"prompts": len(scenes)} | {
+        aspect: {"right": float(np.mean(right)), "truth": float(np.mean(seen[aspect])), "of": len(right)}
+        for aspect, right in sorted(drawn.items())
+    }
+
+
+def measure_likeness(
+    scenes: Sequence[Scene], painted: Sequence[Image.Image], reconstructions: Sequence[Image.Image]
+) -> dict[str, float]:
+    """KID ×10³ to true renderings: of the paintings to those of their scenes, of other renderings to these, and of
+    what the autoencoder makes of pictures to them. Subsets of 100, features of the encoder, which never saw a caption.
+    """
+    encoder = load_encoder(device="cpu")
+    sets = {
+        "painted": (painted, truths(scenes)),
+        "other renderings": (
+            truths(held_out(SWEEP, len(scenes))),
+            truths(held_out(SWEEP + len(scenes), len(scenes))),
+        ),
+        "autoencoded": (reconstructions, truths(held_out(AUTOENCODER, len(reconstructions)))),
+    }
+    subset = min(100, *(len(pictures) for pair in sets.values() for pictures in pair))
+    return {name: kid(encoder, made, true, subset_size=subset).mean for name, (made, true) in sets.items()}
 
 
 def measure(
-    desk: Desk, asked: Judge, count: int, guidance: float, scales: Sequence[float]
+    desk: Desk, count: int, guidance: float, scales: Sequence[float]
 ) -> tuple[dict[str, Any], dict[str, Cells]]:
     """The whole report, and its sheets by name."""
+    reader = Reader.load(device="cpu")
     reconstructions = desk.pictures(
         [Piece(f"autoencoder-{i}", reconstruct, (i, WHOLE)) for i in range(0, RECONSTRUCTED, WHOLE)]
     )
-    sweep: dict[float, dict[str, Any]] = {}
-    for scale in scales:
-        made = desk.pictures(painting(SWEEP, captions(SWEEP, SWEEP_PROMPTS, 1), scale, SWEEP_STEPS))
-        sweep[scale] = measure_paintings(asked, made, SWEEP, 1)
-
     edited, alone = edits.made(desk, guidance)
-    one_thing = painting(ONE, captions(ONE, count, 1), guidance)
-    two_things = painting(TWO, captions(TWO, count * 2 // 5, 2), guidance)
-    # In turns, so that little time means fewer of both.
-    turns = [(i / len(pieces), piece) for pieces in (two_things, one_thing) for i, piece in enumerate(pieces)]
-    desk.have([piece for _, piece in sorted(turns, key=lambda turn: turn[0])])
-    one, two = desk.pictures(one_thing), desk.pictures(two_things)
-
+    tried = held_out(SWEEP, SWEEP_PROMPTS, 1)
+    sweep = {
+        scale: measure_paintings(
+            reader,
+            tried,
+            desk.pictures(painting(SWEEP, [caption(scene) for scene in tried], scale, SWEEP_STEPS)),
+        )
+        for scale in scales
+    }
+    scenes, painted = paint(desk, count, guidance)
     report = {
         "autoencoder": measure_autoencoder(reconstructions),
         "guidance": {"used": guidance, "prompts": SWEEP_PROMPTS, "steps": SWEEP_STEPS, "tried": sweep},
-        "one": measure_paintings(asked, one, ONE, 1),
-        "two": measure_paintings(asked, two, TWO, 2),
+        "paintings": measure_paintings(reader, scenes, painted),
+        "kid": measure_likeness(scenes, painted, reconstructions),
         "maps": edits.measured_maps(edited),
-        "edits": edits.measured(asked, edited, alone),
+        "edits": edits.measured(reader, edited, alone),
     }
-    samples = [*zip(one, captions(ONE, 44, 1), strict=False), *zip(two, captions(TWO, 20, 2), strict=False)]
+    samples: Cells = []
+    for things, some in zip(PARTS, (40, 16, 8), strict=True):
+        fitting = [(a, caption(b)) for a, b in zip(painted, scenes, strict=True) if len(b.things) == things]
+        samples += fitting[:some]
     pairs: Cells = []
-    for true, made in zip(truths(held_out(AUTOENCODER, 16)), reconstructions, strict=False):
-        pairs += [(true, "rendered"), (made, "through the autoencoder")]
+    for true, through in zip(truths(held_out(AUTOENCODER, 16)), reconstructions, strict=False):
+        pairs += [(true, "rendered"), (through, "through the autoencoder")]
     sheets = {"pocket-autoencoder": pairs, "pocket-samples": samples}
     return report, sheets | {"edits": edits.cells(edited, 4), "edits-first": edits.cells(edited, 1)}
 
@@ -132,26 +169,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=POCKET)
-    parser.add_argument("--judge", type=Path, help="its folder, where it is not the model's own")
-    parser.add_argument("--minutes", type=float, default=12, help="for painting; counting comes on top")
-    parser.add_argument("--count", type=int, default=500, help="one-thing prompts; two fifths as many of two")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[2, 3, 4, 5, 7.5], help="to try")
+    parser.add_argument("--minutes", type=float, default=30, help="for painting; counting comes on top")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="captions: half of one thing, a quarter of two, of three"
+    )
+    parser.add_argument("--guidance", type=float, nargs="*", default=[2, 3, 4, 5, 7.5], help="to try")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--docs", type=Path, default=figures.DOCS, help="where the tables and the sheets go")
     options = parser.parse_args()
 
     began = time.time()
     torch.set_num_threads(options.workers)
-    asked = judge.load(options.judge or options.model / "judge")
     model = Model.load(options.model, device="cpu")
     folder = RUNS / "report" / model.hash[:12]
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as workers:
         desk = Desk(folder, options.model, workers, began + 60 * options.minutes)
-        report, sheets = measure(desk, asked, options.count, model.defaults.guidance_scale, options.guidance)
+        report, sheets = measure(desk, options.count, model.defaults.guidance_scale, options.guidance)
 
-    report = {"weights": model.hash} | report
-    (RUNS / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    samples = json.loads((options.model / "manifest.json").read_text())["samples"]
+    report = {"weights": model.hash, "samples": samples} | report
+    for path in (folder / "report.json", RUNS / "report.json"):
+        path.write_text(json.dumps(report, indent=2) + "\n")
     (RUNS / "figures.json").write_text(json.dumps(figures.card(report), indent=2) + "\n")
     tables = {"pocket.md": figures.model_table(report), "benchmarks/edits.md": figures.edits_table(report)}
     for page, table in tables.items():

@@ -63,16 +63,22 @@ class Run:
         os.replace(part, RUNS / f"{self.name}.pt")
 
     def train(
-        self, worker: int, meet: Barrier | None, modules: list[nn.Module], loss: Loss, muon: float = 0.02
+        self,
+        worker: int,
+        meet: Barrier | None,
+        modules: list[nn.Module],
+        loss: Loss,
+        muon: float = 0.02,
+        adam: float = 1e-3,
     ) -> None:
         """One worker's steps, until the preset's minutes are spent, those before a restart included.
 
-        `muon` is the rate of matrices and kernels; the rest learns by Adam at 1e-3. What a step sees is a function
+        `muon` is the rate of matrices and kernels; the rest learns at the rate `adam`. What a step sees is a function
         of (step, worker) alone.
         """
         preset = self.preset
         self.shared.bind(modules, "weights", worker)
-        updater = Updater(self.shared, worker, meet, "muon", lr=1e-3)
+        updater = Updater(self.shared, worker, meet, "muon", lr=adam)
         for optimiser in updater.optimisers:
             if isinstance(optimiser, Muon):
                 optimiser.param_groups[0]["full"] = muon
@@ -118,6 +124,13 @@ def use_threads(preset: Preset) -> None:
     """One thread for each worker on a CPU: two such workers are faster than one with two threads."""
     if preset.device == "cpu":
         torch.set_num_threads(1)
+
+
+def compile_all(*networks: nn.Module) -> None:
+    """Compile networks in place. Where there is no compiler they run as they are: no reason to lose a run."""
+    torch._dynamo.config.suppress_errors = True
+    for network in networks:
+        network.compile()
 
 
 def spawn(task: Callable[[int, Run, Barrier | None], None], run: Run) -> None:
