@@ -1,9 +1,10 @@
 """Render the training pictures once, so that every training step only has to read them.
 
-    python recipes/pocket/data.py                       # 60,000 to train on, 1,000 held out
-    python recipes/pocket/data.py --train 300000 --workers 16
+    python recipes/pocket/data.py                       # 60,000 and 20,000 to train on, 1,000 held out
+    python recipes/pocket/data.py --train 300000 --threes 100000 --workers 16
 
-Writes into `runs/pocket/train` and `runs/pocket/test`, row i being `sample(i, split=...)`:
+Writes into `runs/pocket/train` and `runs/pocket/test`, row i being `sample(i, split=...)`, and at the end of the
+first those with three things, all of them common ones:
 
     pictures.npy   uint8 [N, 128, 128, 3]
     coverage.npy   uint8 [N, 3, 16, 16]: how much of each latent cell thing 0, 1, 2 covers, 255 is all of it
@@ -15,6 +16,7 @@ Stopped halfway, it goes on where it was; the names above appear only when all r
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from wordbrush.pocket import Scene, caption, caption_parts, render, sample, segment
+from wordbrush.pocket.vocabulary import COMMON
 
 RUNS = Path(__file__).parents[2] / "runs" / "pocket"
 PICTURE = 128
@@ -41,9 +44,22 @@ def coverage(scene: Scene) -> np.ndarray:
     return np.round(255 * cells).astype(np.uint8)
 
 
-def rendered(first: int, last: int, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The rows first … last - 1 of the three files."""
-    scenes = [sample(seed, split=split) for seed in range(first, last)]
+def triple(number: int) -> Scene:
+    """A training scene of three things, all of them common.
+
+    Who never saw three things paints two. Those that are not common never stand among three in training, so that
+    held-out captions still tell whether counting was learnt or triples were.
+    """
+    for seed in itertools.count(1_000_000 + 1_000 * number):
+        scene = sample(seed, things=3, split="train")
+        if all(thing.name in COMMON for thing in scene.things):
+            return scene
+    raise AssertionError  # the seeds never end
+
+
+def rendered(first: int, last: int, split: str, plain: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The rows first … last - 1 of the three files; from row `plain` on, scenes of three things."""
+    scenes = [sample(row, split=split) if row < plain else triple(row - plain) for row in range(first, last)]
     lines = [
         json.dumps(
             {"scene": json.loads(scene.to_json()), "caption": caption(scene), "parts": caption_parts(scene)}
@@ -57,12 +73,17 @@ def rendered(first: int, last: int, split: str) -> tuple[np.ndarray, np.ndarray,
     )
 
 
-def _rendered_chunk(first: int, count: int, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    return rendered(first, min(first + CHUNK, count), split)
+def _rendered_chunk(
+    first: int, count: int, split: str, plain: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    return rendered(first, min(first + CHUNK, count), split, plain)
 
 
-def write(split: str, count: int, workers: int, again: bool = False) -> None:
-    """Render `count` scenes of a split. Does nothing where they are there already, unless `again`."""
+def write(split: str, plain: int, threes: int, workers: int, again: bool = False) -> None:
+    """Render `plain` scenes of a split and `threes` of three things. Does nothing where as many are there already,
+    unless `again`.
+    """
+    count = plain + threes
     folder = RUNS / split
     folder.mkdir(parents=True, exist_ok=True)
     names = ("pictures.npy", "coverage.npy", "scenes.jsonl")
@@ -78,7 +99,7 @@ def write(split: str, count: int, workers: int, again: bool = False) -> None:
     parts[2].write_text("".join(lines[:done]))
     starts = range(done, count, CHUNK)
     with multiprocessing.Pool(workers) as pool, parts[2].open("a") as scenes:
-        chunks = pool.imap(partial(_rendered_chunk, count=count, split=split), starts)
+        chunks = pool.imap(partial(_rendered_chunk, count=count, split=split, plain=plain), starts)
         for first, (some_pictures, some_cells, some_lines) in zip(starts, chunks, strict=True):
             pictures[first : first + CHUNK] = some_pictures
             cells[first : first + CHUNK] = some_cells
@@ -112,13 +133,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", type=int, default=60_000, help="how many pictures to train on")
+    parser.add_argument(
+        "--train", type=int, default=60_000, help="pictures to train on, of one or two things"
+    )
+    parser.add_argument("--threes", type=int, default=20_000, help="and of three")
     parser.add_argument("--test", type=int, default=1_000, help="how many held-out pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
     parser.add_argument("--again", action="store_true", help="replace what is there: the world has changed")
     arguments = parser.parse_args()
-    write("test", arguments.test, arguments.workers, arguments.again)
-    write("train", arguments.train, arguments.workers, arguments.again)
+    write("test", arguments.test, 0, arguments.workers, arguments.again)
+    write("train", arguments.train, arguments.threes, arguments.workers, arguments.again)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class Preset:
     minutes: float
     lr: float = 8e-4
     fall: float = 0.5  # the share of the budget, at its end, over which the learning rate falls
+    keep: float = 0.999  # how much of the averaged weights stays in every step
     optimiser: str = "muon"
     seed: int = 0
     samples: int = 0  # stop after so many more, instead of after the minutes
@@ -338,7 +339,7 @@ def train(
     shared.bind(trained(painter), "weights", worker)
     if run.compiled:
         compile_all(painter.unet, painter.text_encoder)
-    updater = Updater(shared, worker, meet, run.optimiser, run.lr)
+    updater = Updater(shared, worker, meet, run.optimiser, run.lr, run.keep)
     diary = Diary(name, shared, examples, tokenizer, run.device) if worker == 0 else None
     snr = signal_to_noise()
     start = time.monotonic()

@@ -88,12 +88,21 @@ class SharedWeights:
 
 
 class Updater:
-    """One worker's part of every step: Muon for matrices and kernels, or Adam for everything."""
+    """One worker's part of every step: Muon for matrices and kernels, or Adam for everything.
+
+    `keep`: how much of the averaged weights stays in every step.
+    """
 
     def __init__(
-        self, shared: SharedWeights, worker: int, meet: Barrier | None, optimiser: str, lr: float
+        self,
+        shared: SharedWeights,
+        worker: int,
+        meet: Barrier | None,
+        optimiser: str,
+        lr: float,
+        keep: float = 0.999,
     ) -> None:
-        self.shared, self.worker, self.meet = shared, worker, meet
+        self.shared, self.worker, self.meet, self.keep = shared, worker, meet, keep
         self.mine = shared.slices[worker]
         self.done = int(shared.steps.item())
         weights, sums = shared.named("weights"), shared.named(shared.gradients[0])
@@ -151,7 +160,7 @@ class Updater:
             shared.steps.add_(1)
             shared.samples.add_(samples)
         self.done += 1
-        keep = min(0.999, self.done / (self.done + 10))
+        keep = min(self.keep, self.done / (self.done + 10))
         shared.row("average")[mine].lerp_(shared.row("weights")[mine], 1 - keep)
         shared.gradients[:, mine].zero_()
         self._wait()  # every share of the weights is new

@@ -201,7 +201,7 @@ def sample(
 ) -> Scene:
     """A random scene; the same arguments always give the same one.
 
-    `things`: how many (1 to 3), or None for the split's own mixture (training never shows three).
+    `things`: how many (1 to 3), or None for the split's own mixture (three in the test split alone).
     `split="test"` draws other variants of the places, and in half of its scenes a pair of thing and colour,
     or thing and place, that training never shows (`vocabulary.rare`). The switches make an easier world:
     `tints=False` no coloured things, `sizes=False` only medium, `places=False` only plain backgrounds,
