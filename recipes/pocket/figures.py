@@ -76,10 +76,9 @@ def model_table(report: dict[str, Any]) -> str:
         lines.append(f"| {figure.name} | {' | '.join(values)} | {figure.of or ''} |")
     likeness, guidance = report["kid"], report["guidance"]
     told = (
-        f"KID ×10³ to true renderings of the same scenes: {likeness['painted']:.2f}; of other renderings to "
+        f"KID ×10³ to true renderings of other scenes: {likeness['painted']:.2f}; the true renderings' own: "
     )
-    told += f"renderings {likeness['other renderings']:.2f}, of autoencoded pictures to themselves "
-    told += f"{likeness['autoencoded']:.2f}."
+    told += f"{likeness['rendered']:.2f}."
     tried = ", ".join(
         f"{scale:g}: {100 * sum(scores[a]['right'] for a in ('object', 'colour', 'place')) / 3:.0f} %"
         for scale, scores in guidance["tried"].items()

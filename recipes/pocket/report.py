@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -107,23 +108,19 @@ def measure_paintings(
     }
 
 
-def measure_likeness(
-    scenes: Sequence[Scene], painted: Sequence[Image.Image], reconstructions: Sequence[Image.Image]
-) -> dict[str, float]:
-    """KID ×10³ to true renderings: of the paintings to those of their scenes, of other renderings to these, and of
-    what the autoencoder makes of pictures to them. Subsets of 100, features of the encoder, which never saw a caption.
+def measure_likeness(scenes: Sequence[Scene], painted: Sequence[Image.Image]) -> dict[str, float]:
+    """KID ×10³ to true renderings, of what was painted and of the true renderings of the same scenes.
+
+    Those compared with are of other scenes, as many of one, two and three things: pairs of one scene in the two sets
+    would count as likeness. Subsets of 100, features of the encoder, which never saw a caption.
     """
-    encoder = load_encoder(device="cpu")
-    sets = {
-        "painted": (painted, truths(scenes)),
-        "other renderings": (
-            truths(held_out(SWEEP, len(scenes))),
-            truths(held_out(SWEEP + len(scenes), len(scenes))),
-        ),
-        "autoencoded": (reconstructions, truths(held_out(AUTOENCODER, len(reconstructions)))),
+    encoder, subset = load_encoder(device="cpu"), min(100, len(scenes))
+    counts = Counter(len(scene.things) for scene in scenes)
+    others = truths([s for n, count in counts.items() for s in held_out(PARTS[n] + count, count, n)])
+    return {
+        name: kid(encoder, pictures, others, subset_size=subset).mean
+        for name, pictures in (("painted", painted), ("rendered", truths(scenes)))
     }
-    subset = min(100, *(len(pictures) for pair in sets.values() for pictures in pair))
-    return {name: kid(encoder, made, true, subset_size=subset).mean for name, (made, true) in sets.items()}
 
 
 def measure(
@@ -149,7 +146,7 @@ def measure(
         "autoencoder": measure_autoencoder(reconstructions),
         "guidance": {"used": guidance, "prompts": SWEEP_PROMPTS, "steps": SWEEP_STEPS, "tried": sweep},
         "paintings": measure_paintings(reader, scenes, painted),
-        "kid": measure_likeness(scenes, painted, reconstructions),
+        "kid": measure_likeness(scenes, painted),
         "maps": edits.measured_maps(edited),
         "edits": edits.measured(reader, edited, alone),
     }
