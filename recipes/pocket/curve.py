@@ -10,7 +10,6 @@ Each model paints the first `--count` captions of `report.py`, kept where that k
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import figures
 import torch
-from data import RUNS
+from data import samples_of
 from desk import Desk
 from figures import BARS
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,11 +55,9 @@ class Point:
 def measured(weights: Path, workers: ProcessPoolExecutor, reader: Reader, count: int, end: float) -> Point:
     """A model's point, from the paintings that are there when time is up."""
     model = Model.load(weights, device="cpu")
-    folder = RUNS / "report" / model.hash[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    scenes, painted = paint(Desk(folder, weights, workers, end), count, model.defaults.guidance_scale)
-    samples = json.loads((weights / "manifest.json").read_text())["samples"]
-    return Point(samples, measure_paintings(reader, scenes, painted))
+    desk = Desk.of(model, weights, workers, end)
+    scenes, painted = paint(desk, count, model.defaults.guidance_scale)
+    return Point(samples_of(weights), measure_paintings(reader, scenes, painted))
 
 
 def table(points: Sequence[Point]) -> str:

@@ -50,11 +50,9 @@ def triple(number: int) -> Scene:
     Who never saw three things paints two. Those that are not common never stand among three in training, so that
     held-out captions still tell whether counting was learnt or triples were.
     """
-    for seed in itertools.count(1_000_000 + 1_000 * number):
-        scene = sample(seed, things=3, split="train")
-        if all(thing.name in COMMON for thing in scene.things):
-            return scene
-    raise AssertionError  # the seeds never end
+    seeds = itertools.count(1_000_000 + 1_000 * number)
+    scenes = (sample(seed, things=3, split="train") for seed in seeds)
+    return next(scene for scene in scenes if all(thing.name in COMMON for thing in scene.things))
 
 
 def rendered(first: int, last: int, split: str, plain: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -127,6 +125,11 @@ def rows(split: str) -> Iterator[dict[str, Any]]:
     """The lines of a split's `scenes.jsonl`."""
     with (RUNS / split / "scenes.jsonl").open() as lines:
         yield from map(json.loads, lines)
+
+
+def samples_of(weights: Path) -> int:
+    """How many samples the model in a folder that `export.py` wrote had learnt from."""
+    return int(json.loads((weights / "manifest.json").read_text())["samples"])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data import RUNS
 from PIL import Image
 from torch import Tensor
 
@@ -51,6 +52,13 @@ class Desk:
 
     def __init__(self, folder: Path, weights: Path, workers: ProcessPoolExecutor, deadline: float) -> None:
         self.folder, self.weights, self.workers, self.deadline = folder, weights, workers, deadline
+
+    @staticmethod
+    def of(model: Model, weights: Path, workers: ProcessPoolExecutor, deadline: float) -> Desk:
+        """The desk of a model and its folder; what it paints is kept in `runs/pocket/report/<hash>`."""
+        folder = RUNS / "report" / model.hash[:12]
+        folder.mkdir(parents=True, exist_ok=True)
+        return Desk(folder, weights, workers, deadline)
 
     def have(self, pieces: Sequence[Piece]) -> None:
         """Have the pieces made, in order, as far as time suffices."""

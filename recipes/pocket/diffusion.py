@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from attention import PlainAttention, grounding_loss, install
 from cpu_layers import speed_up
-from data import RUNS
+from data import RUNS, samples_of
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from examples import LABELS, UNLABELLED, Batch, Examples, encode
 from PIL import Image
@@ -433,7 +433,7 @@ def begun(run: Preset, tokenizer: CLIPTokenizer, start: Path | None) -> SharedWe
         painter.unet.load_state_dict(unet.state_dict())
     shared = SharedWeights(trained(painter), run.workers, run.device)
     if start is not None:
-        samples = json.loads((start / "manifest.json").read_text())["samples"]
+        samples = samples_of(start)
         shared.samples.fill_(samples)
         shared.steps.fill_(samples // run.batch)
     return shared

@@ -5,7 +5,7 @@
 
 Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
 the same folder; writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every
-file. What `runs/pocket/figures.json` (name -> number or text) measured goes into the card.
+file. What `runs/pocket/report.json` says of these weights goes into the card.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import figures
 import torch
 from data import RUNS
 from diffusers import AutoencoderKL, DDIMScheduler
@@ -80,16 +81,18 @@ def card(size: float, checkpoint: dict[str, Any]) -> str:
         for t in (150, 350, 550, 750, 900)
     }
     shown["overlap of nouns' word maps with their things (mean IoU, timestep 550)"] = log["iou"]
-    if (measured := RUNS / "figures.json").exists():
-        shown |= json.loads(measured.read_text())
+    if (written := RUNS / "report.json").exists():
+        report = json.loads(written.read_text())
+        if report["samples"] == checkpoint["samples"]:  # the report may be of other weights
+            shown |= figures.card(report)
     scenes = sum(1 for _ in (RUNS / "train" / "scenes.jsonl").open())
-    figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
+    lines = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     return CARD.format(
         size=size / 1e6,
         scenes=scenes,
         samples=checkpoint["samples"],
         steps=int(checkpoint["steps"]),
-        figures=figures,
+        figures=lines,
         guidance=GUIDANCE,
         ddim=STEPS,
     )

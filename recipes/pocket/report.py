@@ -1,11 +1,11 @@
 """The model's report card: what it draws, where its words look, what its edits do. All on held-out scenes.
 
-    python recipes/pocket/report.py --minutes 12
+    python recipes/pocket/report.py --minutes 30
 
 A scene is a value, so everything here has a true answer: pictures are compared with what the renderer draws, and
 beside every figure that the world reader gives stands what it makes of the true renderings of the same scenes.
 
-Writes `runs/pocket/report.json`, `runs/pocket/figures.json` (for the model card), the tables in `docs/pocket.md` and
+Writes `runs/pocket/report.json` (also for the model card), the tables in `docs/pocket.md` and
 `docs/benchmarks/edits.md`, and the sheets of both in `docs/gallery`. What has been painted is kept in
 `runs/pocket/report/<hash of the weights>`: started again, it goes on where it was. When the minutes are spent it
 counts what is there, and says how much that is.
@@ -28,7 +28,7 @@ import edits
 import figures
 import numpy as np
 import torch
-from data import RUNS
+from data import RUNS, samples_of
 from desk import Desk, Piece, loaded, painting, pixels
 from figures import Cells
 from PIL import Image
@@ -178,17 +178,12 @@ def main() -> None:
     began = time.time()
     torch.set_num_threads(options.workers)
     model = Model.load(options.model, device="cpu")
-    folder = RUNS / "report" / model.hash[:12]
-    folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as workers:
-        desk = Desk(folder, options.model, workers, began + 60 * options.minutes)
+        desk = Desk.of(model, options.model, workers, began + 60 * options.minutes)
         report, sheets = measure(desk, options.count, model.defaults.guidance_scale, options.guidance)
 
-    samples = json.loads((options.model / "manifest.json").read_text())["samples"]
-    report = {"weights": model.hash, "samples": samples} | report
-    for path in (folder / "report.json", RUNS / "report.json"):
-        path.write_text(json.dumps(report, indent=2) + "\n")
-    (RUNS / "figures.json").write_text(json.dumps(figures.card(report), indent=2) + "\n")
+    report = {"weights": model.hash, "samples": samples_of(options.model)} | report
+    (RUNS / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     tables = {"pocket.md": figures.model_table(report), "benchmarks/edits.md": figures.edits_table(report)}
     for page, table in tables.items():
         figures.write(table, options.docs / page)
