@@ -48,6 +48,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
     is_local = host in ("localhost", "127.0.0.1", "::1")
     _check_token(host, token, is_local)
     terminal = Terminal()
+    from wordbrush.cli.stopping import Stopped
     from wordbrush.evaluation.study import design
     from wordbrush.progress import drain
 
@@ -75,7 +76,12 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
         terminal.say(
             f"{study.settings.title}: http://{shown}:{listener.getsockname()[1]}{path}  (Ctrl-C stops)"
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except Stopped:  # it has shut down, and passes on why
+            answers = store.answers()
+            raters = len({answer.rater for answer in answers})
+            terminal.say(f"stopped; {study.answers} has {len(answers)} answers of {raters} raters")
     return 0
 
 

@@ -198,6 +198,21 @@ def test_a_study_that_has_its_answers_lets_nobody_in(make: Make, client: Client)
     assert second.get("/page/1").url.path == "/"
 
 
+def test_what_an_inattentive_rater_judged_is_given_again(make: Make, client: Client):
+    study = make("choice", items=2, raters_per_item=1, pages_per_rater=25, attention_checks=1)
+    careless, early, late = (client(study) for _ in range(3))
+    response = begin(careless)
+    with Store(study.answers, "choice") as store:
+        (trials,) = store.trials().values()
+    assert "have been answered by now" in begin(early).text
+    for trial in trials:
+        wrong = "AB"[1 - trial.shown.index(SAME)] if trial.is_check else "A"
+        response = careless.post(response.url.path, data={**chosen(response.text), "subject": wrong})
+    assert heading(response) == "/thanks"
+    assert heading(begin(late)) == f"1 of {len(trials)}"
+    assert "have been answered by now" in begin(early).text
+
+
 def test_raters_see_different_orders(make: Make, client: Client):
     study = make("choice", items=8)
     for _ in range(3):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wordbrush.errors import InputError
-from wordbrush.evaluation.study.assignment import SAME, Trial, assign, attentive, check_known
-from wordbrush.evaluation.study.design import QUESTIONS, Item, Kind, Settings, Study, Unit
+from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known
+from wordbrush.evaluation.study.design import Item, Kind, Settings, Study, Unit
 
 Make = Callable[..., Study]
 
@@ -126,24 +126,6 @@ def test_a_rating_is_checked_with_both_ends():
     plan = assign(study("rating", 8, 2, attention_checks=2), 1, {})
     shown = [trial.shown[0] for trial in plan if trial.is_check]
     assert sorted(each.split(":")[1] for each in shown) == ["other", "same"]
-
-
-def test_the_plain_answers():
-    background, text, _ = QUESTIONS["rating"]
-    same, other = Trial("i0", (SAME,), True), Trial("i0", (":other:i1",), True)
-    assert [attentive("rating", background, same, str(i)) for i in range(1, 6)] == [False] * 3 + [True] * 2
-    assert [attentive("rating", background, other, str(i)) for i in range(1, 6)] == [True] * 2 + [False] * 3
-    assert attentive("rating", text, same, "1") is None
-    assert attentive("rating", background, Trial("i0", ("m0",)), "1") is None
-    both = Trial("i0", (":other:i1", SAME), True)
-    subject = QUESTIONS["choice"][0]
-    assert [attentive("choice", subject, both, each) for each in (SAME, ":other:i1", "undecided")] == [
-        True,
-        False,
-        False,
-    ]
-    assert attentive("ranking", subject, both, ":same>:other:i1") is True
-    assert attentive("ranking", subject, both, ":other:i1>:same") is False
 
 
 @pytest.mark.parametrize(

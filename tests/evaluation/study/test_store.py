@@ -95,6 +95,8 @@ def test_what_was_taken_is_what_was_answered_or_given_to_who_is_here(
     store.admit("second", look)
     pair = frozenset("ab")
     assert seen[-1] == {("i0", pair): 1, ("i1", pair): 1, ("i3", pair): 1}  # i2 was a check
+    assert store.admit("second", look, discounted=[1]) is None
+    assert seen[-1] == {}
     monkeypatch.setattr(stores, "PATIENCE", -stores.PATIENCE)  # as if they had left long ago
     store.admit("second", look)
     assert seen[-1] == {("i0", pair): 1}

@@ -21,6 +21,7 @@ from typing import Any
 
 from wordbrush.evaluation.study import forms
 from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known, other_item
+from wordbrush.evaluation.study.checks import inattentive
 from wordbrush.evaluation.study.design import Item, Study
 from wordbrush.evaluation.study.store import Rater, Store
 from wordbrush.extras import need
@@ -205,8 +206,10 @@ class _Pages:
         return response
 
     def begin(self, request: Request, filled: dict[str, str] = Filled) -> Response:
-        """The rater has agreed."""
-        rater = self.store.admit(self._check_form(request, filled), partial(assign, self.study))
+        """The rater has agreed. What inattentive raters have is given again: the report leaves them out."""
+        key = self._check_form(request, filled)
+        failed = inattentive(self.study, self.store.answers())
+        rater = self.store.admit(key, partial(assign, self.study), discounted=failed)
         if rater is None:
             return self._message(
                 request, 200, "Thank you for coming.", "All questions have been answered by now."

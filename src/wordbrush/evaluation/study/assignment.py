@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wordbrush.errors import InputError
-from wordbrush.evaluation.study.design import Item, Kind, Question, Study, Unit
+from wordbrush.evaluation.study.design import Item, Study, Unit
 
 SAME = ":same"  # on a check, the original itself
 _OTHER = ":other:"  # and the original of another item
@@ -80,22 +80,6 @@ def _check(study: Study, number: int, chance: random.Random) -> Trial:
 def _shuffled(names: Iterable[str], chance: random.Random) -> tuple[str, ...]:
     ordered = sorted(names)  # a set has another order in every process
     return tuple(chance.sample(ordered, len(ordered)))
-
-
-def attentive(kind: Kind, question: Question, trial: Trial, answer: str) -> bool | None:
-    """Whether an answer to a check is the plain one; None where nothing is plain.
-
-    Of a rating, the original itself keeps the original well (4 or 5) and an unrelated picture does not (1 or 2).
-    """
-    if not trial.is_check or question.about != "source":
-        return None
-    match kind:
-        case "rating":
-            return int(answer) >= 4 if trial.shown == (SAME,) else int(answer) <= 2
-        case "choice":
-            return answer == SAME
-        case "ranking":
-            return answer.split(">")[0] == SAME
 
 
 def other_item(shown: str) -> str | None:

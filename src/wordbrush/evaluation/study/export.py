@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from wordbrush.errors import OutputError
+from wordbrush.evaluation.study.checks import passed
 from wordbrush.evaluation.study.design import Study
-from wordbrush.evaluation.study.report import passed
 from wordbrush.evaluation.study.store import Store
 from wordbrush.extras import need
 from wordbrush.files import atomic_write

@@ -2,12 +2,12 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wordbrush.errors import InputError
 from wordbrush.evaluation.study.agreement import krippendorff_alpha, wilson
-from wordbrush.evaluation.study.assignment import attentive
+from wordbrush.evaluation.study.checks import inattentive
 from wordbrush.evaluation.study.design import QUESTIONS, UNDECIDED, Kind, Study, Unit
 from wordbrush.evaluation.study.store import Answer, Store
 
@@ -140,19 +140,6 @@ def report(study: Study, store: Store, *, keep_inattentive: bool = False) -> Rep
             for question in settings.questions
         },
     )
-
-
-def inattentive(study: Study, answers: Iterable[Answer]) -> set[int]:
-    """The raters who answered a check wrongly."""
-    return {answer.rater for answer in answers if passed(study, answer) is False}
-
-
-def passed(study: Study, answer: Answer) -> bool | None:
-    """Whether an answer to a check is the plain one; None where nothing is plain."""
-    questions = {question.id: question for question in study.settings.questions}
-    if answer.question not in questions:
-        return None
-    return attentive(study.settings.kind, questions[answer.question], answer.trial, answer.answer)
 
 
 def _mean(values: Sequence[int]) -> Mean:

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -132,17 +132,22 @@ class Store:
         with self._lock:
             return self._rater(key)
 
-    def admit(self, key: str, assign: Callable[[int, Mapping[Unit, int]], Sequence[Trial]]) -> Rater | None:
+    def admit(
+        self,
+        key: str,
+        assign: Callable[[int, Mapping[Unit, int]], Sequence[Trial]],
+        discounted: Collection[int] = (),
+    ) -> Rater | None:
         """Let a rater begin: `assign(number, taken)` says with which pages; None if it has none for them.
 
         taken: how often each unit has been answered, or given to somebody who was here within the last
-        twelve hours. Whoever has begun already keeps their pages.
+        twelve hours; what the `discounted` raters have is not. Whoever has begun already keeps their pages.
         """
         with self._transaction():
             if (known := self._rater(key)) is not None:
                 return known
             (number,) = self._database.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM raters").fetchone()
-            trials = assign(number, self._taken())
+            trials = assign(number, self._taken(discounted))
             if not trials:
                 return None
             self._database.execute("INSERT INTO raters VALUES (?, ?, ?)", (number, _hashed(key), _now()))
@@ -215,10 +220,10 @@ class Store:
         ).fetchall()
         return Rater(row[0], tuple(_trial(*trial) for trial in trials))
 
-    def _taken(self) -> Counter[Unit]:
+    def _taken(self, discounted: Collection[int]) -> Counter[Unit]:
         here_since = _text(datetime.now(UTC) - PATIENCE)
         query = """
-            SELECT item, shown FROM pages JOIN raters ON raters.number = pages.rater
+            SELECT rater, item, shown FROM pages JOIN raters ON raters.number = pages.rater
             WHERE NOT is_check AND (
                 began_at >= :since
                 OR EXISTS (SELECT 1 FROM answers WHERE answers.rater = pages.rater AND answered_at >= :since)
@@ -226,7 +231,7 @@ class Store:
             )
         """
         rows = self._database.execute(query, {"since": here_since})
-        return Counter(_trial(item, shown, 0).unit for item, shown in rows)
+        return Counter(_trial(item, shown, 0).unit for rater, item, shown in rows if rater not in discounted)
 
     @contextmanager
     def _transaction(self) -> Generator[None, None, None]:
