@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from wordbrush.evaluation.reader import Reading
+from wordbrush.evaluation.reader import Reading, likeliest
 from wordbrush.pocket import Constraints, Scene, render
 from wordbrush.pocket.vocabulary import COMMON, rare
 
@@ -49,8 +49,3 @@ def answers(reading: Reading, said: Constraints) -> dict[str, list[bool]]:
         if word not in (None, unsaid):
             right[aspect] = [likeliest(getattr(reading, aspect)) == word]
     return right
-
-
-def likeliest(chances: Mapping[str, float]) -> str:
-    """The most probable answer."""
-    return max(chances, key=chances.__getitem__)

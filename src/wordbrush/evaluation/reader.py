@@ -2,7 +2,7 @@
 
     reader = Reader.load()
     (reading,) = reader.read([picture])
-    reading.first(2), reading.colour("cat"), max(reading.place, key=reading.place.get)
+    reading.first(2), reading.colour("cat"), likeliest(reading.place)
     (part,) = reader.read([picture], [mask])  # what is to be seen inside of a mask
     part.sees("tiger"), part.nothing()
 
@@ -105,6 +105,11 @@ class Reading:
     def nothing(self) -> float:
         """The probability that no thing can be seen (inside the region)."""
         return self.bare
+
+
+def likeliest(chances: Mapping[str, float]) -> str:
+    """The most probable answer to a question, such as `Reading.place`."""
+    return max(chances, key=chances.__getitem__)
 
 
 @dataclass(frozen=True)

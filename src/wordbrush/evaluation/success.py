@@ -4,11 +4,10 @@ The reader's answers are compared with the two scenes, and where size or absence
 on the true pictures, so that a reader's habit counts neither for nor against an edit.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wordbrush.evaluation.cases import UNCHANGED, Case
-from wordbrush.evaluation.reader import Reading
+from wordbrush.evaluation.reader import Reading, likeliest
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,7 @@ def succeeded(case: Case, made: Looks, source: Looks, truth: Looks) -> bool:
                 return False
     unchanged = case.kind == UNCHANGED
     return all(
-        _first(getattr(made.whole, aspect)) == getattr(after, aspect)
+        likeliest(getattr(made.whole, aspect)) == getattr(after, aspect)
         for aspect in ("place", "light", "style")
         if unchanged or getattr(before, aspect) != getattr(after, aspect)
     )
-
-
-def _first(chances: Mapping[str, float]) -> str:
-    return max(chances, key=chances.__getitem__)
