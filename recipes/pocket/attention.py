@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # How much of a cell's attention its words should get before the loss lets go. The rest stays free.
-THING_GOAL, NOUN_GOAL, PLACE_GOAL = 0.7, 0.45, 0.4
+THING_GOAL, NOUN_GOAL, ADJECTIVE_GOAL, PLACE_GOAL = 0.7, 0.45, 0.1, 0.4
 # How much attention the things' words may keep on ground that no thing covers.
 STRAY = 0.05
 # The noise level (signal to noise ratio) at which a cell's content is half decided.
@@ -109,6 +109,11 @@ def grounding_loss(maps: Iterable[Tensor], grounds: Grounds, snr: Tensor) -> Ten
         covered = (coverage > 0.5) * said.unsqueeze(-1)
         bare = (coverage.sum(1) < 0.05).float()
         inside = _mean(_short_of(mass, THING_GOAL) + _short_of(noun, NOUN_GOAL), covered)
+        # Each adjective by itself: the denoising loss teaches a colour's map, but not that of a size.
+        where = covered / covered.sum(-1, keepdim=True).clamp(min=1)
+        adjectives = grounds.things - grounds.nouns
+        adjective = _short_of(words, ADJECTIVE_GOAL)
+        inside = inside + torch.einsum("bct,bkt,bkc->bk", adjective, adjectives, where)
         per_sample = inside.sum(1) / said.sum(1).clamp(min=1)
         per_sample = per_sample + _mean(_short_of(place, PLACE_GOAL), bare) * grounds.place.amax(-1)
         per_sample = per_sample + 2 * _mean(F.relu(mass.sum(1) - STRAY), bare)

@@ -1,7 +1,7 @@
 """Render the training pictures once, so that every training step only has to read them.
 
-    python recipes/pocket/data.py                       # 60,000 and 20,000 to train on, 1,000 held out
-    python recipes/pocket/data.py --train 300000 --threes 100000 --workers 16
+    python recipes/pocket/data.py                       # 60,000 and 40,000 to train on, 1,000 held out
+    python recipes/pocket/data.py --train 300000 --threes 200000 --workers 16
 
 Writes into `runs/pocket/train` and `runs/pocket/test`, row i being `sample(i, split=...)`, and at the end of the
 first those with three things, all of them common ones:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument(
         "--train", type=int, default=60_000, help="pictures to train on, of one or two things"
     )
-    parser.add_argument("--threes", type=int, default=20_000, help="and of three")
+    parser.add_argument("--threes", type=int, default=40_000, help="and of three")
     parser.add_argument("--test", type=int, default=1_000, help="how many held-out pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
     parser.add_argument("--again", action="store_true", help="replace what is there: the world has changed")

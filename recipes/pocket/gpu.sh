@@ -48,7 +48,7 @@ if [ "$from" != none ]; then
 fi
 
 [ -e runs/pocket/tokenizer ] || step tokenizer.py
-step data.py --train "$scenes" --threes $((scenes / 3))
+step data.py --train "$scenes" --threes $((scenes * 2 / 3))
 if [ ! -e runs/pocket/latents.npy ]; then
   if [ "$from" = none ]; then
     step autoencoder.py --preset "$preset" --minutes "$(share 0.3)"

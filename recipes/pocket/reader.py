@@ -40,6 +40,7 @@ from wordbrush.evaluation.reader import (
     Reading,
     counted,
     evidence,
+    likeliest,
     pixels,
 )
 from wordbrush.pocket import Scene, segment, vocabulary
@@ -49,7 +50,7 @@ PRESETS = {
     "gpu": Preset(device="cuda", workers=1, batch=512, minutes=3),
 }
 SEED = 2
-HELD_BACK = 2_000  # the last training pictures: nothing learns from them, the calibration is fitted to them
+HELD_BACK = 1 / 30  # of the training pictures: nothing learns from them, the calibration is fitted to them
 MUON = 0.004
 ANSWERED = {"place": vocabulary.PLACES, "light": vocabulary.LIGHTS, "style": vocabulary.STYLES}
 WHOLE, WHOLE_LATER, LATER = (
@@ -99,10 +100,39 @@ def lesson_loss(
     return loss, figures
 
 
-def held_out(split: str, last: int) -> tuple[list[Scene], list[Image.Image]]:
-    """The last so many scenes of a split, and their pictures."""
-    scenes = [Scene.from_json(json.dumps(line["scene"])) for line in rows(split)][-last:]
-    return scenes, [Image.fromarray(picture) for picture in pictures(split)[-last:]]
+def held_back(counts: np.ndarray) -> np.ndarray:
+    """Which training rows nothing learns from, of how many things each shows: the last of those with three, and the
+    last of the others. Bool [N].
+    """
+    back = np.zeros(len(counts), dtype=bool)
+    for some in (np.flatnonzero(counts == 3), np.flatnonzero(counts != 3)):
+        back[some[len(some) - round(HELD_BACK * len(some)) :]] = True
+    return back
+
+
+def drawn(names: np.ndarray) -> np.ndarray:
+    """How often a row is to be learnt from, of what it shows: [N, 3] indices, negative where nothing is. Sums to 1.
+
+    So that every name comes about as often as any other: the seventeen common ones are a third of the world's things,
+    all of three, and a reader shall not expect them.
+    """
+    there = names >= 0
+    often = np.bincount(names[there], minlength=len(NAMES))
+    weights = np.divide(1, often[names.clip(min=0)], where=there, out=np.zeros(names.shape)).sum(
+        1
+    ) / there.sum(1)
+    weights[held_back(there.sum(1))] = 0
+    return weights / weights.sum()
+
+
+def shown(split: str) -> tuple[list[Scene], list[Image.Image]]:
+    """The scenes of a split to measure or fit on, and their pictures: of the training split, those held back."""
+    scenes = [Scene.from_json(json.dumps(line["scene"])) for line in rows(split)]
+    chosen = np.arange(len(scenes))
+    if split == "train":
+        chosen = chosen[held_back(np.array([len(scene.things) for scene in scenes]))]
+    every = pictures(split)
+    return [scenes[i] for i in chosen], [Image.fromarray(every[i]) for i in chosen]
 
 
 def regions(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -133,7 +163,7 @@ def calibrated(network: ReaderNetwork) -> Calibration:
 
     Every picture is asked about in all of its `regions`.
     """
-    scenes, images = held_out("train", HELD_BACK)
+    scenes, images = shown("train")
     rng = np.random.default_rng(SEED)
     said: dict[str, list[Tensor]] = {kind: [] for kind in ("things", *ANSWERED)}
     for first in range(0, len(images), 50):
@@ -219,8 +249,7 @@ def grade(readings: Sequence[Reading], scenes: Sequence[Scene]) -> dict[str, flo
         for name in filter(reading.sees, NAMES):
             right.setdefault("seen, and there", []).append(name in names)
         for kind in ANSWERED:
-            said: dict[str, float] = getattr(reading, kind)
-            right.setdefault(kind, []).append(max(said, key=said.__getitem__) == getattr(scene, kind))
+            right.setdefault(kind, []).append(likeliest(getattr(reading, kind)) == getattr(scene, kind))
     shares = {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()}
     return shares | {f"{kind} of": len(answers) for kind, answers in right.items()}
 
@@ -238,7 +267,7 @@ def calibration_errors(readings: Sequence[Reading], scenes: Sequence[Scene]) -> 
     errors = {}
     for kind in ANSWERED:
         said = [getattr(reading, kind) for reading in readings]
-        best = [max(answers, key=answers.__getitem__) for answers in said]
+        best = [likeliest(answers) for answers in said]
         errors[kind] = calibration_error(
             [answers[name] for answers, name in zip(said, best, strict=True)],
             [name == getattr(scene, kind) for name, scene in zip(best, scenes, strict=True)],
@@ -280,7 +309,7 @@ def by_region(reader: Reader, scenes: list[Scene], images: list[Image.Image]) ->
 
 def report() -> None:
     """The exported reader's accuracy and calibration on the held-out pictures: reader_report.json."""
-    scenes, images = held_out("test", len(pictures("test")))
+    scenes, images = shown("test")
     reader = Reader.load(RUNS / "reader")
     started = time.process_time()
     readings = reader.read(images)
@@ -315,6 +344,7 @@ def main() -> None:
         torch.manual_seed(SEED)
         network = ReaderNetwork(LOOK).to(preset.device)
         lessons = Lessons(preset.device)
+        chances = drawn(lessons.names)
 
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
@@ -322,7 +352,7 @@ def main() -> None:
             (rng,) = rng.spawn(1)  # other draws than the judge's
             whole = rng.random() < (WHOLE if progress < LATER else WHOLE_LATER)
             count = preset.batch if whole else 4 * preset.batch
-            index = rng.integers(len(lessons.captions) - HELD_BACK, size=count)
+            index = rng.choice(len(chances), count, p=chances)
             return lesson_loss(network, lessons, index, whole, rng, generator)
 
         run = Run("reader", preset, [network])
