@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wordbrush.api import replay
 from wordbrush.cli import main
 from wordbrush.errors import OutputError, PromptError
 from wordbrush.evaluation import bench_report
@@ -24,6 +25,7 @@ from wordbrush.images import load
 from wordbrush.model import Model
 from wordbrush.pocket import caption
 from wordbrush.progress import drain
+from wordbrush.provenance import pixel_hash
 
 STEPS = {"steps": 3}
 DIRECT = Contender("prompt_to_prompt", "direct", {}, STEPS)
@@ -102,6 +104,17 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Call
         assert lasting(drain(at(out, 6).run([DIRECT]))) == lasting(whole), stop
         found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
         assert lasting(found) == lasting(whole)
+
+
+def test_an_edit_can_be_made_again_wherever_its_folder_went(
+    tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
+) -> None:
+    drain(at(tmp_path / "before").run([DIRECT]))
+    moved = at((tmp_path / "before").rename(tmp_path / "after"))
+    for case in moved.cases[3:6]:  # the last of one scene's batch and the first of the next
+        again = replay(moved.path(DIRECT.label, case), model=tiny("sd1"))
+        assert again.differences == ()
+        assert pixel_hash(again.image) == pixel_hash(moved.picture(DIRECT.label, case))
 
 
 def test_what_is_there_is_not_made_again(

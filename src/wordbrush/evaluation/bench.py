@@ -6,10 +6,11 @@
 A case that a method cannot edit (it says so, or its latents are not finite) gets the source back, and its row the
 reason.
 
-`out` holds what is made and what is measured apart from one another: `edits.jsonl` and a PNG an edit, `results.jsonl`
-with the scores. A run that is stopped, killed or asked for more cases goes on where it was; with other judges the
-same edits are scored again. Cases of one scene share its inversion and are edited in one batch, as one would edit a
-picture in several ways; what that cost is divided among them.
+`out` holds what is made and what is measured apart from one another: `edits.jsonl` and a PNG an edit, which
+`wordbrush replay` makes again from the PNG of its scene, and `results.jsonl` with the scores. A run that is stopped,
+killed or asked for more cases goes on where it was; with other judges the same edits are scored again. Cases of one
+scene share its inversion and are edited in one batch, as one would edit a picture in several ways; what that cost is
+divided among them.
 """
 
 import json
@@ -57,6 +58,17 @@ class Contender:
     def label(self) -> str:
         """What tables, folders and rows call it: `direct+prompt-to-prompt`."""
         return f"{self.inversion}+{self.method}".replace("_", "-")
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What became of a case, one of the `targets` edited together; of one that could not be, the source and why."""
+
+    picture: Image.Image
+    targets: Sequence[str]
+    index: int
+    report: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    error: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +134,9 @@ class Bench:
     def _edited(self, contender: Contender, group: Sequence[Case]) -> list[dict[str, Any]]:
         """Edit the cases of one scene, write their pictures; returns their rows."""
         first = group[0]
+        scene = Path("scenes", f"{first.scene}.png")
+        images.save_png(first.picture, self.out / scene)
+        file = provenance.FileRecord(path=scene.as_posix(), sha256=provenance.sha256(self.out / scene))
         with counting(self.model) as spent:
             began = time.perf_counter(), time.process_time()
             source = api.invert(
@@ -134,47 +149,61 @@ class Bench:
             inversion = spent.rows
             outcomes = self._outcomes(contender, source, group)
             ended = time.perf_counter(), time.process_time()
+        origin = provenance.source_record(self.model, source, contender.inversion_options, picture=file)
         among = len(group)
         rows: list[dict[str, Any]] = []
-        for case, (picture, report, error) in zip(group, outcomes, strict=True):
-            images.save_png(picture, self.path(contender.label, case))
+        for case, made in zip(group, outcomes, strict=True):
+            record = None if made.error else self._record(contender, origin, made)
+            images.save_png(made.picture, self.path(contender.label, case), record)
             rows.append(
                 {
                     "method": contender.label,
                     "case": case.name,
-                    "pixels": provenance.pixel_hash(picture),
+                    "pixels": provenance.pixel_hash(made.picture),
                     "seconds": (ended[0] - began[0]) / among,
                     "processor_seconds": (ended[1] - began[1]) / among,
                     "unet_rows": spent.rows / among,
                     "inversion_rows": inversion / among,
                     "gradient_rows": spent.with_gradient / among,
                     "together": among,
-                    "words": report.get("words"),
-                    "notices": report.get("notices", []),
-                    "error": error,
+                    "words": made.report.get("words"),
+                    "notices": made.report.get("notices", []),
+                    "error": made.error,
                 }
             )
         return rows
 
-    def _outcomes(
-        self, contender: Contender, source: Source, group: Sequence[Case]
-    ) -> list[tuple[Image.Image, Mapping[str, Any], str | None]]:
-        """Picture, report and perhaps an error for each case of one scene, edited in one batch; one by one if the batch
-        cannot be done, so that a case which is beyond the method does not take the others with it.
+    def _record(
+        self, contender: Contender, origin: provenance.SourceRecord, made: _Outcome
+    ) -> dict[str, Any]:
+        return provenance.record(
+            "edit",
+            self.model,
+            origin,
+            made.picture,
+            method=contender.method,
+            targets=made.targets,
+            index=made.index,
+            options=contender.options,
+            report=made.report,
+        )
+
+    def _outcomes(self, contender: Contender, source: Source, group: Sequence[Case]) -> list[_Outcome]:
+        """What becomes of the cases of one scene, edited in one batch; one by one if the batch cannot be done, so that
+        a case which is beyond the method does not take the others with it.
         """
+        targets = [case.target_prompt for case in group]
         try:
             results = api.edit(
-                self.model,
-                source,
-                [case.target_prompt for case in group],
-                method=contender.method,
-                options=contender.options,
+                self.model, source, targets, method=contender.method, options=contender.options
             )
-            return [(result.image, result.report, None) for result in results]
+            return [
+                _Outcome(made.image, targets, index, report=made.report) for index, made in enumerate(results)
+            ]
         except (PromptError, NumericsError) as error:
             if len(group) == 1:
-                return [(source.image(self.model), {}, str(error))]
-        return [outcome for case in group for outcome in self._outcomes(contender, source, [case])]
+                return [_Outcome(source.image(self.model), targets, 0, error=str(error))]
+        return [made for case in group for made in self._outcomes(contender, source, [case])]
 
     def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:
         judged, done = self.judges.hash, 0
