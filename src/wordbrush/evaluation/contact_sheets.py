@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wordbrush.evaluation.cases import Case
 
-_PAPER, _INK, _FAINT, _GOOD, _BAD = "#fbfaf7", "#22252b", "#6d7078", "#1a7f4b", "#b3261e"
+_PAPER, _INK, _FAINT, _EDGE, _GOOD, _BAD = "#fbfaf7", "#22252b", "#6d7078", "#d9d6cf", "#1a7f4b", "#b3261e"
 _HEADINGS = ("source", "truth", "edit", "mask")
 
 
@@ -48,9 +48,13 @@ def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: 
         mask = Image.fromarray(np.where(one.case.mask, np.uint8(255), np.uint8(0)))
         for k, picture in enumerate((one.case.picture, one.case.truth, one.edit, mask)):
             resampled = picture.convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
-            page.paste(resampled, (left + k * (tile + gap), upper))
-        frame = (left + 2 * (tile + gap), upper, left + 3 * tile + 2 * gap - 1, upper + tile - 1)
-        draw.rectangle(frame, outline=_GOOD if one.success else _BAD, width=max(1, tile // 64))
+            near = left + k * (tile + gap)
+            page.paste(resampled, (near, upper))
+            frame = (near, upper, near + tile - 1, upper + tile - 1)
+            if _HEADINGS[k] == "edit":
+                draw.rectangle(frame, outline=_GOOD if one.success else _BAD, width=max(1, tile // 64))
+            else:  # a mask of everything is as white as the paper
+                draw.rectangle(frame, outline=_EDGE)
         texts = (
             (f"from: {one.case.source_prompt}", _FAINT),
             (f"{one.figure}, to: {one.case.target_prompt}", _INK),
