@@ -11,11 +11,9 @@ Started again, training goes on from its last checkpoint; more minutes stretch t
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-from dataclasses import replace
 from threading import Barrier
 
 import numpy as np
@@ -23,7 +21,7 @@ import torch
 from data import CELL, PICTURE, RUNS, pictures, rows
 from diffusers import AutoencoderKL
 from PIL import Image
-from run import Preset, Run, compile_all, spawn, use_threads
+from run import Preset, Run, arguments, chosen, compile_all, spawn, use_threads
 from torch import Tensor, multiprocessing
 from torch.nn import functional as F
 
@@ -271,27 +269,20 @@ def encode_all(preset: Preset) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser = arguments(__doc__, PRESETS)
     parser.add_argument("--workers", type=int, help="processes that train or encode")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--decoder-only", action="store_true", help="train the decoder alone, latents fixed")
     task.add_argument("--further", action="store_true", help="train what is exported on; latents change")
     task.add_argument("--encode", action="store_true", help="encode the training pictures for the UNet")
     task.add_argument("--report", action="store_true", help="measure on held-out pictures")
-    arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
-    preset = replace(
-        preset, minutes=arguments.minutes or preset.minutes, workers=arguments.workers or preset.workers
-    )
-    if arguments.report:
+    told = parser.parse_args()
+    preset = chosen(told, PRESETS)
+    if told.report:
         report()
-    elif arguments.encode:
+    elif told.encode:
         encode_all(preset)
-    elif arguments.decoder_only:
+    elif told.decoder_only:
         model = exported(preset)
         modules = [model.decoder, model.post_quant_conv]
         run = Run("decoder", preset, modules)
@@ -299,9 +290,9 @@ def main() -> None:
         run.shared.bind(modules, "average")
         export(model.cpu())
     else:
-        model = further(preset) if arguments.further else autoencoder(preset)
-        run = Run("further" if arguments.further else "autoencoder", preset, [model])
-        spawn(train_further if arguments.further else train_whole, run)
+        model = further(preset) if told.further else autoencoder(preset)
+        run = Run("further" if told.further else "autoencoder", preset, [model])
+        spawn(train_further if told.further else train_whole, run)
         run.shared.bind([model], "average")
         source = pictures("train")
         fold(model.cpu().requires_grad_(False), to_tensor(source[:: max(1, len(source) // 256)]))

@@ -14,11 +14,10 @@ borders have about the same colours: in such company a view is told by its thing
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from data import RUNS, pictures
 from PIL import Image
-from run import Preset, Run, use_threads
+from run import Preset, Run, arguments, chosen, use_threads
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, ConvNextConfig, ConvNextModel
@@ -284,21 +283,16 @@ def report(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser = arguments(__doc__, PRESETS)
     parser.add_argument("--method", choices=METHODS, default="simclr")
     parser.add_argument("--name", default="encoder", help="what the run and its folder are called")
     parser.add_argument("--report", action="store_true", help="only measure the exported encoder")
-    arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
-    preset = replace(preset, minutes=arguments.minutes or preset.minutes)
+    told = parser.parse_args()
+    preset = chosen(told, PRESETS)
     use_threads(preset)
-    if not arguments.report:
+    if not told.report:
         torch.manual_seed(SEED)
-        student = METHODS[arguments.method]().to(preset.device)
+        student = METHODS[told.method]().to(preset.device)
         source = Pictures(preset.device)
 
         def loss(
@@ -308,12 +302,12 @@ def main() -> None:
             value = student.loss(*cut.of(source.alike(preset.batch, rng), rng))
             return value, {"loss": value.item()}
 
-        run = Run(arguments.name, preset, [student])
+        run = Run(told.name, preset, [student])
         run.train(0, None, [student], loss, muon=MUON)
         run.shared.bind([student], "average")
         every = source.of(np.arange(0, len(source.shown), max(1, len(source.shown) // 1000))).cpu()
-        export(student.cpu().encoder, every, RUNS / arguments.name)
-    report(RUNS / arguments.name)
+        export(student.cpu().encoder, every, RUNS / told.name)
+    report(RUNS / told.name)
 
 
 if __name__ == "__main__":

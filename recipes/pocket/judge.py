@@ -18,11 +18,10 @@ quarter of the work, and full of what has to be told apart.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from data import RUNS, pictures, rows
 from PIL import Image
-from run import Preset, Run, use_threads
+from run import Preset, Run, arguments, chosen, use_threads
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -410,17 +409,12 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser = arguments(__doc__, PRESETS)
     parser.add_argument("--report", action="store_true", help="only measure the exported judge")
-    arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
-    preset = replace(preset, minutes=arguments.minutes or preset.minutes)
+    told = parser.parse_args()
+    preset = chosen(told, PRESETS)
     use_threads(preset)
-    if not arguments.report:
+    if not told.report:
         tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
         student = Student(tokenizer).to(preset.device)
         lessons = WordedLessons(tokenizer, preset.device)

@@ -10,12 +10,11 @@ covers, so that what it says there is a share of the picture.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 from data import RUNS, pictures, rows
 from judge import NAMES, Lessons
 from PIL import Image
-from run import Preset, Run, use_threads
+from run import Preset, Run, arguments, chosen, use_threads
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -330,17 +329,12 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    parser = arguments(__doc__, PRESETS)
     parser.add_argument("--report", action="store_true", help="only measure the exported reader")
-    arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
-    preset = replace(preset, minutes=arguments.minutes or preset.minutes)
+    told = parser.parse_args()
+    preset = chosen(told, PRESETS)
     use_threads(preset)
-    if not arguments.report:
+    if not told.report:
         torch.manual_seed(SEED)
         network = ReaderNetwork(LOOK).to(preset.device)
         lessons = Lessons(preset.device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from threading import Barrier
 
 import numpy as np
@@ -118,6 +119,23 @@ class Run:
         line |= {key: round(value, 4) for key, value in figures.items()}
         with (RUNS / f"{self.name}.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def arguments(description: str | None, presets: Mapping[str, Preset]) -> argparse.ArgumentParser:
+    """A recipe's command line, with what all have in common; `chosen` reads it."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=presets, default="cpu")
+    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    return parser
+
+
+def chosen(told: argparse.Namespace, presets: Mapping[str, Preset]) -> Preset:
+    """The preset that was named, with what else was said of it."""
+    preset = presets[told.preset]
+    said = {name: getattr(told, name, None) for name in ("minutes", "workers")}
+    return replace(preset, **{name: value for name, value in said.items() if value})
 
 
 def use_threads(preset: Preset) -> None:
