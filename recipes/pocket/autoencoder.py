@@ -31,6 +31,8 @@ CROP = 64
 WHOLE_FROM = 0.6  # the share of the time after which whole pictures are shown
 NOISE = 0.05  # added to latents of about unit size, so that the decoder forgives the UNet's small errors
 BLOCK = 16  # pictures encoded at a time
+# The rates for what is exported already: what it learned must not be forgotten.
+MUON_LATER, ADAM_LATER = 0.004, 5e-4
 CHANNELS = AUTOENCODER["latent_channels"]
 
 PRESETS = {
@@ -60,11 +62,19 @@ def crops(source: np.ndarray, count: int, size: int, rng: np.random.Generator) -
     return to_tensor(np.stack(taken)), where
 
 
-def distance(made: Tensor, true: Tensor, squared: float = 4.0) -> Tensor:
+def distance(made: Tensor, true: Tensor) -> Tensor:
     """What training minimises: squared error (the PSNR), absolute error, and absolute error of the edges."""
     error = made - true
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return squared * error.square().mean() + error.abs().mean() + 0.5 * edges
+    return 4 * error.square().mean() + error.abs().mean() + 0.5 * edges
+
+
+def fair_distance(made: Tensor, true: Tensor) -> Tensor:
+    """`distance`, and what counts for more by far once errors are small: the logarithm of each picture's squared error.
+
+    That is its PSNR, so no picture counts more for being hard.
+    """
+    return 0.08 * (made - true).square().mean((1, 2, 3)).log().mean() + distance(made, true)
 
 
 def psnr(made: Tensor, true: Tensor) -> float:
@@ -96,15 +106,11 @@ def autoencoder_loss(
 def further_loss(
     model: AutoencoderKL, true: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of training on what is exported [B, 3, 128, 128], and figures for the log.
-
-    The logarithm of each picture's squared error is its PSNR: no picture counts more for being hard.
-    """
+    """The loss of training on what is exported [B, 3, 128, 128], and figures for the log."""
     clean = model.encode(true).latent_dist.mean.float()
     made = model.decode(noisy(clean, generator)).sample.float()
     halved = model.decode(F.avg_pool2d(clean[:1], 2)).sample.float()
-    level = (made - true).square().mean((1, 2, 3)).log().mean()
-    loss = 0.08 * level + distance(made, true) + 0.25 * distance(halved, F.avg_pool2d(true[:1], 2))
+    loss = fair_distance(made, true) + 0.25 * distance(halved, F.avg_pool2d(true[:1], 2))
     size = clean.square().mean((0, 2, 3))
     return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(made, true)}
 
@@ -114,7 +120,7 @@ def decoder_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of decoding given latents [B, 8, h, w], and figures for the log."""
     made = model.decode(noisy(latents, generator)).sample.float()
-    return distance(made, true, squared=12), {"psnr": psnr(made, true)}
+    return fair_distance(made, true), {"psnr": psnr(made, true)}
 
 
 def autoencoder(preset: Preset) -> AutoencoderKL:
@@ -156,7 +162,7 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
     """One worker's part in training the exported decoder, its encoder and latents as they are."""
     preset = run.preset
     use_threads(preset)
-    model, source, share = exported(preset), pictures("train"), preset.batch // preset.workers // 4
+    model, source, share = exported(preset), pictures("train"), preset.batch // preset.workers // 2
     latents = np.load(RUNS / "latents.npy", mmap_mode="r")
     modules = [model.decoder.requires_grad_(), model.post_quant_conv.requires_grad_()]
 
@@ -167,7 +173,7 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
         given = torch.from_numpy(latents[where[:, 0]].astype(np.float32))
         return decoder_loss(model, true.to(preset.device), given.to(preset.device), generator)
 
-    run.train(worker, meet, modules, loss, muon=0.008)  # what is learned already must not be forgotten
+    run.train(worker, meet, modules, loss, muon=MUON_LATER, adam=ADAM_LATER)
 
 
 def train_further(worker: int, run: Run, meet: Barrier | None) -> None:
@@ -190,7 +196,7 @@ def train_further(worker: int, run: Run, meet: Barrier | None) -> None:
         true = to_tensor(np.stack([source[i] for i in index]))
         return further_loss(model, true.to(preset.device), generator)
 
-    run.train(worker, meet, [model], loss, muon=0.004, adam=5e-4)
+    run.train(worker, meet, [model], loss, muon=MUON_LATER, adam=ADAM_LATER)
 
 
 @torch.no_grad()
