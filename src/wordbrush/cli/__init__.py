@@ -15,7 +15,8 @@
     stopping   Ctrl-C and `kill`
     terminal   what is shown
 
-Exit codes: 0 done; 1 `replay` found a difference, or wordbrush is at fault; 2 the input is; 130 Ctrl-C; 143 `kill`.
+Exit codes: 0 done, as `study serve` is when it is stopped; 1 `replay` found a difference, or wordbrush is at fault;
+2 the input is; 130 Ctrl-C; 143 `kill`.
 """
 
 import sys
