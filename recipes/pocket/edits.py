@@ -15,7 +15,6 @@ from pathlib import Path
 import figures
 import numpy as np
 import torch
-from data import coverage
 from desk import Desk, Piece, loaded, painting, pixels
 from PIL import Image
 from reading import answers, psnr
@@ -23,14 +22,12 @@ from reading import answers, psnr
 from wordbrush.api import edit, invert
 from wordbrush.denoise import denoise
 from wordbrush.evaluation.reader import Reader
-from wordbrush.pocket import Scene, caption, caption_parts, change, mask, parse, render, sample
+from wordbrush.pocket import Scene, caption, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
-from wordbrush.word_map import word_map
 
 FIRST = 40_000  # the held-out seed that the search for scenes begins at; also that of the swaps' own noise
 ALONE, PAIRS = 30, 10  # scenes of one thing, and of two
 KINDS = ("swap", "colour", "light", "style", "place", "removal")
-SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
 
 
 # The scenes --------------------------------------------------------------------------------------------------
@@ -84,25 +81,14 @@ def changes(i: int) -> dict[str, Scene]:
     }
 
 
-def words_of(scene: Scene) -> list[tuple[str, str]]:
-    """(class, words) of what a one-thing caption says that has a place of its own in the picture."""
-    classes = {"place": "place", 0: "object"}
-    parts = [(text, classes[referent]) for text, referent in caption_parts(scene) if referent in classes]
-    return [
-        ("colour" if text in COLOURS else "size" if text in ("small", "large") else kind, text)
-        for text, kind in parts
-    ]
-
-
 # Making them -------------------------------------------------------------------------------------------------
 
 
 def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
-    """Scene `i` inverted and edited as anyone would with the defaults; and where its words look.
+    """Scene `i` inverted and edited as anyone would with the defaults.
 
     `kept` is the autoencoder's own reconstruction; `edits` has one picture per change, `baseline` what the targets
-    give from the same noise without an edit, `masks` the latent cells that each was free to change; `maps` the map
-    of each of `words_of`, for one thing.
+    give from the same noise without an edit.
     """
     model = loaded(weights, torch.float32)
     scene = scenes()[i]
@@ -113,19 +99,11 @@ def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     text, null = model.encode_text(targets), model.encode_text([""])
     for step in denoise(model, z, text, null, source.schedule, guidance_scale=guidance):
         z = step.latents
-    free = [(result.trajectory[-1] != source.trajectory[-1]).any(0) for result in results]
-    found = {
+    return {
         "kept": np.asarray(source.image(model)),
         "edits": np.stack([np.asarray(result.image) for result in results]),
         "baseline": pixels(model.decode(z)),
-        "masks": torch.stack(free).numpy(),
     }
-    if len(scene.things) == 1:
-        maps = [
-            word_map(model, prompt, word, source.trajectory, source.schedule) for _, word in words_of(scene)
-        ]
-        found["maps"] = torch.stack(maps).numpy()
-    return found
 
 
 def made(desk: Desk, guidance: float) -> tuple[list[dict[str, np.ndarray]], list[Image.Image]]:
@@ -198,24 +176,6 @@ def measured(
     if drawn := [row["shown"] for row in rows["swap"] if row.get("drawn")]:
         found["swap"]["shown of drawn"] = float(np.mean(drawn))
     return found
-
-
-def measured_maps(made: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
-    """Mean intersection over union of words' maps and what they name, in latent cells, by class of word.
-
-    everywhere: what a map that covers the whole picture would have.
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for scene, arrays in zip(scenes()[:ALONE], made, strict=False):
-        covered = coverage(scene)[0] > 127
-        for (kind, _), heat in zip(words_of(scene), arrays["maps"], strict=True):
-            true, shown = ~covered if kind == "place" else covered, heat > SHOWN
-            found.setdefault(kind, []).append(((shown & true).sum() / (shown | true).sum(), true.mean()))
-    means = {kind: np.mean(pairs, axis=0) for kind, pairs in sorted(found.items())}
-    return {
-        kind: {"iou": float(iou), "everywhere": float(everywhere), "of": len(found[kind])}
-        for kind, (iou, everywhere) in means.items()
-    }
 
 
 def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:

@@ -26,6 +26,7 @@ from typing import Any
 
 import edits
 import figures
+import maps
 import numpy as np
 import torch
 from data import RUNS, samples_of
@@ -132,6 +133,7 @@ def measure(
         [Piece(f"autoencoder-{i}", reconstruct, (i, WHOLE)) for i in range(0, RECONSTRUCTED, WHOLE)]
     )
     edited, alone = edits.made(desk, guidance)
+    mapped = maps.made(desk)
     tried = held_out(SWEEP, SWEEP_PROMPTS, 1)
     sweep = {
         scale: measure_paintings(
@@ -147,7 +149,7 @@ def measure(
         "guidance": {"used": guidance, "prompts": SWEEP_PROMPTS, "steps": SWEEP_STEPS, "tried": sweep},
         "paintings": measure_paintings(reader, scenes, painted),
         "kid": measure_likeness(scenes, painted),
-        "maps": edits.measured_maps(edited),
+        "maps": maps.measured(mapped),
         "edits": edits.measured(reader, edited, alone),
     }
     samples: Cells = []
