@@ -173,7 +173,7 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
         given = torch.from_numpy(latents[where[:, 0]].astype(np.float32))
         return decoder_loss(model, true.to(preset.device), given.to(preset.device), generator)
 
-    run.train(worker, meet, modules, loss, muon=MUON_LATER, adam=ADAM_LATER)
+    run.train(worker, meet, modules, loss, muon=MUON_LATER / 2, adam=ADAM_LATER / 2)
 
 
 def train_further(worker: int, run: Run, meet: Barrier | None) -> None:

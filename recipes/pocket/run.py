@@ -83,7 +83,7 @@ class Run:
         for optimiser in updater.optimisers:
             if isinstance(optimiser, Muon):
                 optimiser.param_groups[0]["full"] = muon
-        step = int(self.shared.steps.item())
+        first = step = int(self.shared.steps.item())
         start, saved = preset.clock() - self.seconds.item(), time.monotonic()
         seen: list[dict[str, float]] = []
         while True:
@@ -102,7 +102,8 @@ class Run:
             with torch.autocast(preset.device, dtype=torch.bfloat16):
                 value, figures = loss(progress, np.random.default_rng(seeds[0]), generator)
             value.backward()
-            factor = rate(progress, step)
+            # More minutes raise a rate that had fallen: without warming up, a step then undoes what was learned.
+            factor = rate(progress, step - first)
             updater.step(torch.tensor([factor, 0.0]), preset.batch)
             step += 1
             seen.append(figures)
