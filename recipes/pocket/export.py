@@ -2,10 +2,14 @@
 
     python recipes/pocket/export.py
     python recipes/pocket/export.py --checkpoint runs/pocket/diffusion-116k.pt --out runs/pocket/exported/116k
+    python recipes/pocket/export.py --blend runs/pocket/diffusion-346k.pt --share 0.35
 
 Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
 the same folder; writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every
 file. What `runs/pocket/report.json` says of these weights goes into the card.
+
+`--blend` takes a share of the averaged weights of an earlier checkpoint of the same training: the mean of two models
+on one path can be better than either (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ wordbrush's built-in model: small enough to ship, real enough for every method t
   attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them, for scoring
   pictures and each trained apart from all others: `judge/`, a small CLIP of the same world; `reader/`, which says
   what a picture or a part of it shows; `encoder/`, trained without captions or labels, which says how alike two are.
-- **Training**: {samples:,} samples in {steps:,} steps, averaged weights; `recipes/pocket` has every command.
+- **Training**: {samples:,} samples in {steps:,} steps, averaged weights{blended}; `recipes/pocket` has
+  every command.
 - **Best with**: guidance {guidance:g}, {ddim} DDIM steps, captions like "a small red cat next to a chair on a beach
   at night".
 - **Limits**: it knows some sixty things, eight colours and twenty-two places, and nothing of the world outside. It is
@@ -65,26 +70,12 @@ Licence: Apache-2.0.
 """
 
 
-def last_values(log: Path, samples: int) -> dict[str, float]:
-    """The newest value of everything that a log of JSON lines named up to so many samples."""
-    values: dict[str, float] = {}
-    for line in map(json.loads, log.read_text().splitlines()):
-        if line["samples"] <= samples:
-            values |= line
-    return values
-
-
-def card(size: float, checkpoint: dict[str, Any]) -> str:
-    log = last_values(RUNS / "diffusion.jsonl", checkpoint["samples"])
-    shown = {
-        f"plain noise error at timestep {t}, scenes held back": log[f"eps_{t}"]
-        for t in (150, 350, 550, 750, 900)
-    }
-    shown["overlap of nouns' word maps with their things (mean IoU, timestep 550)"] = log["iou"]
+def card(size: float, checkpoint: dict[str, Any], blended: str) -> str:
+    shown: dict[str, str] = {}
     if (written := RUNS / "report.json").exists():
         report = json.loads(written.read_text())
         if report["samples"] == checkpoint["samples"]:  # the report may be of other weights
-            shown |= figures.card(report)
+            shown = figures.card(report)
     scenes = sum(1 for _ in (RUNS / "train" / "scenes.jsonl").open())
     lines = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     return CARD.format(
@@ -95,6 +86,7 @@ def card(size: float, checkpoint: dict[str, Any]) -> str:
         figures=lines,
         guidance=GUIDANCE,
         ddim=STEPS,
+        blended=blended,
     )
 
 
@@ -122,8 +114,13 @@ def forget_origin(config: Path) -> None:
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def export(out: Path, checkpoint_file: Path, vae_folder: Path) -> None:
-    """Write the folder anew. Raises `ValueError` if a file or the whole is larger than what may ship."""
+def export(
+    out: Path, checkpoint_file: Path, vae_folder: Path, earlier_file: Path | None = None, share: float = 0.0
+) -> None:
+    """Write the folder anew, the averaged weights moved by `share` towards the earlier checkpoint's.
+
+    Raises `ValueError` if a file or the whole is larger than what may ship.
+    """
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -132,6 +129,13 @@ def export(out: Path, checkpoint_file: Path, vae_folder: Path) -> None:
     painter = Painter(CLIPTokenizer.from_pretrained(RUNS / "tokenizer"), "cpu", grounded=False)
     shared = SharedWeights(trained(painter), workers=1, device="cpu")
     shared.load(checkpoint)
+    blended = ""
+    if earlier_file is not None:
+        earlier = torch.load(earlier_file, weights_only=True)
+        now = shared.row("average").clone()
+        shared.load(earlier)
+        shared.row("average").copy_(now.lerp(shared.row("average"), share))
+        blended = f" ({100 * share:g} % of them\n  those after {earlier['samples']:,})"
     shared.bind(trained(painter), "average")
     vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float16)
     painter.half().to(memory_format=torch.contiguous_format)
@@ -144,7 +148,7 @@ def export(out: Path, checkpoint_file: Path, vae_folder: Path) -> None:
         shutil.copytree(RUNS / name, part / name)
     (part / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
     size = sum(p.numel() for model in models.values() for p in model.parameters())
-    (part / "README.md").write_text(card(size, checkpoint))
+    (part / "README.md").write_text(card(size, checkpoint, blended))
 
     files = sorted(path for path in part.rglob("*") if path.is_file())
     sizes = {path: path.stat().st_size for path in files}
@@ -173,8 +177,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--checkpoint", type=Path, default=RUNS / "diffusion.pt")
     parser.add_argument("--vae", type=Path, default=RUNS / "vae")
+    parser.add_argument("--blend", type=Path, help="an earlier checkpoint, to move the weights towards")
+    parser.add_argument("--share", type=float, default=0.35, help="by how much of the way")
     options = parser.parse_args()
-    export(options.out, options.checkpoint, options.vae)
+    export(options.out, options.checkpoint, options.vae, options.blend, options.share)
 
 
 if __name__ == "__main__":
