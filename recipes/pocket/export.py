@@ -31,6 +31,7 @@ from shared import SharedWeights
 from transformers import CLIPTokenizer
 
 from shapes import SCHEDULER
+from wordbrush.model import Model
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "wordbrush" / "pocket" / "weights"
 SHARD = "14MB"
@@ -70,11 +71,11 @@ Licence: Apache-2.0.
 """
 
 
-def card(size: float, checkpoint: dict[str, Any], blended: str) -> str:
+def card(folder: Path, size: float, checkpoint: dict[str, Any], blended: str) -> str:
     shown: dict[str, str] = {}
     if (written := RUNS / "report.json").exists():
         report = json.loads(written.read_text())
-        if report["samples"] == checkpoint["samples"]:  # the report may be of other weights
+        if report["weights"] == Model.load(folder, device="cpu").hash:  # the report may be of other weights
             shown = figures.card(report)
     scenes = sum(1 for _ in (RUNS / "train" / "scenes.jsonl").open())
     lines = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
@@ -148,7 +149,7 @@ def export(
         shutil.copytree(RUNS / name, part / name)
     (part / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
     size = sum(p.numel() for model in models.values() for p in model.parameters())
-    (part / "README.md").write_text(card(size, checkpoint, blended))
+    (part / "README.md").write_text(card(part, size, checkpoint, blended))
 
     files = sorted(path for path in part.rglob("*") if path.is_file())
     sizes = {path: path.stat().st_size for path in files}

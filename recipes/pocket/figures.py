@@ -41,7 +41,7 @@ BARS = {
     "object, new pair": ("the object, with a colour or place training never gave it", None),
     "both objects": ("both objects, two named", 0.92),
     "all three objects": ("all three objects, three named", 0.75),
-    "all three objects, new to threes": ("the same, one of them never among three in training", None),
+    "all three objects, new pair": ("the same, with a colour or place training never gave one of them", None),
     "colour": ("a colour", 0.95),
     "colour, no sketch": ("a colour, pencil sketches left out", None),
     "place": ("the place", 0.98),

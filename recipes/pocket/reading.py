@@ -9,7 +9,7 @@ from PIL import Image
 
 from wordbrush.evaluation.reader import Reading, likeliest
 from wordbrush.pocket import Constraints, Scene, render
-from wordbrush.pocket.vocabulary import COMMON, rare
+from wordbrush.pocket.vocabulary import rare
 
 OBJECTS = ("object", "both objects", "all three objects")  # by how many are said
 UNSAID = {"place": None, "light": "day", "style": "photo"}  # what says nothing
@@ -31,15 +31,13 @@ def answers(reading: Reading, said: Constraints) -> dict[str, list[bool]]:
 
     The things must be the first of all names, as many as there are; a colour that of its thing's cells; place, light
     and style the first of all. Day and photo count as unsaid. Colours are counted a second time without pencil
-    sketches, which keep nothing of them, and three things where training never showed one of them among three.
+    sketches, which keep nothing of them.
     """
     things = {thing.name for thing in said.things}
     kind = OBJECTS[len(things) - 1]
     right = {kind: [set(reading.first(len(things))) == things]}
     if any(rare(thing.name, word) for thing in said.things for word in (thing.colour, said.place) if word):
         right[f"{kind}, new pair"] = right[kind]
-    if len(things) == 3 and not things <= COMMON:
-        right["all three objects, new to threes"] = right[kind]
     if tinted := [thing for thing in said.things if thing.colour]:
         right["colour"] = [reading.colour(thing.name) == thing.colour for thing in tinted]
         if said.style != "sketch":
