@@ -537,13 +537,15 @@ def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
-def test_a_full_stdout_is_one_line_too():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout_is_one_line_too(unbuffered):
     with open("/dev/full", "wb") as full:
         told = subprocess.run(
             [sys.executable, "-m", "wordbrush", "methods", "--json"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
         )
     assert told.returncode == 2 and told.stderr.startswith("error: cannot write to stdout: No space left")
     assert told.stderr.count("\n") == 1

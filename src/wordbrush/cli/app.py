@@ -23,9 +23,9 @@ def run(tokens: Sequence[str]) -> int:
 def explain(error: BaseException) -> int:
     """Say in one line what went wrong; returns the exit code."""
     terminal = Terminal()
+    _let_go_of_stdout()
     match error:
         case BrokenPipeError():  # whoever reads our output (head, less) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         case UnusedCliTokensError(unused_tokens=list(unused)):
             terminal.error(
@@ -46,6 +46,14 @@ def explain(error: BaseException) -> int:
                 "(wordbrush did not expect that; WORDBRUSH_TRACEBACK=1 tells more)"
             )
             return 1
+
+
+def _let_go_of_stdout() -> None:
+    """Forget what stdout does not take: at its end Python would try again, fail, and have an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
