@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from wordbrush import editing, inversion
-from wordbrush.cli import flags, main
+from wordbrush.cli import main
+from wordbrush.cli.options import flags
 from wordbrush.images import load, read_provenance
 from wordbrush.model import Model
 
@@ -473,7 +474,7 @@ def test_what_nobody_expected_is_no_traceback_either(run: Run, monkeypatch: pyte
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("wordbrush.cli.listings._built_in", fail)
+    monkeypatch.setattr("wordbrush.cli.commands.listings._built_in", fail)
     code, out, err = run("models")
     assert (code, out) == (1, "") and err.startswith("error: ZeroDivisionError: by zero")
     assert "Traceback" not in err

@@ -28,7 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from report import measure_paintings, paint
 
-from wordbrush.evaluation.reader import Reader
+from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.model import Model
 
 BEGIN = "<!-- curve: written by recipes/pocket/curve.py -->"

@@ -21,7 +21,7 @@ from reading import answers, psnr
 
 from wordbrush.api import edit, invert
 from wordbrush.denoise import denoise
-from wordbrush.evaluation.reader import Reader
+from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.pocket import Scene, caption, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapes import LOOK
-from wordbrush.evaluation.reader import (
+from wordbrush.evaluation.judges.reader import (
     ANSWERS,
     CELL,
     SIDE,
@@ -221,7 +221,7 @@ def _minimise(loss: Callable[[], Tensor], weights: Tensor) -> None:
 
 
 def export(network: ReaderNetwork, folder: Path) -> None:
-    """Write the reader as `wordbrush.evaluation.reader` loads it: half precision, and calibrated as such."""
+    """Write the reader as `wordbrush.evaluation.judges.reader` loads it: half precision, and calibrated as such."""
     network = network.half().float().eval()
     settings = {"look": LOOK, "answers": ANSWERS, "calibration": asdict(calibrated(network))}
     folder.mkdir(parents=True, exist_ok=True)

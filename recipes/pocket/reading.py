@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from wordbrush.evaluation.reader import Reading, likeliest
+from wordbrush.evaluation.judges.reader import Reading, likeliest
 from wordbrush.pocket import Constraints, Scene, render
 from wordbrush.pocket.vocabulary import rare
 

@@ -35,9 +35,9 @@ from figures import Cells
 from PIL import Image
 from reading import answers, psnr, truths
 
-from wordbrush.evaluation.backbones import load_encoder
-from wordbrush.evaluation.distribution import kid
-from wordbrush.evaluation.reader import Reader
+from wordbrush.evaluation.judges.backbones import load_encoder
+from wordbrush.evaluation.judges.reader import Reader
+from wordbrush.evaluation.metrics.distribution import kid
 from wordbrush.images import to_tensor
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Scene, caption, parse, render, sample

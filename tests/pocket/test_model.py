@@ -19,7 +19,7 @@ from PIL import Image
 import wordbrush
 from wordbrush import Model, Result, Source
 from wordbrush.errors import ModelError
-from wordbrush.evaluation.reader import Reader, likeliest
+from wordbrush.evaluation.judges.reader import Reader, likeliest
 from wordbrush.images import to_image, to_tensor
 from wordbrush.model import POCKET
 from wordbrush.pocket import Scene, caption, change, mask, render, sample, segment

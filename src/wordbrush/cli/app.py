@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from wordbrush.cli import commands, compare, evaluate, flags, listings, study
+from wordbrush.cli.commands import compare, evaluate, listings, study
+from wordbrush.cli.commands.edit import edit
+from wordbrush.cli.commands.generate import generate
+from wordbrush.cli.commands.heatmap import heatmap
+from wordbrush.cli.commands.invert import invert
+from wordbrush.cli.commands.replay import replay
+from wordbrush.cli.options import flags
+from wordbrush.cli.options.shared import EDITING, INVERSION, editing_options, inversion_options
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import WordbrushError
 
@@ -74,31 +81,30 @@ def application(tokens: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=()),
     )
-    editing, inversion = commands.editing_options, commands.inversion_options
-    app.command(commands.generate)
+    app.command(generate)
     app.command(
         flags.with_flags(
-            commands.edit,
-            Editing=editing(_told(tokens, "edit", "--method") or commands.EDITING),
-            Inversion=inversion(_told(tokens, "edit", "--inversion") or commands.INVERSION),
+            edit,
+            Editing=editing_options(_told(tokens, "edit", "--method") or EDITING),
+            Inversion=inversion_options(_told(tokens, "edit", "--inversion") or INVERSION),
         )
     )
     app.command(
         flags.with_flags(
-            commands.invert,
-            Inversion=inversion(_told(tokens, "invert", "--method") or commands.INVERSION),
+            invert,
+            Inversion=inversion_options(_told(tokens, "invert", "--method") or INVERSION),
         )
     )
     app.command(
         flags.with_flags(
-            commands.heatmap,
-            Inversion=inversion(_told(tokens, "heatmap", "--inversion") or commands.INVERSION),
+            heatmap,
+            Inversion=inversion_options(_told(tokens, "heatmap", "--inversion") or INVERSION),
         )
     )
     app.command(compare.command(tokens))
     app.command(evaluate.application(tokens))
     app.command(study.application())
-    app.command(commands.replay)
+    app.command(replay)
     app.command(listings.methods)
     app.command(listings.models)
     return app

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from wordbrush.cli import study as commands
+from wordbrush.cli.commands import study as commands
 from wordbrush.evaluation.study.design import Study
 from wordbrush.evaluation.study.store import Store
 
@@ -36,7 +36,7 @@ SERVE = """
 import sys
 from pathlib import Path
 
-from wordbrush.cli.study import serve
+from wordbrush.cli.commands.study import serve
 
 serve(Path(sys.argv[1]), port=int(sys.argv[2]))
 """

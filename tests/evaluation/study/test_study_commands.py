@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cyclopts import App, Parameter
 
-from wordbrush.cli import study as commands
+from wordbrush.cli.commands import study as commands
 from wordbrush.errors import InputError, OptionsError, OutputError
 from wordbrush.evaluation.study.assignment import Trial
 from wordbrush.evaluation.study.design import Study
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_told(make: Make):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from wordbrush.cli import study; study.application().help_print();"
+        "import sys; from wordbrush.cli.commands import study; study.application().help_print();"
         "print([m for m in ('torch', 'fastapi', 'uvicorn', 'jinja2', 'matplotlib', 'pyarrow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -103,7 +103,7 @@ def test_help_imports_nothing_heavy():
 # As `wordbrush.cli.main` runs a command.
 MAIN = """
 import sys
-from wordbrush.cli import study
+from wordbrush.cli.commands import study
 from wordbrush.cli.stopping import Stopped, listening
 
 with listening() as stop:

@@ -1,0 +1,97 @@
+"""What there is: the methods and their options, the models on this machine."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wordbrush import editing, inversion
+from wordbrush.cli.options import flags
+from wordbrush.cli.options.setup import Json
+from wordbrush.cli.terminal import Terminal
+from wordbrush.methods import Method, find
+
+_TABLES: Mapping[str, Mapping[str, Method]] = {"editing": editing.METHODS, "inversion": inversion.METHODS}
+
+
+def methods(name: str | None = None, /, *, json: Json = False) -> int:
+    """List the methods, or the options of one.
+
+    Parameters
+    ----------
+    name
+        a method
+    """
+    terminal = Terminal(as_json=json)
+    if name is None:
+        for kind, table in _TABLES.items():
+            terminal.say(f"{kind}:")
+            terminal.rows({_typed(name): method.summary for name, method in table.items()})
+        terminal.finish(**{kind: _summaries(table) for kind, table in _TABLES.items()})
+        return 0
+    method = find(
+        {name: method for table in _TABLES.values() for name, method in table.items()}, name, "such"
+    )
+    options = flags.options_of(method)
+    terminal.say(f"{_typed(name)}: {method.summary}")
+    terminal.rows(
+        {
+            f"--{_typed(key)} {flags.metavar(field.annotation)}": flags.describe(field)
+            for key, field in options.model_fields.items()
+        }
+    )
+    terminal.finish(name=name.replace("-", "_"), summary=method.summary, options=options.model_json_schema())
+    return 0
+
+
+def models(*, json: Json = False) -> int:
+    """List the models that are here: the built-in one, and those in the hub's cache."""
+    terminal = Terminal(as_json=json)
+    with terminal.busy("looking"):
+        found = [*_built_in(), *_cached()]
+    for model in found:
+        terminal.say(f"{model['name']}  {model['bytes'] / 1e6:,.0f} MB  {model['path']}")
+        terminal.rows(model.get("figures", {}))
+    terminal.finish(models=found)
+    return 0
+
+
+def _built_in() -> Iterator[dict[str, Any]]:
+    from wordbrush.model import POCKET
+
+    size = sum(file.stat().st_size for file in POCKET.rglob("*") if file.is_file())
+    yield {"name": "pocket", "path": str(POCKET), "bytes": size, "figures": _figures(POCKET / "README.md")}
+
+
+def _figures(card: Path) -> dict[str, str]:
+    """What was measured of a model, from the table of its card."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE))
+
+
+def _cached() -> Iterator[dict[str, Any]]:
+    """The diffusers models of the hub's cache, as far as they are there."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        files = {file.file_name for revision in repository.revisions for file in revision.files}
+        if repository.repo_type == "model" and "model_index.json" in files:
+            yield {
+                "name": repository.repo_id,
+                "path": str(repository.repo_path),
+                "bytes": repository.size_on_disk,
+            }
+
+
+def _summaries(table: Mapping[str, Method]) -> dict[str, str]:
+    return {name: method.summary for name, method in table.items()}
+
+
+def _typed(name: str) -> str:
+    """A name as one types it: dashes instead of underscores."""
+    return name.replace("_", "-")

@@ -1,0 +1,66 @@
+"""`wordbrush replay`: a picture made again from its record."""
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from cyclopts import Parameter
+
+import wordbrush
+from wordbrush.cli import outputs
+from wordbrush.cli.options.setup import Device, Json, Setup
+from wordbrush.cli.terminal import Terminal
+
+
+def replay(
+    picture: Path,
+    /,
+    *,
+    out: str | None = None,
+    model: Annotated[str | None, Parameter(help="where the model lies now (default: where it lay)")] = None,
+    device: Device = None,
+    json: Json = False,
+) -> int:
+    """Make a picture again from the record in its PNG, and say whether every pixel is the same (if not, exit 1).
+
+    Parameters
+    ----------
+    picture
+        a PNG that wordbrush made
+    out
+        a PNG to write what was made now to
+    """
+    terminal = Terminal(as_json=json)
+    path = outputs.single(out, ".png") if out is not None else None
+    with terminal.busy("starting"):
+        import torch
+
+        from wordbrush import images, provenance
+    made = provenance.read_record(picture)
+    files = [Path(file.path) for file in (made.source.picture, made.source.saved) if file is not None]
+    outputs.check([picture, *files], [path])
+    if made.threads:
+        torch.set_num_threads(made.threads)  # the last bits of a sum depend on how it was split
+    setup = Setup(model or made.model.found(picture), device, cast(Any, made.model.dtype), json)
+    loaded = setup.load()
+    with terminal.watching() as show:
+        again = wordbrush.replay(picture, model=loaded, on_progress=show)
+    if path is not None:
+        record = provenance.record(
+            made.command,
+            loaded,
+            made.source,
+            again.image,
+            method=made.method,
+            targets=made.targets,
+            index=made.index,
+            options=made.options,
+            report=made.report,
+        )
+        images.save_png(again.image, path, record)
+    same = not again.differences
+    terminal.say(
+        f"{picture}  "
+        + ("every pixel is the same" if same else f"the pixels differ: {'; '.join(again.differences)}")
+    )
+    terminal.finish(command="replay", picture=picture, same=same, differences=again.differences, out=path)
+    return 0 if same else 1

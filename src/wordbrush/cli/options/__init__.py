@@ -1,0 +1,1 @@
+"""Flags: a method's, from its `Options`; and those that commands share."""

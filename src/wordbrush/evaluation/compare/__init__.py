@@ -1,0 +1,1 @@
+"""One picture edited by several methods, side by side."""

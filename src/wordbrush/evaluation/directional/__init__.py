@@ -1,0 +1,1 @@
+"""InstructPix2Pix's curve: image similarity against directional similarity."""

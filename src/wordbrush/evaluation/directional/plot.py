@@ -1,0 +1,120 @@
+"""InstructPix2Pix's curve as a plot: one line a curve, one labelled mark a value, both intervals as thin bars."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordbrush.errors import InputError
+from wordbrush.evaluation.directional.run import TRUTH, Point
+from wordbrush.extras import need
+from wordbrush.files import Opened, atomic_write
+
+# Okabe & Ito 2008: told apart by every common kind of colour blindness; marks differ as well, for grey prints.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKS = ("o", "s", "D", "^", "v", "P", "X")
+_INK, _FAINT, _PAPER = "#22252b", "#6d7078", "#fbfaf7"
+
+
+def plot(points: Sequence[Point], path: Path, clip: str, opened: Opened = atomic_write) -> None:
+    """Write the curves as a PNG, the truth as a star of its own.
+
+    clip: the name of the network, which is what the axes depend on. Raises `InputError` for no points,
+    `MissingExtraError` without matplotlib.
+    """
+    drawn = [point for point in points if point.directional.count]
+    if not drawn:
+        raise InputError(
+            "expected at least one point to plot, got none; were all captions equal, or too alike?"
+        )
+    with need("eval", "a plot"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.patheffects import withStroke
+    figure: Any = Figure(figsize=(7.2, 5.6), dpi=160, facecolor=_PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=_PAPER)
+    names = [name for name in dict.fromkeys(point.curve for point in drawn) if name != TRUTH]
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        own = [point for point in drawn if point.curve == name]
+        style = {"color": colours[name], "marker": _MARKS[i % len(_MARKS)], "markersize": 7}
+        _curve(axes, own, f"{name}, over {own[0].option}", style)
+    for point in drawn:
+        if point.curve == TRUTH:
+            _curve(
+                axes, [point], TRUTH, {"color": _INK, "marker": "*", "markersize": 14, "linestyle": "none"}
+            )
+    axes.set_xlabel("directional similarity: the edit goes with the words →", color=_INK)
+    axes.set_ylabel("image similarity: the picture stays →", color=_INK)
+    counts = sorted({point.directional.count for point in drawn})
+    edits = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    about = f"{edits} {'edit' if edits == '1' else 'edits'} a point · CLIP: {Path(clip).name} · bars: 95 % bootstrap"
+    figure.supxlabel(about, x=0.99, ha="right", color=_FAINT, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(colors=_FAINT, labelsize=9)
+    axes.margins(0.08)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=_INK)
+    _label(figure, axes, drawn, colours, withStroke)
+    page = io.BytesIO()
+    figure.savefig(page, format="png", metadata={"Software": None})
+    with opened(path) as file:
+        file.write(page.getvalue())
+
+
+def _curve(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]) -> None:
+    x, y = _means(points).T
+    for which, line in (("directional", "xerr"), ("image", "yerr")):
+        ends = [getattr(point, which) for point in points]
+        bars = np.array([(end.mean - end.low, end.high - end.mean) for end in ends]).T.clip(min=0)
+        axes.errorbar(
+            x, y, **{line: bars}, fmt="none", ecolor=style["color"], elinewidth=0.8, alpha=0.35, zorder=2
+        )
+    drawn = {
+        "linestyle": "-",
+        "linewidth": 1.6,
+        "markeredgecolor": _PAPER,
+        "markeredgewidth": 0.8,
+        "zorder": 3,
+    }
+    axes.plot(x, y, label=label, **(drawn | style))
+
+
+def _label(
+    figure: Any, axes: Any, points: Sequence[Point], colours: Mapping[str, str], halo: Callable[..., Any]
+) -> None:
+    """Each point's value beside it: around the point, where marks, lines and other values are furthest away."""
+    figure.draw_without_rendering()  # settles the scales
+    places: Any = axes.transData.transform(_means(points)) * 72 / figure.dpi
+    taken: list[Any] = [*places]
+    for i in range(len(points) - 1):
+        if points[i].curve == points[i + 1].curve:
+            taken += [places[i] + share * (places[i + 1] - places[i]) for share in np.arange(0, 1, 0.05)]
+    angles = np.deg2rad(np.arange(0, 360, 15))
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (13, 11)
+    for point, place in zip(points, places, strict=True):
+        if not point.value:
+            continue
+        free = np.linalg.norm(place + around[:, None] - np.array(taken), axis=-1).min(1)
+        # A little room more is not worth leaving the side that one reads from.
+        offset = around[int(np.argmax(free + 0.15 * around[:, 0]))]
+        taken.append(place + offset)
+        axes.annotate(
+            point.value,
+            (point.directional.mean, point.image.mean),
+            xytext=tuple(offset),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=colours[point.curve],
+            path_effects=[halo(linewidth=2, foreground=_PAPER)],
+            zorder=4,
+        )
+
+
+def _means(points: Sequence[Point]) -> np.ndarray:
+    return np.array([(point.directional.mean, point.image.mean) for point in points])

@@ -1,0 +1,1 @@
+"""What every protocol does with its scores: statistics, tables, costs."""
