@@ -22,8 +22,17 @@ class Method:
 
 def find(methods: Mapping[str, Method], name: str, kind: str) -> Method:
     """The method of that name; dashes may stand for underscores. Raises `OptionsError`, naming the nearest."""
-    key = name.replace("-", "_")
-    if key in methods:
-        return methods[key]
-    known = [each.replace("_", "-") for each in methods] if "-" in name else methods
+    if key(name) in methods:
+        return methods[key(name)]
+    known = map(typed, methods) if "-" in name else methods
     raise OptionsError(f"there is no {kind} method '{name}'{nearest(name, known)}")
+
+
+def key(name: str) -> str:
+    """The name of a method or an option in tables, records and TOML: `prompt_to_prompt`."""
+    return name.replace("-", "_")
+
+
+def typed(name: str) -> str:
+    """The name of a method or an option on the command line, in file names and on labels: `prompt-to-prompt`."""
+    return name.replace("_", "-")

@@ -1,5 +1,6 @@
 """Results as lines of JSON: one a row, appended, and on the disk before anyone is told that it is there."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,6 +92,11 @@ class Records:
     def _rewrite(self) -> None:
         with atomic_write(self.path) as file:
             file.write("".join(map(_line, self._rows.values())).encode())
+
+
+def fingerprint(*values: object) -> str:
+    """16 hexadecimal digits that change with any of the values: what a row was made with, or measured by."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _told(value: Any) -> Any:
