@@ -8,7 +8,7 @@ taken within its round. Times are CPU time, so a neighbour on the machine matter
 resident set of a step above what was resident before it. Each finished row is appended to the results file.
 
 step       one UNet call in the heaviest phase (cross-attention edit and self-attention injection both on),
-           relative to an unpatched call of the *same rows*, 1 + 2n for n targets
+           relative to a plain call of the *same rows*, 1 + 2n for n targets
 explicit   the same edit with every map built, as the tests' oracle does it, on the 2 (n + 1) rows that it needs
 edit       a whole edit of a known trajectory, relative to generating source and targets plainly
 """
@@ -25,17 +25,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from shapes import NAMES, build
-from wordbrush.attention import Attend, attending
+from wordbrush.attention import Attend
 from wordbrush.attention_edit import AttentionEdit, EditedAttention, refine, replace
 from wordbrush.denoise import denoise
-from wordbrush.editing import prompt_to_prompt
+from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
+from wordbrush.editing.prompt_to_prompt.options import Options
+from wordbrush.guidance import TextGuidance
 from wordbrush.local_blend import WordMaps
-from wordbrush.model import Model, TextEmbeds
+from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.progress import drain
+from wordbrush.request import EditRequest
+from wordbrush.schedule import Level
 from wordbrush.source import Source
+from wordbrush.states import Trajectory
 from wordbrush.words import align
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -121,11 +125,7 @@ def measure_steps(
     for label, make in (("step", edited), ("step + blend", blended)):
         for kind, edits in (("replace", swaps), ("refine", refined)):
             attend = make(edits)
-            variants.append(
-                Variant(
-                    f"{label}: {kind}", lambda a=attend: attending(model, a), _call(model, size, same_rows)
-                )
-            )
+            variants.append(Variant(f"{label}: {kind}", nullcontext, _call(model, size, same_rows, attend)))
     if explicit:
         variants += explicit_variants(model, targets, limit, _call(model, size, all_rows))
 
@@ -180,13 +180,13 @@ def explicit_variants(model: Model, targets: int, limit: int, call: Callable[[in
 
 @contextmanager
 def _explicitly(model: Model, edits: Sequence[oracle.CrossEdit], limit: int) -> Generator[None, None, None]:
-    before = dict(model.unet.attn_processors)
+    before = dict(model.denoiser.unet.attn_processors)
     control = oracle.Control(edits, layers=len(before), self_window=(0, STEPS), self_limit=limit)
-    model.unet.set_attn_processor(oracle.ExplicitAttention(control))
+    model.denoiser.unet.set_attn_processor(oracle.ExplicitAttention(control))
     try:
         yield
     finally:
-        model.unet.set_attn_processor(before)
+        model.denoiser.unet.set_attn_processor(before)
 
 
 def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str | None]:
@@ -199,23 +199,23 @@ def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | s
     z_T = torch.randn(1, model.latent_channels, h, w)  # noqa: N806
     source = Source(
         prompt=SOURCE,
-        trajectory=torch.randn(steps + 1, model.latent_channels, h, w),
+        states=Trajectory(torch.randn(steps + 1, model.latent_channels, h, w)),
         null=null,
         schedule=schedule,
         guidance_scale=7.5,
         method="seed",
         model_hash=model.hash,
     )
-    options = prompt_to_prompt.Options(local_blend="off")
+    request = EditRequest(tuple(prompts[1:]), Options(local_blend="off"), SOURCE, source)
+    conditions = {"text": Conditioning(text), "null": Conditioning(null)}
 
     def plainly() -> None:
-        for _ in denoise(
-            model, z_T.expand(len(prompts), -1, -1, -1), text, null, schedule, guidance_scale=7.5
-        ):
+        pictures = z_T.expand(len(prompts), -1, -1, -1)
+        for _ in denoise(model, pictures, conditions, schedule, TextGuidance(7.5)):
             pass
 
     def edited() -> None:
-        drain(prompt_to_prompt.edit(model, source, prompts[1:], options))
+        drain(prompt_to_prompt.edit(model, request))
 
     seconds: dict[str, list[float]] = {"plain": [], "edit": []}
     for _ in range(rounds):
@@ -231,12 +231,15 @@ def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | s
     }
 
 
-def _call(model: Model, size: tuple[int, int], rows: int) -> Callable[[int], Tensor]:
-    """A UNet call on `rows` random rows; the text is one tensor for all calls, as it is in the sampling loop."""
+def _call(
+    model: Model, size: tuple[int, int], rows: int, attend: Attend | None = None
+) -> Callable[[int], object]:
+    """A UNet call on `rows` random rows; the text is the same for all calls, as it is in the sampling loop."""
     latents = torch.randn(rows, model.latent_channels, *size)
-    width = model.unet.config.cross_attention_dim
-    text = TextEmbeds(torch.randn(rows, model.tokens, width, dtype=model.dtype))
-    return lambda step: model.predict_eps(latents, 500, text, step=step)
+    width = model.denoiser.unet.config.cross_attention_dim
+    text = Conditioning(TextEmbeds(torch.randn(rows, model.tokens, width, dtype=model.dtype)))
+    level = Level(500, 0.5**0.5, 0.5**0.5)
+    return lambda step: model.predict(latents, level, text, attend=attend, step=step)
 
 
 def _ratio(ours: Sequence[float], plain: Sequence[float]) -> float:

@@ -15,7 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from wordbrush.model import POCKET, Model
 from wordbrush.progress import drain
-from wordbrush.source import Source, from_seed
+from wordbrush.sampling import sample
+from wordbrush.source import Source
 
 torch.set_num_threads(1)
 
@@ -149,7 +150,7 @@ def tiny(tokenizer: CLIPTokenizer) -> Callable[..., Model]:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model = SHAPES[shape](tokenizer)
-            for module in (model.unet, model.vae, *model.text_encoders):
+            for module in (model.denoiser.unet, model.autoencoder.vae, *model.text.encoders):
                 module.to(dtype)
             kept[shape, dtype] = model
         return kept[shape, dtype]
@@ -174,7 +175,7 @@ def seeded(tiny: Callable[..., Model]) -> Callable[..., Source]:
         if key not in kept:
             model = tiny(shape, torch.float64)
             height, width = (side * model.downscale for side in latent_size)
-            loop = from_seed(
+            loop = sample(
                 model, prompt, 7, steps=steps, guidance_scale=guidance_scale, height=height, width=width
             )
             kept[key] = drain(loop)
@@ -195,14 +196,16 @@ def saved() -> Callable[[Model, Path], Path]:
             "scheduler": ["diffusers", "PNDMScheduler"],
             "safety_checker": [None, None],
         }
-        model.unet.save_pretrained(path / "unet")
-        model.vae.save_pretrained(path / "vae")
-        for suffix, encoder, tokens in zip(("", "_2"), model.text_encoders, model.tokenizers, strict=False):
+        model.denoiser.unet.save_pretrained(path / "unet")
+        model.autoencoder.vae.save_pretrained(path / "vae")
+        for suffix, encoder, tokens in zip(
+            ("", "_2"), model.text.encoders, model.text.tokenizers, strict=False
+        ):
             encoder.save_pretrained(path / f"text_encoder{suffix}")
             tokens.save_pretrained(path / f"tokenizer{suffix}")
             index[f"text_encoder{suffix}"] = ["transformers", type(encoder).__name__]
             index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
-        if len(model.text_encoders) > 1:
+        if len(model.text.encoders) > 1:
             index["force_zeros_for_empty_prompt"] = True
         (path / "scheduler").mkdir()
         (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(model.schedule_config))

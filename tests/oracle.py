@@ -237,7 +237,7 @@ def predict(model: Model, z: Tensor, t: int, text: TextEmbeds) -> Tensor:
         height, width = z.shape[-2] * model.downscale, z.shape[-1] * model.downscale
         ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=z.dtype).repeat(len(z), 1)
         extra["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": ids}
-    out = model.unet(z, t, encoder_hidden_states=text.hidden, **extra).sample
+    out = model.denoiser.unet(z, t, encoder_hidden_states=text.hidden, **extra).sample
     if model.schedule_config["prediction_type"] == "v_prediction":
         a = float(alphas_cumprod(model.schedule_config)[t])
         out = a**0.5 * out + (1 - a) ** 0.5 * z
@@ -264,8 +264,8 @@ def edit(
     times, bars = levels(model.schedule_config, steps)
     text = model.encode_text(list(prompts))
     null = null if null is not None else model.encode_text([""])
-    before = dict(model.unet.attn_processors)
-    model.unet.set_attn_processor(ExplicitAttention(control))
+    before = dict(model.denoiser.unet.attn_processors)
+    model.denoiser.unet.set_attn_processor(ExplicitAttention(control))
     z = z_T.double().repeat(n, 1, 1, 1)
     path, masks = [z], []
     try:
@@ -284,5 +284,5 @@ def edit(
                     z = torch.cat([z[:1], z[:1] + masks[-1] * (z[1:] - z[:1])])
             path.append(z)
     finally:
-        model.unet.set_attn_processor(before)
+        model.denoiser.unet.set_attn_processor(before)
     return torch.stack(path), masks

@@ -15,7 +15,7 @@ from PIL import Image
 
 import wordbrush
 from wordbrush import api, images, provenance
-from wordbrush.editing.prompt_to_prompt import Options
+from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError
 from wordbrush.model import Model
 from wordbrush.progress import Progress
@@ -89,7 +89,7 @@ def test_options_may_be_a_mapping_or_a_value(tiny: Tiny) -> None:
     as_mapping = wordbrush.edit(model, source, "a dog on a beach", options=told)
     as_value = wordbrush.edit(model, source, "a dog on a beach", options=Options.model_validate(told))
     assert torch.equal(as_mapping.trajectory, as_value.trajectory)
-    assert as_mapping.report["kind"] == "refine"
+    assert as_mapping.report.details["kind"] == "refine"
 
 
 def test_heatmap(tiny: Tiny, photo: Image.Image) -> None:
@@ -250,7 +250,7 @@ def test_an_edit_of_a_picture_is_made_again(
         targets=targets,
         index=1,
         options=options,
-        report=results[1].report,
+        report=results[1].report.as_json(),
     )
     path = keep(tmp_path / "dog.png", results[1].image, made)
     again = wordbrush.replay(path, model=model)

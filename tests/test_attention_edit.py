@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wordbrush.attention import attending
+from reference import predict_eps
 from wordbrush.attention_edit import (
     AttentionEdit,
     EditedAttention,
@@ -18,7 +18,7 @@ from wordbrush.attention_edit import (
     reweight,
     window,
 )
-from wordbrush.model import Model, TextEmbeds
+from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.words import align
 
 Tiny = Callable[..., Model]
@@ -107,10 +107,10 @@ def test_keep_is_bitwise_the_models_own(gated: bool, shape: str, tiny: Tiny) -> 
         edit = gate(replace(align(words, words)), torch.zeros(4, model.tokens))
     attention = EditedAttention([edit, edit], steps=4, keep_source=True)
     assert attention.rows(0).count == 5
-    before = model.predict_eps(z, 601, text)
-    with attending(model, attention):
-        for step in range(2):
-            assert torch.equal(model.predict_eps(z, 601, text, step=step), before)
+    before = predict_eps(model, z, 601, text)
+    conditioning = Conditioning(text)
+    for step in range(2):
+        assert torch.equal(predict_eps(model, z, 601, conditioning, attention, step), before)
 
 
 def test_no_edit_touches_the_other_rows(tiny: Tiny) -> None:
@@ -119,9 +119,8 @@ def test_no_edit_touches_the_other_rows(tiny: Tiny) -> None:
     z, text = batch(model, ["a cat", "a dog", "a fox"])
     edit = replace(align(model.read("a cat"), model.read("a dog")))
     attention = EditedAttention([edit, edit], steps=4, self_window=(0, 4), self_limit=10**6)
-    before = model.predict_eps(z, 601, text)
-    with attending(model, attention):
-        edited = model.predict_eps(z, 601, text)
+    before = predict_eps(model, z, 601, text)
+    edited = predict_eps(model, z, 601, text, attention)
     torch.testing.assert_close(edited[:3], before[:3], atol=1e-12, rtol=0)
     assert (edited[3:] - before[3:]).abs().max() > 1e-3
 
@@ -133,7 +132,7 @@ def projected_rows(
     rows: dict[str, set[int]] = {}
     counts: dict[str, int] = {}
     hooks = []
-    for name, layer in model.unet.named_modules():
+    for name, layer in model.denoiser.unet.named_modules():
         if name.endswith((".to_q", ".to_k", ".to_v")):
             kind = ".".join(name.split(".")[-2:])
 
@@ -144,8 +143,7 @@ def projected_rows(
                 rows.setdefault(kind, set())
 
             hooks.append(layer.register_forward_hook(count))
-    with attending(model, attention):
-        model.predict_eps(z, 601, text)
+    predict_eps(model, z, 601, text, attention)
     for hook in hooks:
         hook.remove()
     for name, total in counts.items():
@@ -179,12 +177,13 @@ def test_edited_values_follow_the_text_and_the_step(tiny: Tiny) -> None:
     alpha[0], alpha[2] = 1, 0.5
     edit = gate(replace(align(words, model.read("a dog"))), alpha)
     texts = [batch(model, ["a cat", "a dog"]), batch(model, ["a cat", "a fox"])]
-    with attending(model, EditedAttention([edit], steps=4, keep_source=True)):
-        kept = [
-            model.predict_eps(texts[i % 2][0], 601, texts[i % 2][1], step=step)
-            for i, step in enumerate((0, 0, 0, 2, 1, 0))
-        ]
+    one = EditedAttention([edit], steps=4, keep_source=True)
+    reused = [Conditioning(text) for _, text in texts]
+    kept = [
+        predict_eps(model, texts[i % 2][0], 601, reused[i % 2], one, step)
+        for i, step in enumerate((0, 0, 0, 2, 1, 0))
+    ]
     for i, step in enumerate((0, 0, 0, 2, 1, 0)):
-        with attending(model, EditedAttention([edit], steps=4, keep_source=True)):
-            fresh = model.predict_eps(texts[i % 2][0], 601, texts[i % 2][1], step=step)
+        another = EditedAttention([edit], steps=4, keep_source=True)
+        fresh = predict_eps(model, texts[i % 2][0], 601, texts[i % 2][1], another, step)
         assert torch.equal(kept[i], fresh)

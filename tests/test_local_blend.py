@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from wordbrush.attention import attending, plain
+from reference import predict_eps
+from wordbrush.attention import plain
 from wordbrush.local_blend import LocalBlend, WordMaps
 from wordbrush.model import Model
 from wordbrush.rows import Rows
@@ -87,10 +88,9 @@ def test_many_columns_are_read_in_turns_and_averaged(shape: str, tiny: Tiny) -> 
     z = torch.randn(2, 4, *size, generator=generator, dtype=torch.float64)
 
     def mean(columns: torch.Tensor) -> torch.Tensor:
-        word_maps = WordMaps(plain, columns, lambda _: Rows(2, guided=False), model.map_positions(size))
-        with attending(model, word_maps):
-            model.predict_eps(z, 401, text, step=0)
-            model.predict_eps(z, 101, text, step=1)
+        word_maps = WordMaps(plain, columns, lambda _: Rows(2, ("text",)), model.map_positions(size))
+        predict_eps(model, z, 401, text, word_maps, step=0)
+        predict_eps(model, z, 101, text, word_maps, step=1)
         return word_maps.mean
 
     together = mean(columns)

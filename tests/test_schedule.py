@@ -10,8 +10,9 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference import alphas, ddim_step, predict_clean, timesteps
 from wordbrush.errors import ModelError, OptionsError
-from wordbrush.schedule import Schedule, add_noise, ddim_step, predict_clean, training_alphas_cumprod
+from wordbrush.schedule import Level, Prediction, Schedule, training_alphas_cumprod
 
 SD: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -35,6 +36,10 @@ def scheduler(config: dict[str, Any], kind: type = DDIMScheduler) -> Any:
                 made, name, torch.tensor(1.0).double() if config.get("set_alpha_to_one", True) else exact[0]
             )
     return made
+
+
+def level(alpha: float) -> Level:
+    return Level(0, math.sqrt(alpha), math.sqrt(1 - alpha))
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -78,16 +83,17 @@ def test_sampling_is_that_of_diffusers(steps: int, changes: dict[str, Any], eta:
     config = {**SD, **changes}
     schedule, theirs = Schedule.from_config(config, steps), scheduler(config)
     theirs.set_timesteps(steps)
-    assert list(schedule.timesteps) == theirs.timesteps.tolist()
-    assert len(schedule.alphas) == steps + 1 == schedule.steps + 1
+    assert timesteps(schedule) == theirs.timesteps.tolist()
+    assert len(schedule.levels) == steps + 1 == schedule.steps + 1
     z = noise(0)
     for i in sorted({0, steps // 2, steps - 1}):
         eps, fresh = noise(i + 1), noise(i + 1000)
-        expected = theirs.step(eps, schedule.timesteps[i], z, eta=eta, variance_noise=fresh if eta else None)
-        ours = ddim_step(z, eps, schedule.alphas[i], schedule.alphas[i + 1], eta=eta, noise=fresh)
+        here, to = schedule.levels[i : i + 2]
+        expected = theirs.step(eps, here.t, z, eta=eta, variance_noise=fresh if eta else None)
+        predicted = here.from_noise(z, eps)
+        ours = predicted.step(here, to, eta=eta, fresh=fresh)
         torch.testing.assert_close(ours, expected.prev_sample, rtol=1e-10, atol=1e-10)
-        clean = predict_clean(z, eps, schedule.alphas[i])
-        torch.testing.assert_close(clean, expected.pred_original_sample, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(predicted.clean, expected.pred_original_sample, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("steps", [3, 7, 30, 999])
@@ -100,19 +106,20 @@ def test_step_counts_that_do_not_divide_visit_neighbours(steps: int, spacing: st
     config = {**SD, "timestep_spacing": spacing}
     schedule, theirs = Schedule.from_config(config, steps), scheduler(config)
     theirs.set_timesteps(steps)
-    assert list(schedule.timesteps) == theirs.timesteps.tolist()
-    levels = training_alphas_cumprod(config)
-    assert schedule.alphas[:-1] == tuple(float(levels[t]) for t in schedule.timesteps)
-    assert schedule.alphas[-1] == float(levels[0])
+    assert timesteps(schedule) == theirs.timesteps.tolist()
+    trained = training_alphas_cumprod(config)
+    labels = [*timesteps(schedule), 0]
+    assert [each.signal for each in schedule.levels] == [math.sqrt(trained[t]) for t in labels]
+    assert [each.sigma for each in schedule.levels] == [math.sqrt(1 - trained[t]) for t in labels]
 
 
 def test_every_step_count_gives_a_descending_schedule() -> None:
     for spacing in ("leading", "trailing", "linspace"):
         for steps in (1, 2, 13, 500, 1000):
             schedule = Schedule.from_config({**SD, "timestep_spacing": spacing}, steps)
-            assert list(schedule.timesteps) == sorted(schedule.timesteps, reverse=True)
-            assert list(schedule.alphas) == sorted(schedule.alphas)
-            assert all(0 <= t <= 999 for t in schedule.timesteps) and schedule.steps == steps
+            assert timesteps(schedule) == sorted(timesteps(schedule), reverse=True)
+            assert alphas(schedule) == sorted(alphas(schedule))
+            assert all(0 <= t <= 999 for t in timesteps(schedule)) and schedule.steps == steps
 
 
 @pytest.mark.parametrize("changes", AGREEING[:4], ids=str)
@@ -125,9 +132,10 @@ def test_the_inverse_step_is_that_of_diffusers(changes: dict[str, Any], steps: i
     z = z_theirs = noise(0)
     for k, i in enumerate(reversed(range(steps))):
         t = int(theirs.timesteps[k])
-        assert t == schedule.timesteps[i]
+        here, to = schedule.levels[i + 1], schedule.levels[i]
+        assert t == to.t
         eps = noise(k + 1)
-        z = ddim_step(z, eps, schedule.alphas[i + 1], schedule.alphas[i])
+        z = here.from_noise(z, eps).step(here, to)
         z_theirs = theirs.step(eps, t, z_theirs).prev_sample
     torch.testing.assert_close(z, z_theirs, rtol=1e-9, atol=1e-9)
 
@@ -139,37 +147,64 @@ levels = st.floats(0.005, 0.999)
 @given(alpha=levels, alpha_next=levels)
 def test_exchanging_the_levels_inverts_the_step(alpha: float, alpha_next: float) -> None:
     z, eps = noise(1), noise(2)
-    there = ddim_step(z, eps, alpha, alpha_next)
-    torch.testing.assert_close(ddim_step(there, eps, alpha_next, alpha), z, rtol=1e-9, atol=1e-9)
-    # The step keeps ẑ_0 and eps, and only moves between levels (eq. 12 with σ = 0).
-    torch.testing.assert_close(
-        there, add_noise(predict_clean(z, eps, alpha), eps, alpha_next), rtol=1e-9, atol=1e-9
-    )
+    here, to = level(alpha), level(alpha_next)
+    there = here.from_noise(z, eps).step(here, to)
+    torch.testing.assert_close(to.from_noise(there, eps).step(to, here), z, rtol=1e-9, atol=1e-9)
+    # eq. 12 with σ = 0, from ᾱ in closed form
+    torch.testing.assert_close(there, ddim_step(z, eps, alpha, alpha_next), rtol=1e-9, atol=1e-9)
+    # The step keeps ẑ_0 and eps, and only moves between levels.
+    clean = predict_clean(z, eps, alpha)
+    torch.testing.assert_close(there, to.mix(clean, eps), rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(alpha=levels)
+def test_eps_and_velocity_say_the_same(alpha: float) -> None:
+    """v = √ᾱ eps − √(1−ᾱ) z_0 of the same latents gives the same clean latents and the same noise."""
+    z, eps, here = noise(1), noise(2), level(alpha)
+    by_noise = here.from_noise(z, eps)
+    v = math.sqrt(alpha) * eps - math.sqrt(1 - alpha) * predict_clean(z, eps, alpha)
+    by_velocity = here.from_velocity(z, v)
+    torch.testing.assert_close(by_velocity.clean, by_noise.clean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(by_velocity.noise, eps, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(t=st.floats(0.01, 0.99), t_next=st.floats(0.01, 0.99))
+def test_a_step_of_flow_matching_is_eulers(t: float, t_next: float) -> None:
+    """With signal 1 − t and sigma t, a step is z + (t′ − t)(noise − clean): nothing assumes preserved variance."""
+    here, to = Level(0, 1 - t, t), Level(0, 1 - t_next, t_next)
+    z, velocity = noise(1), noise(2)
+    clean = z - t * velocity
+    stepped = Prediction(clean, clean + velocity).step(here, to)
+    torch.testing.assert_close(stepped, z + (t_next - t) * velocity, rtol=1e-10, atol=1e-10)
 
 
 @settings(deadline=None)
 @given(alpha=levels)
 def test_noise_added_is_noise_found(alpha: float) -> None:
     z_0, eps = noise(1), noise(2)
-    z_t = add_noise(z_0, eps, alpha)
-    torch.testing.assert_close(predict_clean(z_t, eps, alpha), z_0, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(ddim_step(z_t, eps, alpha, alpha), z_t, rtol=1e-12, atol=1e-12)
+    here = level(alpha)
+    z_t = here.mix(z_0, eps)
+    predicted = here.from_noise(z_t, eps)
+    torch.testing.assert_close(predicted.clean, z_0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(predicted.step(here, here), z_t, rtol=1e-12, atol=1e-12)
 
 
 def test_eta_one_keeps_the_variance_of_the_level() -> None:
     """With eps and noise of unit variance and no picture, each level's variance is 1 − ᾱ whatever η."""
-    z, eps, fresh = torch.zeros(1), torch.zeros(1), torch.ones(1)
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     alpha, alpha_next = 0.3, 0.6
-    sigma = float(ddim_step(z, eps, alpha, alpha_next, eta=1.0, noise=fresh))
-    along = float(ddim_step(z, torch.ones(1), alpha, alpha_next, eta=1.0, noise=torch.zeros(1)))
-    drift = math.sqrt(alpha_next * (1 - alpha) / alpha)
+    here, to = level(alpha), level(alpha_next)
+    sigma = float(Prediction(zero, zero).step(here, to, eta=1.0, fresh=one))
+    along = float(Prediction(zero, one).step(here, to, eta=1.0, fresh=zero))
     assert sigma == pytest.approx(math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)))
-    assert (along + drift) ** 2 + sigma**2 == pytest.approx(1 - alpha_next)
+    assert along**2 + sigma**2 == pytest.approx(1 - alpha_next)
 
 
 def test_a_stochastic_step_wants_its_noise() -> None:
-    with pytest.raises(OptionsError, match="pass the noise"):
-        ddim_step(noise(0), noise(1), 0.5, 0.6, eta=0.1)
+    with pytest.raises(OptionsError, match="pass the fresh noise"):
+        Prediction(noise(0), noise(1)).step(level(0.5), level(0.6), eta=0.1)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])

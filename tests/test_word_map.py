@@ -33,13 +33,13 @@ def test_a_words_map_is_the_mean_of_the_explicit_ones(
                 kept.append(maps[0, :, :, token].mean(0))
             return maps
 
-    before: Any = dict(model.unet.attn_processors)
-    model.unet.set_attn_processor(oracle.ExplicitAttention(Watching([], 0)))
+    before: Any = dict(model.denoiser.unet.attn_processors)
+    model.denoiser.unet.set_attn_processor(oracle.ExplicitAttention(Watching([], 0)))
     text = model.encode_text([source.prompt])
     for i in (0, 2, 4):  # 3 samples of 6 steps
         with torch.no_grad():
-            oracle.predict(model, source.trajectory[i : i + 1], source.schedule.timesteps[i], text)
-    model.unet.set_attn_processor(dict(before))  # it empties what it is given
+            oracle.predict(model, source.trajectory[i : i + 1], source.schedule.levels[i].t, text)
+    model.denoiser.unet.set_attn_processor(dict(before))  # it empties what it is given
     heat = torch.stack(kept).mean(0).view(1, 1, *grid)
     heat = F.interpolate(heat, latent_size, mode="bilinear")[0, 0]
     expected = (heat - heat.min()) / (heat.max() - heat.min())
@@ -47,7 +47,7 @@ def test_a_words_map_is_the_mean_of_the_explicit_ones(
     ours = word_map(model, source.prompt, word, source.trajectory, source.schedule, samples=3)
     assert ours.shape == latent_size
     torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
-    assert not model.is_attended and model.unet.attn_processors == before
+    assert model.denoiser.unet.attn_processors == before
 
 
 def test_a_word_that_is_not_there_is_an_error(tiny: Tiny, seeded: Seeded) -> None:

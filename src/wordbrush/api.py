@@ -1,11 +1,11 @@
 """The verbs: what `import wordbrush` offers, and all that the command line does.
 
-Each runs one of the package's generators to its end; pass `on_progress` to be told of every step.
+Each runs one of the package's generators to its end; `on_progress` is called after every step.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -15,21 +15,23 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from wordbrush import editing, images, inversion, methods, options, provenance, source
+from wordbrush import editing, images, inversion, methods, options, provenance, sampling
 from wordbrush.errors import PromptError
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, Options
+from wordbrush.picture import Picture
 from wordbrush.progress import Progress, drain
+from wordbrush.request import EditRequest
 from wordbrush.result import Result
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
 OnProgress = Callable[[Progress], object]
-Picture = Image.Image | str | os.PathLike[str]
+ImageOrPath = Image.Image | str | os.PathLike[str]
 
 
 class _SeedOptions(InversionOptions):
-    """What a picture is generated from, checked in the words of every other option."""
+    """What a picture is generated from, checked like every other option."""
 
     seed: int = Field(ge=0, lt=2**63)
     width: int | None
@@ -78,13 +80,13 @@ def from_seed(
     height: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Source:
-    """Generate like `generate`, and keep the way there: a source to edit.
+    """Generate like `generate`, and keep the trajectory: a source to edit.
 
     >>> model = Model.load("pocket")
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).steps
     2
     """
-    told = options.parse(
+    settings = options.parse(
         _SeedOptions,
         {
             "seed": seed,
@@ -95,19 +97,19 @@ def from_seed(
         },
     )
     _require_words(model, prompt)
-    return drain(source.from_seed(model, prompt, **told.model_dump()), on_progress)
+    return drain(sampling.sample(model, prompt, **settings.model_dump()), on_progress)
 
 
 def invert(
     model: Model,
-    picture: Picture,
+    picture: ImageOrPath,
     prompt: str,
     *,
-    method: str = "direct",
+    method: str = inversion.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
 ) -> Source:
-    """Find the way from noise to a real picture: a source to edit.
+    """Find the latents that lead from noise to a real picture: a source to edit.
 
     picture: a PIL image or a file; it is cropped around its middle to the model's aspect and scaled to its size.
     prompt: what the picture shows. method: see `inversion_methods`. options: that method's `Options`.
@@ -119,10 +121,13 @@ def invert(
     >>> invert(model, photo, "a cat on a beach", options={"steps": 2}).method
     'direct'
     """
-    module = methods.find(inversion.METHODS, method, "inversion").load()
-    told = _options(module.Options, options)
+    entry = methods.find(inversion.METHODS, method, "inversion")
+    settings = options_of(entry, options)
     _require_words(model, prompt)
-    return drain(module.invert(model, fitted(model, picture), prompt, told), on_progress)
+    size = model.image_size
+    own = Picture.of(picture, *size)
+    source = drain(entry.load().invert(model, own.seen(*size), prompt, settings), on_progress)
+    return replace(source, picture=own)
 
 
 @overload
@@ -150,7 +155,7 @@ def edit(
     source: Source,
     target: str | Sequence[str],
     *,
-    method: str = "prompt_to_prompt",
+    method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Result]:
@@ -163,15 +168,12 @@ def edit(
 
     >>> model = Model.load("pocket")
     >>> source = from_seed(model, "a cat on a beach", seed=7, steps=4)
-    >>> edit(model, source, "a dog on a beach").report["words"]
+    >>> edit(model, source, "a dog on a beach").report.words
     'a [cat → dog] on a beach'
     """
-    module = methods.find(editing.METHODS, method, "editing").load()
-    told = _options(module.Options, options)
     targets = [target] if isinstance(target, str) else _several(target)
-    for prompt in targets:
-        _require_words(model, prompt)
-    results: list[Result] = drain(module.edit(model, source, targets, told), on_progress)
+    module, request = _requested(model, source.prompt, targets, method, options)
+    results = drain(module.edit(model, replace(request, source=source)), on_progress)
     return results[0] if isinstance(target, str) else results
 
 
@@ -180,31 +182,26 @@ def check_edit(
     prompt: str,
     targets: Sequence[str],
     *,
-    method: str = "prompt_to_prompt",
+    method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
 ) -> None:
-    """Raise what `edit` would say of these words and options for a source of `prompt`, while there is none yet.
-
-    An inversion takes long; what is wrong with a word should not wait for its end. Raises `PromptError`,
-    `OptionsError`.
+    """Raise what `edit` would raise for these words and options with a source of `prompt`, before there is one: an
+    invalid word is reported before the inversion starts. Raises `PromptError`, `OptionsError`.
 
     >>> check_edit(Model.load("pocket"), "a cat on a beach", ["a dog on a beach"], options={"spare": ["tree"]})
     Traceback (most recent call last):
     wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, dog, on, beach
     """
-    module = methods.find(editing.METHODS, method, "editing").load()
-    told = _options(module.Options, options)
-    for target in targets:
-        _require_words(model, target)
-    module.plan(model, prompt, targets, told)
+    module, request = _requested(model, prompt, targets, method, options)
+    module.plan(model, request)
 
 
 def heatmap(
-    model: Model, picture: Picture, prompt: str, word: str, *, on_progress: OnProgress | None = None
+    model: Model, picture: ImageOrPath, prompt: str, word: str, *, on_progress: OnProgress | None = None
 ) -> Image.Image:
     """Where `word` of `prompt` looks in a picture, drawn over it.
 
-    The picture is inverted, and the word's cross-attention averaged along the way. Raises `PromptError` if the
+    The picture is inverted, and the word's cross-attention averaged over the trajectory. Raises `PromptError` if the
     prompt has no such word.
 
     >>> model = Model.load("pocket")
@@ -217,11 +214,10 @@ def heatmap(
     return images.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
 
 
-def fitted(model: Model, picture: Picture) -> Float[Tensor, "1 3 height width"]:
+def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:
     """A picture or picture file at the model's own size, as a tensor in [−1, 1]. Raises `ImageError`."""
-    image = images.rgb(picture) if isinstance(picture, Image.Image) else images.load(picture)
-    height, width = model.image_size
-    return images.to_tensor(images.fit(image, width, height))
+    size = model.image_size
+    return Picture.of(picture, *size).seen(*size)
 
 
 def inversion_methods() -> dict[str, str]:
@@ -244,7 +240,7 @@ def editing_methods() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A picture made again: `differences` is empty if every pixel is the same, or else says what differs."""
+    """A picture made again. differences: empty if every pixel is the same, or else what is different now."""
 
     image: Image.Image
     differences: tuple[str, ...]
@@ -265,25 +261,29 @@ def replay(
     >>> replay("cat.png").differences
     ()
     """
-    made = provenance.read_record(path)
-    model = model or Model.load(made.model.found(Path(path)), dtype=getattr(torch, made.model.dtype, None))
-    image = _remake(made, Path(path), model, on_progress)
+    record = provenance.read_record(path)
+    model = model or Model.load(
+        record.model.found(Path(path)), dtype=getattr(torch, record.model.dtype, None)
+    )
+    image = _remake(record, Path(path), model, on_progress)
     differences: list[str] = []
-    if provenance.pixel_hash(image) != made.pixels:
-        now = provenance.Record.model_validate(provenance.record(made.command, model, made.source, image))
-        if now.model.hash != made.model.hash:
-            differences.append(f"the model: {made.model.hash[:12]}… then, {now.model.hash[:12]}… now")
-        if now.threads != made.threads:
-            differences.append(f"the number of threads: {made.threads} then, {now.threads} now")
-        for name, before in made.versions.items():
+    if provenance.pixel_hash(image) != record.pixels:
+        now = provenance.Record.model_validate(provenance.record(record.command, model, record.source, image))
+        if now.model.hash != record.model.hash:
+            differences.append(f"the model: {record.model.hash[:12]}… then, {now.model.hash[:12]}… now")
+        if now.threads != record.threads:
+            differences.append(f"the number of threads: {record.threads} then, {now.threads} now")
+        for name, before in record.versions.items():
             if now.versions.get(name) != before:
                 differences.append(f"{name}: {before} then, {now.versions.get(name)} now")
         differences = differences or ["the machine: model, versions and threads are the same"]
     return Replay(image, tuple(differences))
 
 
-def _remake(made: provenance.Record, path: Path, model: Model, on_progress: OnProgress | None) -> Image.Image:
-    origin = made.source
+def _remake(
+    record: provenance.Record, path: Path, model: Model, on_progress: OnProgress | None
+) -> Image.Image:
+    origin = record.source
     if origin.saved is not None:
         found = Source.load(origin.saved.found(path), model)
     elif origin.picture is not None:
@@ -306,17 +306,43 @@ def _remake(made: provenance.Record, path: Path, model: Model, on_progress: OnPr
             height=origin.height,
             on_progress=on_progress,
         )
-    if made.command == "generate":
+    if record.command == "generate":
         return found.image(model)
     results = edit(
         model,
         found,
-        made.targets,
-        method=made.method or "prompt_to_prompt",
-        options=made.options,
+        record.targets,
+        method=record.method or editing.DEFAULT,
+        options=record.options,
         on_progress=on_progress,
     )
-    return results[made.index].image
+    return results[record.index].image
+
+
+def options_of(entry: methods.Method[Any], given: Mapping[str, Any] | Options | None) -> Any:
+    """A method's options, checked. Raises `OptionsError`."""
+    kind = entry.options()
+    if isinstance(given, kind):
+        return given
+    return options.parse(kind, given.model_dump() if isinstance(given, Options) else given or {})
+
+
+def _requested(
+    model: Model,
+    prompt: str,
+    targets: Sequence[str],
+    method: str,
+    options: Mapping[str, Any] | Options | None,
+) -> tuple[editing.EditingMethod, EditRequest]:
+    """An editing method and what it is asked for, without the source."""
+    entry = methods.find(editing.METHODS, method, "editing")
+    settings = options_of(entry, options)
+    for target in targets:
+        _require_words(model, target)
+    module = entry.load()
+    request = EditRequest(tuple(targets), settings, prompt)
+    request.check(module.NEEDS, method)
+    return module, request
 
 
 def _several(targets: object) -> list[str]:
@@ -330,11 +356,3 @@ def _require_words(model: Model, prompt: object) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
     if not isinstance(prompt, str) or all(word.is_punctuation for word in model.read(prompt).words):
         raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r}")
-
-
-def _options(kind: type[Options], given: Mapping[str, Any] | Options | None) -> Options:
-    return (
-        given
-        if isinstance(given, kind)
-        else options.parse(kind, given.model_dump() if isinstance(given, Options) else given or {})
-    )

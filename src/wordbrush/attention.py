@@ -1,30 +1,28 @@
-"""The one place where the UNet's attention is opened: a reversible patch around a single function.
+"""The one place where the UNet's attention is opened. It keeps no state between calls.
 
-Inside `attending(model, attend)` every attention layer of the UNet calls `attend(site, step, heads)` for its
-output. `heads` projects queries, keys and values only when asked, and only the rows asked for, so an edit
-that does not read a projection does not pay for it. Leaving the context restores the layers' own processors.
+`install` puts one processor on every attention layer when a model is built. What attends is an argument of each call
+to the model: `attend(site, step, heads)` computes a layer's output, and without one the layer computes what it always
+did, bit for bit. `heads` projects queries, keys and values only when asked, and only the rows asked for, so an edit
+that does not read a projection does not pay for it.
 
 A map M = softmax(QKᵀ/√d) is never built. Its product with any value matrix is one fused call, and so is any of
 its columns: a word's map is the same call with the word's indicator column for V (`Heads.with_values`).
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.errors import ModelError
-from wordbrush.model import Model
-
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One attention layer: its name in the UNet, its kind, and the grid its rows (image positions) lie on."""
+    """One attention layer: its name in the UNet, its kind, and the grid of its rows (image positions)."""
 
     name: str
     is_cross: bool
@@ -37,13 +35,19 @@ class Site:
         return self.height * self.width
 
 
-@dataclass
-class _TextProjections:
-    """Keys and values of the text, which stay the same from step to step while the text does."""
+@dataclass(frozen=True, eq=False, slots=True)
+class TextProjections:
+    """The keys and values of the text at one layer, and the state of what they were computed from."""
 
-    context: Tensor
     key: Tensor
     value: Tensor
+    context: Tensor
+    versions: tuple[int, ...]
+
+
+TextCache = WeakKeyDictionary[torch.nn.Module, TextProjections]
+"""The projections of one text by layer. It belongs to the text (`Conditioning`) and not to a model, so that models
+which share layers share no stale values."""
 
 
 @dataclass
@@ -51,17 +55,17 @@ class Heads:
     """The queries, keys and values of one layer at one step, projected on demand.
 
     All of them have the shape "rows heads positions-or-tokens channels"; `rows` selects a slice of the batch.
-    `context` is the text embedding at a cross site and the layer's own input at a self site: while it is the
-    same tensor, everything computed from it alone may be kept.
+    `context` is the text embedding at a cross site and the layer's own input at a self site.
     """
 
     layer: Any
     hidden: Float[Tensor, "rows positions channels"]
     context: Float[Tensor, "rows tokens context_channels"]
-    _text: dict[int, _TextProjections]
+    cache: TextCache
     _queries: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
     _keys: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
     _values: Tensor | None = None
+    _projections: TextProjections | None = None
 
     @property
     def rows(self) -> int:
@@ -69,14 +73,17 @@ class Heads:
         return self.hidden.shape[0]
 
     @property
-    def has_own_values(self) -> bool:
-        """Whether `with_values` put other values in the place of the layer's."""
-        return self._values is not None
-
-    @property
     def channels(self) -> int:
         """Channels per head, d."""
         return self.layer.to_q.out_features // self.layer.heads
+
+    @property
+    def text(self) -> TextProjections | None:
+        """At a cross site, the projected text: the same object in every step for as long as neither the text nor the
+        projections change, so that what is computed from it may be kept. None at a self site, or with other values."""
+        if self.context is self.hidden or self._values is not None:
+            return None
+        return self._text()
 
     def query(self, rows: slice = slice(None)) -> Float[Tensor, "b heads positions d"]:
         """Q of the given rows."""
@@ -87,8 +94,8 @@ class Heads:
 
     def key(self, rows: slice = slice(None)) -> Float[Tensor, "b heads tokens d"]:
         """K of the given rows."""
-        if self._is_cross:
-            return self._text_projections().key[rows]
+        if self.context is not self.hidden:
+            return self._text().key[rows]
         span = rows.indices(self.rows)[:2]
         if span not in self._keys:
             self._keys[span] = self._split(self.layer.to_k(self.context[rows]))
@@ -98,8 +105,8 @@ class Heads:
         """V of the given rows."""
         if self._values is not None:
             return self._values[rows]
-        if self._is_cross:
-            return self._text_projections().value[rows]
+        if self.context is not self.hidden:
+            return self._text().value[rows]
         return self._split(self.layer.to_v(self.context[rows]))
 
     def with_values(self, columns: Float[Tensor, "rows tokens k"]) -> "Heads":
@@ -111,72 +118,68 @@ class Heads:
         assert columns.shape[-1] <= self.channels, "more columns than a head has channels: read them in turns"
         padded = F.pad(columns.to(self.hidden), (0, self.channels - columns.shape[-1]))
         values = padded[:, None].expand(-1, self.layer.heads, -1, -1)
-        return Heads(self.layer, self.hidden, self.context, self._text, self._queries, self._keys, values)
+        return replace(self, _values=values)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "b heads positions d"]:
         """softmax(QKᵀ/√d) V by the fused kernel."""
         return F.scaled_dot_product_attention(query, key, value)
 
-    @property
-    def _is_cross(self) -> bool:
-        return self.context is not self.hidden
+    def _text(self) -> TextProjections:
+        if self._projections is None:
+            self._projections = self._projected()
+        return self._projections
 
-    def _text_projections(self) -> _TextProjections:
-        kept = self._text.get(id(self.layer))
-        if kept is not None and kept.context is self.context:
+    def _projected(self) -> TextProjections:
+        layer, context = self.layer, self.context
+        weights = [*layer.to_k.parameters(), *layer.to_v.parameters()]
+        is_trained = context.requires_grad or any(weight.requires_grad for weight in weights)
+        versions = () if is_trained else tuple(map(_version, (context, *weights)))
+        kept = self.cache.get(layer)
+        if kept is not None and kept.context is context and kept.versions == versions and not is_trained:
             return kept
-        key, value = self._split(self.layer.to_k(self.context)), self._split(self.layer.to_v(self.context))
-        fresh = _TextProjections(self.context, key, value)
-        if not self.context.requires_grad:
-            self._text[id(self.layer)] = fresh
+        key, value = self._split(layer.to_k(context)), self._split(layer.to_v(context))
+        fresh = TextProjections(key, value, context, versions)
+        if not is_trained:
+            self.cache[layer] = fresh
         return fresh
 
     def _split(self, projected: Tensor) -> Tensor:
         return projected.view(*projected.shape[:2], self.layer.heads, -1).transpose(1, 2)
 
 
+def _version(tensor: Tensor) -> int:
+    """Changes whenever the tensor is written to in place; tensors of inference mode cannot be."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 Attend = Callable[[Site, int, Heads], Tensor]
-"""What stands in for an attention layer: site, the sampler's step i and heads, to the layer's attended values
-"rows heads positions d", before its output projection."""
+"""What computes an attention layer in its place: from the site, the sampler's step i and the heads, the layer's
+attended values "rows heads positions d", before its output projection."""
 
 
 def plain(site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
-    """The model's own attention: bitwise what it computes unpatched."""
+    """The layer's own attention."""
     return heads.attend(heads.query(), heads.key(), heads.value())
 
 
-@contextmanager
-def attending(model: Model, attend: Attend) -> Generator[None, None, None]:
-    """While open, every attention layer of the model's UNet computes `attend`.
+def install(unet: Any) -> str:
+    """Put this module's processor on every attention layer of a UNet; twice is as good as once.
 
-    Contexts do not nest, because an edit is one value: compose edits instead. Raises `ModelError` when one is
-    already open, or when the UNet has attention layers of a kind this does not cover.
+    Returns "" or, where a layer is of a kind that `Attend` does not cover, why; such a UNet keeps its processors.
     """
-    if model.is_attended:
-        raise ModelError("this model's attention is already being edited: close that context first")
-    before = dict(model.unet.attn_processors)
-    for name, layer in model.unet.named_modules():
-        if f"{name}.processor" in before:
-            _check_layer(name, layer)
-    text: dict[int, _TextProjections] = {}
-    model.unet.set_attn_processor(
-        {name: _Processor(name.removesuffix(".processor"), attend, text) for name in before}
-    )
-    model.is_attended = True
-    try:
-        yield
-    finally:
-        model.is_attended = False
-        model.unet.set_attn_processor(before)
+    processors = dict(unet.attn_processors)
+    for name, layer in unet.named_modules():
+        if f"{name}.processor" in processors and (unlike := _unlike(layer)):
+            return f"its attention layer {name} has {unlike}, which Stable Diffusion's layers do not have"
+    unet.set_attn_processor({name: _Processor(name.removesuffix(".processor")) for name in processors})
+    return ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Processor:
     """diffusers' processor interface around `attend`, for the layers of Stable Diffusion's transformer blocks."""
 
     name: str
-    attend: Attend
-    text: dict[int, _TextProjections]
 
     def __call__(
         self,
@@ -184,28 +187,30 @@ class _Processor:
         hidden_states: Float[Tensor, "rows positions channels"],
         encoder_hidden_states: Float[Tensor, "rows tokens context_channels"] | None = None,
         attention_mask: Tensor | None = None,
-        step: int = -1,
-        latent_size: tuple[int, int] = (0, 0),
+        attend: Attend = plain,
+        step: int = 0,
+        latent_size: tuple[int, int] | None = None,
+        cache: TextCache | None = None,
     ) -> Float[Tensor, "rows positions channels"]:
         assert attention_mask is None, "Stable Diffusion's UNet attends without masks"
-        assert step >= 0, "inside attending(), predict_eps needs the step index"
         is_cross = encoder_hidden_states is not None
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        height, width = _grid(latent_size, hidden_states.shape[1])
+        positions = hidden_states.shape[1]
+        height, width = (positions, 1) if latent_size is None else _grid(latent_size, positions)
         site = Site(self.name, is_cross, height, width)
-        attended = self.attend(site, step, Heads(attn, hidden_states, context, self.text))
+        heads = Heads(attn, hidden_states, context, TextCache() if cache is None else cache)
+        attended = attend(site, step, heads)
         merged = attended.transpose(1, 2).flatten(2)  # rows positions (heads d)
         return attn.to_out[1](attn.to_out[0](merged))
 
 
-def _check_layer(name: str, layer: Any) -> None:
+def _unlike(layer: Any) -> str:
+    """What sets a layer apart from Stable Diffusion's."""
     special = ("group_norm", "spatial_norm", "norm_cross", "norm_q", "norm_k", "added_kv_proj_dim")
     found = [part for part in special if getattr(layer, part, None)]
-    if found or layer.residual_connection or layer.rescale_output_factor != 1:
-        raise ModelError(
-            f"attention layer {name} is not of Stable Diffusion's kind (it has {', '.join(found) or 'a residual'}): "
-            "its attention cannot be edited"
-        )
+    if layer.residual_connection or layer.rescale_output_factor != 1:
+        found.append("a residual")
+    return ", ".join(found)
 
 
 def _grid(latent_size: tuple[int, int], positions: int) -> tuple[int, int]:

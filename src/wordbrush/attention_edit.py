@@ -20,14 +20,14 @@ Laws: gate(e, 0) = keep, gate(e, 1) = e, reweight(e, 1) = e. Maps are not renorm
 a reweighted row need not sum to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.attention import Heads, Site
+from wordbrush.attention import Heads, Site, TextProjections
 from wordbrush.rows import Rows
 from wordbrush.words import Alignment
 
@@ -113,9 +113,9 @@ class _Phase:
 
 @dataclass
 class _EditedValues:
-    """A V and diag(B) V of one site: as lasting as the text and the phase they were computed from."""
+    """A V and diag(B) V of one site: valid for the projected text and the phase they were computed from."""
 
-    context: Tensor
+    text: TextProjections | None
     phase: _Phase
     from_source: Tensor | None
     from_target: Tensor | None
@@ -123,13 +123,13 @@ class _EditedValues:
 
 @dataclass
 class EditedAttention:
-    """The edits of n targets, attended: an `Attend` over the batch that `rows` lays out.
+    """The edits of n targets as an `Attend` over the batch that `rows` lays out. It belongs to one run.
 
     edits: one per target, all over the same tokens.
     steps: the sampler's n.
     self_window: steps [start, stop) in which the targets use the source's self-attention maps.
     self_limit: the largest site, in positions, that this self-attention injection touches.
-    guided: whether the batch has unconditional rows.
+    branches: the guidance's branches at a step, the edited one last.
     keep_source: keep the source's row in every step, even where no edit reads it.
     """
 
@@ -137,7 +137,7 @@ class EditedAttention:
     steps: int
     self_window: tuple[int, int] = (0, 0)
     self_limit: int = 0
-    guided: bool = True
+    branches: Callable[[int], tuple[str, ...]] = lambda _: ("null", "text")
     keep_source: bool = False
     _phases: list[_Phase] = field(init=False)
     _values: dict[str, _EditedValues] = field(init=False, default_factory=dict[str, _EditedValues])
@@ -159,7 +159,7 @@ class EditedAttention:
         start, stop = self.self_window
         injects = self.self_limit > 0 and start <= step < stop
         reads_source = self.keep_source or injects or self._phases[step].A is not None
-        return Rows(len(self.edits), guided=self.guided, source=reads_source)
+        return Rows(len(self.edits), self.branches(step), source=reads_source)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
         """Attend at one site with this step's edit."""
@@ -168,7 +168,7 @@ class EditedAttention:
         if site.is_cross and not phase.is_keep:
             edited = self._edited_cross(site, phase, rows, heads)
         elif not site.is_cross and start <= step < stop and site.positions <= self.self_limit:
-            edited = self._from_source(heads, rows, heads.value(rows.conditional))
+            edited = self._from_source(heads, rows, heads.value(rows.edited))
         else:
             return heads.attend(heads.query(), heads.key(), heads.value())
         own = rows.untouched
@@ -180,7 +180,7 @@ class EditedAttention:
         if values.from_source is not None:
             edited = self._from_source(heads, rows, values.from_source)
         if values.from_target is not None:
-            targets = rows.conditional
+            targets = rows.edited
             own = heads.attend(heads.query(targets), heads.key(targets), values.from_target)
             edited = own if edited is None else edited.add_(own)
         assert edited is not None, "an edit with A = 0 and B = 0 leaves nothing to attend to"
@@ -194,16 +194,15 @@ class EditedAttention:
         return heads.attend(query.expand(targets), key.expand(targets), values)
 
     def _edited_values(self, site: Site, phase: _Phase, rows: Rows, heads: Heads) -> _EditedValues:
-        kept = self._values.get(site.name)
-        reusable = not heads.has_own_values
-        if kept is not None and reusable and kept.context is heads.context and kept.phase is phase:
+        kept, text = self._values.get(site.name), heads.text
+        if kept is not None and text is not None and kept.text is text and kept.phase is phase:
             return kept
-        value = heads.value(rows.conditional)
+        value = heads.value(rows.edited)
         A = None if phase.A is None else phase.A[:, None].to(value)
         B = None if phase.B is None else phase.B[:, None, :, None].to(value)
         edited = _EditedValues(
-            heads.context, phase, None if A is None else A @ value, None if B is None else B * value
+            text, phase, None if A is None else A @ value, None if B is None else B * value
         )
-        if reusable:
+        if text is not None:
             self._values[site.name] = edited
         return edited

@@ -1,39 +1,47 @@
 """The sampling loop, down (`denoise`) and up (`noise_up`), as generators.
 
-One loop serves generating and editing. What it computes per step is laid out by `Rows`; an edit reaches the
-attention through an open `attending` context and the latents through `after_step`, so the loop knows no method.
+One loop serves generating and editing. What it computes per step is laid out by `Rows`, from the guidance's branches;
+an edit reaches the attention through `attend` and the latents through `after_step`, so the loop knows no method.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.attention import Attend
 from wordbrush.errors import NumericsError
-from wordbrush.guidance import text_guidance
-from wordbrush.model import Model, TextEmbeds
+from wordbrush.guidance import Guidance
+from wordbrush.model import Conditioning, Model
 from wordbrush.rows import Rows
-from wordbrush.schedule import Schedule, ddim_step, predict_clean
+from wordbrush.schedule import Schedule
+from wordbrush.states import States
+
+Conditions = Mapping[str, Conditioning | Sequence[Conditioning]]
+"""What each branch of the guidance sees: one row for each target or one for all, the same in every step or one
+conditioning for each step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The state after step `index` of `total`: the latents, and the clean latents that their eps implied."""
+    """The state after step `index` of `total`: the latents, the clean latents that were predicted, and the rows that
+    the UNet computed."""
 
     index: int
     total: int
     latents: Float[Tensor, "n c h w"]
     clean: Float[Tensor, "n c h w"]
+    rows: int
 
 
 @dataclass(frozen=True, eq=False)
 class SourceRow:
     """What the loop reads of a source: its known latents at every step, and its text."""
 
-    trajectory: Float[Tensor, "steps_plus_1 c h w"]
-    text: TextEmbeds
+    states: States
+    conditioning: Conditioning
 
 
 AfterStep = Callable[[int, Tensor], Tensor]
@@ -43,49 +51,56 @@ AfterStep = Callable[[int, Tensor], Tensor]
 def denoise(
     model: Model,
     latents: Float[Tensor, "n c h w"],
-    text: TextEmbeds,
-    null: TextEmbeds,
+    conditions: Conditions,
     schedule: Schedule,
+    guidance: Guidance,
     *,
-    guidance_scale: float,
+    others: Mapping[str, Model] | None = None,
     rows: Callable[[int], Rows] | None = None,
     source: SourceRow | None = None,
+    attend: Attend | None = None,
     after_step: AfterStep | None = None,
 ) -> Generator[Step, None, Float[Tensor, "n c h w"]]:
-    """Sample n pictures from z_T down to z_0 with deterministic DDIM and text guidance; yields after each step.
+    """Sample n pictures from z_T down to z_0 with deterministic DDIM; yields after each step.
 
-    text: one row per picture. null: one row, or one per step (null-text inversion).
-    rows: the batch of each step; by default the n pictures alone, unguided at guidance scale 1.
+    conditions: what each branch sees. others: branches that another model predicts.
+    rows: the batch of each step; by default the n pictures alone.
     source: needed where `rows` asks for the source's row.
-    after_step: called with (step, latents); what it returns goes on (local blend).
+    attend: computes the attention layers. after_step: is given (step, latents) and returns what goes on (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
     """
-    plain = Rows(len(text), guided=guidance_scale != 1)
-    batch = _Batch(text, null, source)
-    for i, t in enumerate(schedule.timesteps):
-        layout = rows(i) if rows is not None else plain
-        where = f"step {i + 1} of {schedule.steps}"
-        eps = model.predict_eps(batch.latents(layout, i, latents), t, batch.text(layout, i), step=i)
-        check_finite(
-            eps, where
-        )  # in every row: fused attention can make zeros of what a source's row has lost
-        eps_guided = eps[layout.conditional]
-        if layout.guided:
-            eps_guided = text_guidance(eps[layout.unconditional], eps_guided, guidance_scale)
-        alpha, alpha_next = schedule.alphas[i], schedule.alphas[i + 1]
-        clean = predict_clean(latents, eps_guided, alpha)
-        latents = ddim_step(latents, eps_guided, alpha, alpha_next)
+    others = others or {}
+    batch = _Batch(conditions, source)
+    for i in range(schedule.steps):
+        here, to, where = schedule.levels[i], schedule.levels[i + 1], f"step {i + 1} of {schedule.steps}"
+        branches = guidance.branches(i / schedule.steps)
+        own = tuple(branch for branch in branches if branch not in others)
+        layout = rows(i) if rows is not None else Rows(len(latents), own)
+        conditioning = batch.conditioning(layout, i)
+        predicted = model.predict(
+            batch.latents(layout, i, latents), here, conditioning, attend=attend, step=i
+        ).noise
+        # In every row: fused attention can make zeros of what a source's row has lost.
+        check_finite(predicted, where)
+        noise = {branch: predicted[layout.branch(branch)] for branch in own}
+        for branch in branches:
+            if branch in others:
+                row = batch.branch(branch, i, len(latents))
+                noise[branch] = others[branch].predict(latents, here, row).noise
+        guided = here.from_noise(latents, guidance.combine(noise))
+        latents = guided.step(here, to)
         if after_step is not None:
             latents = after_step(i, latents)
         check_finite(latents, where)
-        yield Step(i, schedule.steps, latents, clean)
+        count = layout.count + len(latents) * (len(branches) - len(own))
+        yield Step(i, schedule.steps, latents, guided.clean, count)
     return latents
 
 
 @torch.no_grad()
 def noise_up(
-    model: Model, z_0: Float[Tensor, "1 c h w"], text: TextEmbeds, schedule: Schedule
+    model: Model, z_0: Float[Tensor, "1 c h w"], conditioning: Conditioning, schedule: Schedule
 ) -> Generator[Step, None, Float[Tensor, "steps_plus_1 c h w"]]:
     """DDIM inversion: walk a picture's latents up to noise, without guidance; returns the path, z_T first.
 
@@ -95,12 +110,12 @@ def noise_up(
     z = z_0
     path = [z_0]
     for k, i in enumerate(reversed(range(schedule.steps))):
-        eps = model.predict_eps(z, schedule.timesteps[i], text)
-        clean = predict_clean(z, eps, schedule.alphas[i + 1])
-        z = ddim_step(z, eps, schedule.alphas[i + 1], schedule.alphas[i])
+        here, to = schedule.levels[i + 1], schedule.levels[i]
+        predicted = here.from_noise(z, model.predict(z, to, conditioning).noise)
+        z = predicted.step(here, to)
         check_finite(z, f"inversion step {k + 1} of {schedule.steps}")
         path.append(z)
-        yield Step(k, schedule.steps, z, clean)
+        yield Step(k, schedule.steps, z, predicted.clean, len(z))
     return torch.cat(path[::-1])
 
 
@@ -113,30 +128,37 @@ def check_finite(latents: Tensor, where: str) -> None:
 
 
 class _Batch:
-    """Puts the rows of a step together, and keeps the text of one layout for as long as it stays the same.
+    """Puts the rows of a step together, and keeps the conditioning of one layout for as long as it stays the same.
 
-    Handing the model the same tensor again is what lets the attention keep the text's keys and values.
+    Handing the model the same object again lets it keep the text's keys and values.
     """
 
-    def __init__(self, text: TextEmbeds, null: TextEmbeds, source: SourceRow | None) -> None:
-        self._text, self._null, self._source = text, null, source
-        self._kept: tuple[Rows, int, TextEmbeds] | None = None
+    def __init__(self, conditions: Conditions, source: SourceRow | None) -> None:
+        self._conditions, self._source = conditions, source
+        self._kept: tuple[Rows, list[Conditioning], Conditioning] | None = None
 
     def latents(self, layout: Rows, step: int, targets: Tensor) -> Tensor:
-        parts = [targets] if layout.guided else []
+        parts = [targets] * (len(layout.branches) - 1)
         if layout.source:
             assert self._source is not None, "the layout asks for a source row and there is no source"
-            parts.append(self._source.trajectory[step : step + 1].to(targets))
+            parts.append(self._source.states.at(step).to(targets))
         return torch.cat([*parts, targets])
 
-    def text(self, layout: Rows, step: int) -> TextEmbeds:
-        null_row = step if len(self._null) > 1 else 0
-        if self._kept is not None and self._kept[:2] == (layout, null_row):
-            return self._kept[2]
-        parts = [self._null[null_row : null_row + 1].expand(layout.targets)] if layout.guided else []
+    def branch(self, name: str, step: int, targets: int) -> Conditioning:
+        given = self._conditions[name]
+        own = given if isinstance(given, Conditioning) else given[step]
+        return own if len(own) == targets else own.expand(targets)
+
+    def conditioning(self, layout: Rows, step: int) -> Conditioning:
+        given = [self._conditions[name] for name in layout.branches]
+        parts = [part if isinstance(part, Conditioning) else part[step] for part in given]
+        if self._kept is not None and self._kept[0] == layout:
+            if all(a is b for a, b in zip(self._kept[1], parts, strict=True)):
+                return self._kept[2]
+        rows = [self.branch(name, step, layout.targets) for name in layout.branches]
         if layout.source:
             assert self._source is not None, "the layout asks for a source row and there is no source"
-            parts.append(self._source.text)
-        embeds = TextEmbeds.concat([*parts, self._text])
-        self._kept = (layout, null_row, embeds)
-        return embeds
+            rows.insert(-1, self._source.conditioning)
+        conditioning = Conditioning.concat(rows)
+        self._kept = layout, parts, conditioning
+        return conditioning

@@ -1,26 +1,40 @@
-"""The entry of a method in its folder's table: names and strings only, so that listing methods imports none."""
+"""A method's entry in its folder's table: names and strings only, so that listing methods imports none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 from wordbrush.errors import OptionsError, nearest
+from wordbrush.options import Options
+
+T = TypeVar("T", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """Where a method lives and what it does, in a line."""
+@dataclass(frozen=True)
+class Method(Generic[T]):
+    """One line of a table. T is the protocol that the method's module has.
+
+    module: the method's module. summary: what it does, in a line. where: where its `Options` are, as "module" or
+    "module:Class"; by default in the method's module. Those of methods that ship are in a module which does not import
+    torch, so that `--help` does not wait for it.
+    """
 
     module: str
     summary: str
+    where: str = ""
 
-    def load(self) -> Any:
-        """The method's module: its `Options` and its one function."""
-        return import_module(self.module)
+    def load(self) -> T:
+        """The method's module."""
+        return cast(T, import_module(self.module))
+
+    def options(self) -> type[Options]:
+        """The class of the method's options."""
+        module, _, name = (self.where or self.module).partition(":")
+        return getattr(import_module(module), name or "Options")
 
 
-def find(methods: Mapping[str, Method], name: str, kind: str) -> Method:
+def find(methods: Mapping[str, Method[T]], name: str, kind: str) -> Method[T]:
     """The method of that name; dashes may stand for underscores. Raises `OptionsError`, naming the nearest."""
     if key(name) in methods:
         return methods[key(name)]

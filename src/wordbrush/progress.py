@@ -31,7 +31,11 @@ class Progress:
     total: int
     """Steps of this stage."""
     preview: Callable[[], Image.Image] | None = None
-    """Decodes the picture as it stands now; costs time, so it is computed only when called."""
+    """Decodes the picture as it is now; costs time, so it is computed only when called."""
+    rows: int = 0
+    """Rows that the UNet has computed since the last progress of this computation."""
+    gradient_rows: int = 0
+    """Those of them whose outcome was differentiated; the way back through the UNet is not counted."""
 
 
 def drain(steps: Generator[Progress, None, T], on_progress: Callable[[Progress], object] | None = None) -> T:

@@ -117,7 +117,7 @@ def source_record(
     saved: FileRecord | None = None,
 ) -> SourceRecord:
     """What to write down of a source. options: what its method was told."""
-    height, width = (side * model.downscale for side in source.trajectory.shape[-2:])
+    height, width = (side * model.downscale for side in source.z_T.shape[-2:])
     return SourceRecord(
         method=source.method,
         prompt=source.prompt,

@@ -1,7 +1,7 @@
-"""What an edit gives back: the pictures, what was done, and the way to ask for more."""
+"""What an edit gives back: the picture, a report of what was done, and word maps on request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,21 +16,45 @@ from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
 
+@dataclass(frozen=True)
+class Report:
+    """What an edit did.
+
+    words: the target's words, with what became of the source's: `a [cat → dog] on a beach`.
+    edited_share: the share of the picture that the edit was free to change.
+    notices: what a user should know of an edit that did not fail and may still disappoint.
+    guidance_scale: the text guidance used. unet_rows: rows that the UNet computed for all targets together.
+    seconds: wall-clock time for all targets. details: the method's own entries; plain values.
+    """
+
+    words: str
+    edited_share: float
+    guidance_scale: float
+    unet_rows: int
+    seconds: float
+    notices: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def as_json(self) -> dict[str, Any]:
+        """All entries as one mapping of plain values, the method's own among them."""
+        own = asdict(self)
+        return {**own.pop("details"), **own, "notices": list(self.notices)}
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """One edited picture.
 
-    report: which words matched and how, the edit used, what was computed; plain values, ready for JSON.
     trajectory: the target's latents, z_T first.
 
     >>> model = Model.load("pocket")
     >>> result = edit(model, from_seed(model, "a cat on a beach", steps=2), "a dog on a beach")
-    >>> result.image.size, result.heatmap("dog").size, result.report["kind"]
-    ((128, 128), (128, 128), 'replace')
+    >>> result.image.size, result.heatmap("dog").size, result.report.words
+    ((128, 128), (128, 128), 'a [cat → dog] on a beach')
     """
 
     prompt: str
-    report: Mapping[str, Any]
+    report: Report
     source: Source
     trajectory: Float[Tensor, "steps_plus_1 c h w"]
     model: Model = field(repr=False)
@@ -42,7 +66,7 @@ class Result:
 
     @cached_property
     def source_image(self) -> Image.Image:
-        """The source as the model sees it: the end of its trajectory, decoded."""
+        """The model's rendering of the source."""
         return self.source.image(self.model)
 
     def heatmap(self, word: str) -> Image.Image:

@@ -1,12 +1,12 @@
-"""Which rows one UNet call computes, and where each of them lies in the batch.
+"""Which rows one UNet call computes, and where each of them is in the batch.
 
 A step that edits a source into n targets needs at most
 
-    [ targets without text (n) | source with its text (1) | targets with their text (n) ]
+    [ each branch of the guidance but the last (n rows each) | the source with its text (1) | the last branch (n) ]
 
-rows. The source's own unconditional row never appears: the source's trajectory is known, so its guided eps
-is not needed. Once no edit reads the source any more, its conditional row goes too. At guidance scale 1 the
-unconditional rows cancel out of the guided eps and are left out as well.
+rows; under text guidance that is [null (n) | source (1) | text (n)]. The source's own unconditional row never
+appears: the source's trajectory is known, so its guided noise is not needed. Once no edit reads the source any more,
+its conditional row is left out too.
 """
 
 from dataclasses import dataclass
@@ -14,35 +14,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The layout of one batch: `targets` pictures, with or without guidance, with or without the source."""
+    """The layout of one batch: `targets` pictures in each branch of the guidance, with or without the source.
+
+    branches: names in the order of the batch; attention is edited in the last one.
+    """
 
     targets: int
-    guided: bool = True
+    branches: tuple[str, ...] = ("null", "text")
     source: bool = False
-
-    @property
-    def unconditional(self) -> slice:
-        """The targets' rows that see the null text; empty without guidance."""
-        return slice(0, self.targets if self.guided else 0)
 
     @property
     def source_row(self) -> slice:
         """The source's conditional row; empty when nothing reads the source."""
-        start = self.unconditional.stop
+        start = self.targets * (len(self.branches) - 1)
         return slice(start, start + int(self.source))
 
     @property
-    def conditional(self) -> slice:
-        """The targets' rows that see their text."""
+    def edited(self) -> slice:
+        """The rows of the last branch, in which the targets' attention is edited."""
         start = self.source_row.stop
         return slice(start, start + self.targets)
 
     @property
     def untouched(self) -> slice:
-        """Every row that no edit changes: the unconditional ones and the source's."""
+        """Every row that no edit changes: the other branches' and the source's."""
         return slice(0, self.source_row.stop)
 
     @property
     def count(self) -> int:
         """How many rows the UNet computes."""
-        return self.conditional.stop
+        return self.edited.stop
+
+    def branch(self, name: str) -> slice:
+        """The rows of one branch."""
+        index = self.branches.index(name)
+        if index == len(self.branches) - 1:
+            return self.edited
+        return slice(index * self.targets, (index + 1) * self.targets)

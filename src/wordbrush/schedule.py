@@ -1,11 +1,13 @@
-"""The noise schedule as numbers, and the DDIM step that walks it.
+"""The noise schedule as numbers, and the step between two of its levels.
 
-Everything here is a pure function of ᾱ (`alphas_cumprod`), kept in float64. A *timestep* t is one of the
-model's training noise levels (0…999); a *step* i counts what a sampler does (0…n−1). The two are never mixed.
+A noise level is a pair (signal, sigma): z_t = signal · z_0 + sigma · noise. Variance-preserving models (DDPM and
+Stable Diffusion) have signal = √ᾱ and sigma = √(1 − ᾱ); flow matching has signal = 1 − t and sigma = t. A *timestep* t
+is what the network is told about a level (0…999); a *step* i counts what a sampler does (0…n−1). The two are never
+mixed. Numbers are float64.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from wordbrush.errors import ModelError, OptionsError
 
-# All that is read of a diffusers scheduler config, and what a config means that is silent about it.
+# The entries that are read of a diffusers scheduler config, with their defaults.
 _SETTINGS: Mapping[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -29,52 +31,103 @@ _SETTINGS: Mapping[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One noise level: the timestep that labels it for the network, and its shares of picture and noise."""
+
+    t: int
+    signal: float
+    sigma: float
+
+    def mix(self, clean: Float[Tensor, "*s"], noise: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """signal · clean + sigma · noise: latents at this level (DDPM, eq. 4)."""
+        return self.signal * clean + self.sigma * noise
+
+    def from_noise(self, z: Float[Tensor, "*s"], noise: Float[Tensor, "*s"]) -> "Prediction":
+        """The prediction of an eps network: ẑ_0 = (z − sigma · noise) / signal."""
+        return Prediction((z - self.sigma * noise) / self.signal, noise)
+
+    def from_velocity(self, z: Float[Tensor, "*s"], v: Float[Tensor, "*s"]) -> "Prediction":
+        """The prediction of a v network, v = signal · noise − sigma · z_0 (Salimans & Ho 2022, appendix D)."""
+        return Prediction(self.signal * z - self.sigma * v, self.signal * v + self.sigma * z)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prediction:
+    """What a network says of noisy latents, whatever it was trained to predict: the clean latents and the noise."""
+
+    clean: Float[Tensor, "*s"]
+    noise: Float[Tensor, "*s"]
+
+    def step(
+        self,
+        here: Level,
+        to: Level,
+        *,
+        eta: float = 0.0,
+        fresh: Float[Tensor, "*s"] | None = None,
+    ) -> Float[Tensor, "*s"]:
+        """The latents at another level along this prediction (DDIM, eq. 12).
+
+        to.signal · clean + √(to.sigma² − σ²) · noise + σ · fresh, with
+        σ = η (to.sigma / here.sigma) √(1 − (here.signal / to.signal)²) (eq. 16). With η = 0 the step is
+        deterministic, and it leads from a noisier to a cleaner level or back: an inversion has no step of its own.
+
+        Raises `OptionsError` when η > 0 comes without fresh noise.
+        """
+        if eta == 0:
+            return to.mix(self.clean, self.noise)
+        if fresh is None:
+            raise OptionsError("eta > 0 makes the DDIM step stochastic: pass the fresh noise to add")
+        sigma = eta * to.sigma / here.sigma * math.sqrt(max(0.0, 1 - (here.signal / to.signal) ** 2))
+        direction = math.sqrt(max(0.0, to.sigma**2 - sigma**2))
+        return to.signal * self.clean + direction * self.noise + sigma * fresh
+
+
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a diffusers scheduler config decides its schedules: equal settings, equal schedules."""
+    """The entries of a diffusers scheduler config that decide its schedules, with diffusers' defaults."""
     return {name: config.get(name, default) for name, default in _SETTINGS.items()}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """n sampling steps: step i leads from noise level `timesteps[i]` to the one below it.
+    """n sampling steps over n + 1 levels, noisiest first: step i leads from `levels[i]` to `levels[i + 1]`.
 
-    `alphas[i]` is ᾱ before step i and `alphas[i + 1]` after it, so `alphas` has n + 1 entries and its last is
-    the level that counts as clean. `timesteps[i]` labels step i for the model, when sampling *and* when
-    inverting: DDIM inversion feeds the cleaner latents with the label of the noisier level they are moved to.
+    The last level is what counts as clean. `levels[i].t` labels step i for the network, when sampling *and* when
+    inverting: DDIM inversion labels the cleaner latents with the timestep of the noisier level that they move to.
     """
 
-    timesteps: tuple[int, ...]
-    alphas: tuple[float, ...]
+    levels: tuple[Level, ...]
 
     @property
     def steps(self) -> int:
         """The number of sampling steps, n."""
-        return len(self.timesteps)
+        return len(self.levels) - 1
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], steps: int) -> "Schedule":
         """The schedule that a diffusers scheduler config describes, for `steps` sampling steps.
 
-        Reads what `settings` does; `timestep_spacing` may be leading, trailing or linspace. Consecutive
-        timesteps are each other's neighbours, so the walk down and the walk up visit the same levels: a
-        mismatch there is what breaks the round trip of an inversion.
+        Reads what `settings` does; `timestep_spacing` may be leading, trailing or linspace. A step always leads to
+        the level of the next timestep, so that sampling and inversion visit the same levels: where they do not, an
+        inversion does not lead back to its picture.
 
-        Raises `OptionsError` if `steps` does not fit, `ModelError` for a schedule that is not known.
+        Raises `OptionsError` if `steps` is out of range, `ModelError` for an unknown schedule.
         """
-        told = settings(config)
-        train_steps = int(told["num_train_timesteps"])
+        known = settings(config)
+        train_steps = int(known["num_train_timesteps"])
         if not 1 <= steps <= train_steps:
             raise OptionsError(
-                f"steps must lie between 1 and {train_steps} (the model's training timesteps), got {steps}"
+                f"steps must be between 1 and {train_steps} (the model's training timesteps), got {steps}"
             )
-        if told["rescale_betas_zero_snr"]:
+        if known["rescale_betas_zero_snr"]:
             raise ModelError(
-                "the model's schedule ends at zero signal (rescale_betas_zero_snr), where no eps can be told from "
-                "its prediction: use a model whose schedule does not"
+                "the model's schedule ends at zero signal (rescale_betas_zero_snr), which is not supported: "
+                "use a model whose schedule keeps some signal"
             )
         alphas_cumprod = training_alphas_cumprod(config)
-        spacing = told["timestep_spacing"]
-        offset = int(told["steps_offset"])
+        spacing = known["timestep_spacing"]
+        offset = int(known["steps_offset"])
         if spacing == "leading":
             stride = train_steps // steps
             timesteps = [min(i * stride + offset, train_steps - 1) for i in reversed(range(steps))]
@@ -88,9 +141,15 @@ class Schedule:
             raise ModelError(
                 f"the model's timestep_spacing must be leading, trailing or linspace, got {spacing!r}"
             )
-        clean = 1.0 if told["set_alpha_to_one"] else float(alphas_cumprod[0])
+        clean = 1.0 if known["set_alpha_to_one"] else float(alphas_cumprod[0])
         alphas = [float(alphas_cumprod[t]) for t in timesteps]
-        return cls(tuple(timesteps), (*alphas, clean))
+        return cls.from_alphas([*timesteps, 0], [*alphas, clean])
+
+    @classmethod
+    def from_alphas(cls, timesteps: Sequence[int], alphas: Sequence[float]) -> "Schedule":
+        """A variance-preserving schedule from the timestep and ᾱ of each of its n + 1 levels."""
+        pairs = zip(timesteps, alphas, strict=True)
+        return cls(tuple(Level(t, math.sqrt(alpha), math.sqrt(1 - alpha)) for t, alpha in pairs))
 
 
 def training_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, " timesteps"]:
@@ -98,10 +157,10 @@ def training_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, " timest
 
     Raises `ModelError` for a beta schedule other than linear, scaled_linear, squaredcos_cap_v2 or trained betas.
     """
-    told = settings(config)
-    count = int(told["num_train_timesteps"])
-    low, high = float(told["beta_start"]), float(told["beta_end"])
-    kind, trained = told["beta_schedule"], told["trained_betas"]
+    known = settings(config)
+    count = int(known["num_train_timesteps"])
+    low, high = float(known["beta_start"]), float(known["beta_end"])
+    kind, trained = known["beta_schedule"], known["trained_betas"]
     if trained is not None:
         betas = torch.tensor(trained, dtype=torch.float64)
     elif kind == "linear":
@@ -120,41 +179,3 @@ def training_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, " timest
             f"the model's beta_schedule must be linear, scaled_linear or squaredcos_cap_v2, got {kind!r}"
         )
     return torch.cumprod(1 - betas, 0)
-
-
-def add_noise(z_0: Float[Tensor, "*s"], noise: Float[Tensor, "*s"], alpha: float) -> Float[Tensor, "*s"]:
-    """√ᾱ z_0 + √(1−ᾱ) noise: clean latents brought to the noise level ᾱ (DDPM, eq. 4)."""
-    return math.sqrt(alpha) * z_0 + math.sqrt(1 - alpha) * noise
-
-
-def predict_clean(z_t: Float[Tensor, "*s"], eps: Float[Tensor, "*s"], alpha: float) -> Float[Tensor, "*s"]:
-    """ẑ_0 = (z_t − √(1−ᾱ) eps) / √ᾱ: the clean latents that `eps` implies."""
-    return (z_t - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
-
-
-def ddim_step(
-    z: Float[Tensor, "*s"],
-    eps: Float[Tensor, "*s"],
-    alpha: float,
-    alpha_next: float,
-    *,
-    eta: float = 0.0,
-    noise: Float[Tensor, "*s"] | None = None,
-) -> Float[Tensor, "*s"]:
-    """Move latents from the level ᾱ to ᾱ′ along `eps` (DDIM, eq. 12).
-
-    z′ = √ᾱ′ ẑ_0 + √(1−ᾱ′−σ²) eps + σ noise, with σ = η √((1−ᾱ′)/(1−ᾱ)) √(1−ᾱ/ᾱ′) (eq. 16).
-    With η = 0 the step is deterministic, and exchanging the two levels inverts it for the same `eps`: the
-    inverse has no function of its own.
-
-    Raises `OptionsError` when η > 0 comes without noise.
-    """
-    sigma = 0.0
-    if eta > 0:
-        if noise is None:
-            raise OptionsError("eta > 0 makes the DDIM step stochastic: pass the noise it should add")
-        sigma = eta * math.sqrt((1 - alpha_next) / (1 - alpha) * max(0.0, 1 - alpha / alpha_next))
-    scale = math.sqrt(alpha_next / alpha)
-    direction = math.sqrt(max(0.0, 1 - alpha_next - sigma**2)) - math.sqrt(alpha_next * (1 - alpha) / alpha)
-    z_next = scale * z + direction * eps
-    return z_next if noise is None or sigma == 0.0 else z_next + sigma * noise

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.attention import attending, plain
+from wordbrush.attention import plain
 from wordbrush.local_blend import WordMaps
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
 from wordbrush.rows import Rows
 from wordbrush.schedule import Schedule
 
@@ -24,19 +24,18 @@ def word_map(
 ) -> Float[Tensor, "height width"]:
     """The mean cross-attention map of `word` in `prompt`, scaled to [0, 1], at the size of the latents.
 
-    The conditional eps is predicted anew at `samples` evenly spaced steps of the trajectory, and the word's
+    The conditional prediction is made anew at `samples` evenly spaced steps of the trajectory, and the word's
     column is averaged over heads, steps and the sites at which local blend reads maps (Hertz et al. 2022,
     figure 4). Raises `PromptError` if the prompt has no such word.
     """
     column = model.read(prompt).indicator([word])
-    text = model.encode_text([prompt])
+    text = Conditioning(model.encode_text([prompt]))
     height, width = trajectory.shape[-2:]
     maps = WordMaps(
-        plain, column[None, :, None], lambda _: Rows(1, guided=False), model.map_positions((height, width))
+        plain, column[None, :, None], lambda _: Rows(1, ("text",)), model.map_positions((height, width))
     )
     stride = max(1, schedule.steps // samples)
-    with attending(model, maps):
-        for i in range(0, schedule.steps, stride):
-            model.predict_eps(trajectory[i : i + 1].to(model.device), schedule.timesteps[i], text, step=i)
+    for i in range(0, schedule.steps, stride):
+        model.predict(trajectory[i : i + 1].to(model.device), schedule.levels[i], text, attend=maps, step=i)
     heat = F.interpolate(maps.mean, size=(height, width), mode="bilinear")[0, 0].cpu().float()
     return (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)

@@ -10,14 +10,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import oracle
-from wordbrush.editing import prompt_to_prompt
-from wordbrush.editing.prompt_to_prompt import Options
+import reference
+from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
+from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import NumericsError, OptionsError, PromptError, SourceError
 from wordbrush.model import Model, TextEmbeds
 from wordbrush.options import parse
 from wordbrush.progress import drain
 from wordbrush.result import Result
 from wordbrush.source import Source
+from wordbrush.states import Trajectory
 from wordbrush.words import align
 
 SOURCE = ("a", "cat", "on", "a", "beach")
@@ -55,8 +57,8 @@ def control(
     model: Model, targets: Sequence[Target], source: Source, options: Mapping[str, Any]
 ) -> oracle.Control:
     """The oracle's control for the same options, from the words as given by hand."""
-    told = Options(**options)
-    tokenizer, length, steps = model.tokenizers[0], model.tokens, source.steps
+    settings = Options(**options)
+    tokenizer, length, steps = model.text.tokenizers[0], model.tokens, source.steps
     latent_size = (source.trajectory.shape[-2], source.trajectory.shape[-1])
     before = oracle.spans(tokenizer, SOURCE)
 
@@ -73,31 +75,31 @@ def control(
     for target in targets:
         after = oracle.spans(tokenizer, target.words)
         taken_out = len(target.same) == len(target.words) < len(SOURCE)
-        usual = told.cross_replace_steps if told.cross_replace_steps is not None else 0.8
-        unasked = taken_out and told.cross_replace_steps is None
-        held = {"cat", *told.reweight} if unasked else ()  # the only word of A_CAT that names something
-        own = dict.fromkeys(held, usual) | told.word_steps
+        usual = settings.cross_replace_steps if settings.cross_replace_steps is not None else 0.8
+        unasked = taken_out and settings.cross_replace_steps is None
+        held = {"cat", *settings.reweight} if unasked else ()  # the only word of A_CAT that names something
+        own = dict.fromkeys(held, usual) | settings.word_steps
         spans = [(tokens([word], target.words), window(w)) for word, w in own.items()]
         fractions = 0.0 if unasked else usual
         edit = oracle.CrossEdit(oracle.word_alphas(steps, length, window(fractions), spans))
         is_swap = len(target.same) + len(target.swaps) == len(target.words) == len(SOURCE)
-        if told.kind == "replace" or (told.kind == "auto" and is_swap):
+        if settings.kind == "replace" or (settings.kind == "auto" and is_swap):
             edit.mapper = oracle.replace_mapper(before, after, target.same + target.swaps, length)
         else:
             edit.refine = oracle.refine_mapper(before, after, target.same, length)
         edit.weights = torch.ones(length, dtype=torch.float64)
-        for word, weight in told.reweight.items():
+        for word, weight in settings.reweight.items():
             edit.weights[tokens([word], target.words)] = weight
         edits.append(edit)
 
     grid = MAPS[model.name, latent_size]
-    start, stop = window(told.self_replace_steps)
+    start, stop = window(settings.self_replace_steps)
     blend: oracle.Blend | None = None
-    if told.local_blend != "off":
+    if settings.local_blend != "off":
         words: list[tuple[torch.Tensor, torch.Tensor] | None] = []
         for target in targets:
-            if told.local_blend != "auto":
-                chosen = told.local_blend
+            if settings.local_blend != "auto":
+                chosen = settings.local_blend
             else:
                 chosen = tuple(SOURCE[i] for i, _ in target.swaps) + tuple(
                     target.words[j] for _, j in target.swaps
@@ -106,18 +108,18 @@ def control(
                     chosen = tuple({"beach"} & ({*SOURCE} - {*target.words}))
             pair = (indicator(chosen, SOURCE), indicator(chosen, target.words))
             words.append(pair if chosen else None)
-        spare = [(indicator(told.spare, SOURCE), indicator(told.spare, t.words)) for t in targets]
+        spare = [(indicator(settings.spare, SOURCE), indicator(settings.spare, t.words)) for t in targets]
         blend = oracle.Blend(
             words,
             spare,
             grid[0] * grid[1],
             grid,
-            int(told.blend_start * steps),
-            told.blend_threshold,
-            told.spare_threshold,
+            int(settings.blend_start * steps),
+            settings.blend_threshold,
+            settings.spare_threshold,
         )
-    limit = grid[0] * grid[1] if told.self_limit is None else told.self_limit
-    layers = len(model.unet.attn_processors)
+    limit = grid[0] * grid[1] if settings.self_limit is None else settings.self_limit
+    layers = len(model.denoiser.unet.attn_processors)
     return oracle.Control(edits, layers, (int(start * steps), int(stop * steps)), limit, blend)
 
 
@@ -134,7 +136,7 @@ MAPS = {
 
 
 def run(model: Model, source: Source, targets: Sequence[Target], options: Mapping[str, Any]) -> list[Result]:
-    loop = prompt_to_prompt.edit(model, source, [t.prompt for t in targets], parse(Options, options))
+    loop = reference.prompt_to_prompt(model, source, [t.prompt for t in targets], parse(Options, options))
     return drain(loop)
 
 
@@ -158,7 +160,7 @@ def compare(model: Model, source: Source, targets: Sequence[Target], options: Ma
         assert (result.trajectory[-1] - source.trajectory[-1]).abs().max() > 1e-3, "nothing was edited"
         if masks:
             mask = masks[-1][i]
-            assert result.report["edited_share"] == pytest.approx(float(mask.double().mean()), abs=1e-6)
+            assert result.report.edited_share == pytest.approx(float(mask.double().mean()), abs=1e-6)
             outside = (result.trajectory[-1] == source.trajectory[-1]).all(0, keepdim=True)
             assert torch.equal(~outside, mask)
     if masks and explicit.blend is not None and any(w is not None for w in explicit.blend.words):
@@ -267,8 +269,8 @@ def test_four_targets_in_one_batch_are_four_edits_in_any_order(tiny: Tiny, seede
         (alone,) = run(model, source, [target], options)
         torch.testing.assert_close(one.trajectory, other.trajectory, atol=1e-10, rtol=0)
         torch.testing.assert_close(one.trajectory, alone.trajectory, atol=1e-10, rtol=0)
-        assert one.report["words"] == other.report["words"] == alone.report["words"]
-        assert one.report["edited_share"] == other.report["edited_share"] == alone.report["edited_share"]
+        assert one.report.words == other.report.words == alone.report.words
+        assert one.report.edited_share == other.report.edited_share == alone.report.edited_share
     finals = torch.stack([r.trajectory[-1] for r in together])
     assert all((finals[i] - finals[j]).abs().max() > 1e-3 for i in range(4) for j in range(i))
 
@@ -283,7 +285,7 @@ def test_the_same_prompt_gives_the_source(kind: str, shape: str, tiny: Tiny, see
     source = seeded(shape)
     (result,) = run(tiny(shape, torch.float64), source, [SAME], {"kind": kind})
     torch.testing.assert_close(result.trajectory, source.trajectory, atol=1e-11, rtol=0)
-    assert any("say the same" in notice for notice in result.report["notices"])
+    assert any("say the same" in notice for notice in result.report.notices)
 
 
 # What a step computes ---------------------------------------------------------------------------------------
@@ -295,14 +297,14 @@ class Calls:
     def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         self.latents: list[torch.Tensor] = []
         self.hidden: list[torch.Tensor] = []
-        forward = model.unet.forward
+        forward = model.denoiser.unet.forward
 
         def recorded(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             self.latents.append(sample)
             self.hidden.append(kwargs["encoder_hidden_states"])
             return forward(sample, *args, **kwargs)
 
-        monkeypatch.setattr(model.unet, "forward", recorded)
+        monkeypatch.setattr(model.denoiser.unet, "forward", recorded)
 
     @property
     def rows(self) -> list[int]:
@@ -333,7 +335,7 @@ def test_the_source_is_computed_only_while_it_is_read(
     calls = Calls(model, monkeypatch)
     results = run(model, source, (DOG, TEAPOT, FOX)[:n], options)
     assert calls.rows == [2 * n + (i in with_source) for i in range(10)]
-    assert results[0].report["unet_rows"] == sum(calls.rows)
+    assert results[0].report.unet_rows == sum(calls.rows)
     # And what the rows hold: n without text, the source with its text and its known latents, n with theirs.
     null, text = model.encode_text([""]).hidden, model.encode_text([" ".join(SOURCE)]).hidden
     for i, (latents, hidden) in enumerate(zip(calls.latents, calls.hidden, strict=True)):
@@ -371,7 +373,7 @@ def test_no_attention_map_is_built(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1"), seeded("sd1")
     source = replace(
         source,
-        trajectory=source.trajectory.float(),
+        states=Trajectory(source.trajectory.float()),
         null=TextEmbeds(source.null.hidden.float()),
         model_hash=model.hash,
     )
@@ -388,7 +390,7 @@ def test_no_attention_map_is_built(tiny: Tiny, seeded: Seeded) -> None:
 def prediction(model: Model) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(1, 4, 16, 16, generator=generator, dtype=torch.float64)
-    return model.predict_eps(z, 500, model.encode_text(["a cat on a beach"]))
+    return reference.predict_eps(model, z, 500, model.encode_text(["a cat on a beach"]))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, None])
@@ -396,13 +398,13 @@ def test_an_edit_finished_or_not_leaves_the_model_as_it_was(
     steps: int | None, tiny: Tiny, seeded: Seeded
 ) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1")
-    processors, before = dict(model.unet.attn_processors), prediction(model)
-    loop = prompt_to_prompt.edit(model, source, [DOG.prompt], Options())
+    processors, before = dict(model.denoiser.unet.attn_processors), prediction(model)
+    loop = reference.prompt_to_prompt(model, source, [DOG.prompt], Options())
     for _ in loop if steps is None else range(steps):
         if steps is not None:
             next(loop)
     loop.close()
-    assert model.unet.attn_processors == processors and not model.is_attended
+    assert model.denoiser.unet.attn_processors == processors
     assert torch.equal(prediction(model), before)
 
 
@@ -410,22 +412,22 @@ def test_an_error_in_mid_edit_leaves_the_model_as_it_was(
     tiny: Tiny, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1")
-    processors, before = dict(model.unet.attn_processors), prediction(model)
+    processors, before = dict(model.denoiser.unet.attn_processors), prediction(model)
     broken = source.trajectory.clone()
     broken[3] = torch.nan  # read by the source's row of step 3, of which the fused kernel makes zeros
     with pytest.raises(NumericsError, match="step 4 of 6"):
-        run(model, replace(source, trajectory=broken), [DOG], {})
+        run(model, replace(source, states=Trajectory(broken)), [DOG], {})
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(prompt_to_prompt, "watched", lambda *_: 1 / 0)
         run(model, source, [DOG], {})
-    assert model.unet.attn_processors == processors and not model.is_attended
+    assert model.denoiser.unet.attn_processors == processors
     assert torch.equal(prediction(model), before)
 
 
 def test_the_result_says_what_was_done(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1")
     (result,) = run(model, source, [DOG], {"blend_threshold": 0.7})
-    report = json.loads(json.dumps(result.report))
+    report = json.loads(json.dumps(result.report.as_json()))
     assert report["words"] == "a [cat → dog] on a beach"
     assert report["kind"] == "replace" and report["local_blend"] == ["cat", "dog"]
     assert report["notices"] == []
@@ -440,24 +442,24 @@ def test_the_result_says_what_was_done(tiny: Tiny, seeded: Seeded) -> None:
 def test_an_empty_mask_is_told(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1")
     (result,) = run(model, source, [DOG], {"blend_threshold": 1.0, "blend_start": 0.0})
-    assert result.report["edited_share"] == 0
-    assert any("mask is empty" in notice for notice in result.report["notices"])
+    assert result.report.edited_share == 0
+    assert any("mask is empty" in notice for notice in result.report.notices)
     assert torch.equal(result.trajectory, source.trajectory)
 
 
 def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
     results = run(model, source, [DOG, TEAPOT, NIGHT, A_CAT], {})
-    assert [r.report["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
+    assert [r.report.details["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
     blended = [["cat", "dog"], ["cat", "teapot"], [], ["beach"]]
-    assert [r.report["local_blend"] for r in results] == blended
+    assert [r.report.details["local_blend"] for r in results] == blended
 
 
 def test_only_things_are_blended_by_articles_and_prepositions_are_not(tiny: Tiny) -> None:
     model, blended = tiny("sd1", torch.float64), []
     for target in ("the cat on a beach", "the cat in the forest"):
         alignment = align(model.read("a cat on a beach"), model.read(target))
-        words = prompt_to_prompt._blend_words(prompt_to_prompt.Options(), alignment)
+        words = prompt_to_prompt._blend_words(Options(), alignment)
         blended.append([[word.text for word in side] for side in words])
     assert blended == [[[], []], [["beach"], ["forest"]]]
 
@@ -465,7 +467,7 @@ def test_only_things_are_blended_by_articles_and_prepositions_are_not(tiny: Tiny
 def test_the_swapped_word_is_blended_by_where_it_stands_not_by_its_text(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     alignment = align(model.read("a red cat and a red dog"), model.read("a red cat and a blue dog"))
-    edited, target = prompt_to_prompt._blend_words(prompt_to_prompt.Options(), alignment)
+    edited, target = prompt_to_prompt._blend_words(Options(), alignment)
     assert [word.start for word in edited] == [6] and [word.text for word in target] == ["blue"]
 
 
@@ -527,7 +529,7 @@ def test_no_target_and_too_long_a_target_are_errors(tiny: Tiny, seeded: Seeded) 
     with pytest.raises(PromptError, match="at least one target"):
         run(model, source, [], {})
     with pytest.raises(PromptError, match="from 'beach beach' on"):
-        drain(prompt_to_prompt.edit(model, source, [" ".join(["beach"] * 32)], Options()))
+        drain(reference.prompt_to_prompt(model, source, [" ".join(["beach"] * 32)], Options()))
 
 
 def test_a_source_of_another_model_is_refused(tiny: Tiny, seeded: Seeded) -> None:

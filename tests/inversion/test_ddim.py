@@ -5,17 +5,21 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import reference
 from wordbrush.denoise import denoise
+from wordbrush.guidance import TextGuidance
 from wordbrush.inversion import ddim
-from wordbrush.model import Model, TextEmbeds
+from wordbrush.model import Model
+from wordbrush.options import InversionOptions
 from wordbrush.progress import drain
+from wordbrush.schedule import Level, Prediction
 
 Tiny = Callable[..., Model]
 
 
 def reconstruction_error(model: Model, steps: int, guidance_scale: float) -> float:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    options = ddim.Options(steps=steps, guidance_scale=guidance_scale)
+    options = InversionOptions(steps=steps, guidance_scale=guidance_scale)
     source = drain(ddim.invert(model, image, "a cat on a beach", options))
     z_0 = model.encode_image(image)
     return float((source.trajectory[-1:] - z_0).norm() / z_0.norm())
@@ -29,10 +33,10 @@ def test_without_guidance_the_round_trip_closes_as_steps_grow_finer(
     That is a claim about a smooth eps; a random network's is not.
     """
 
-    def smooth(self: Model, z: torch.Tensor, t: int, text: TextEmbeds, step: int = 0) -> torch.Tensor:
-        return torch.sin(z) / 4
+    def smooth(self: Model, z: torch.Tensor, level: Level, *_: object, **__: object) -> Prediction:
+        return level.from_noise(z, torch.sin(z) / 4)
 
-    monkeypatch.setattr(Model, "predict_eps", smooth)
+    monkeypatch.setattr(Model, "predict", smooth)
     model = tiny("sd1", torch.float64)
     coarse, fine = (reconstruction_error(model, steps, 1.0) for steps in (10, 100))
     assert fine < 0.05 and 5 < coarse / fine < 20
@@ -45,8 +49,9 @@ def test_guidance_amplifies_the_drift(tiny: Tiny) -> None:
 
 def test_the_trajectory_is_what_sampling_makes_of_the_noise(tiny: Tiny) -> None:
     model = tiny("sd2")
-    source = drain(ddim.invert(model, torch.zeros(1, 3, 32, 32), "a cat", ddim.Options(steps=3)))
+    source = drain(ddim.invert(model, torch.zeros(1, 3, 32, 32), "a cat", InversionOptions(steps=3)))
     assert source.guidance_scale == model.defaults.guidance_scale
     text, null = model.encode_text(["a cat"]), model.encode_text([""])
-    states = denoise(model, source.z_T, text, null, source.schedule, guidance_scale=source.guidance_scale)
+    guidance = TextGuidance(source.guidance_scale)
+    states = denoise(model, source.z_T, reference.conditions(text, null), source.schedule, guidance)
     assert torch.equal(source.trajectory[1:], torch.cat([s.latents for s in states]))

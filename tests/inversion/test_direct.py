@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import reference
 from wordbrush.denoise import noise_up
-from wordbrush.editing import prompt_to_prompt
+from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.images import to_image
 from wordbrush.inversion import direct
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
+from wordbrush.options import InversionOptions
 from wordbrush.progress import drain
 
 Tiny = Callable[..., Model]
@@ -19,11 +21,11 @@ Tiny = Callable[..., Model]
 def test_the_source_reconstructs_the_autoencoders_picture_exactly(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    source = drain(direct.invert(model, image, "a cat", direct.Options(steps=3)))
+    source = drain(direct.invert(model, image, "a cat", InversionOptions(steps=3)))
     z_0 = model.encode_image(image)
     assert torch.equal(source.trajectory[-1:], z_0)
     assert source.image(model).tobytes() == to_image(model.decode(z_0)[0]).tobytes()
-    *_, last = noise_up(model, z_0, model.encode_text(["a cat"]), model.schedule(3))
+    *_, last = noise_up(model, z_0, Conditioning(model.encode_text(["a cat"])), model.schedule(3))
     assert torch.equal(source.z_T, last.latents)
     assert torch.equal(source.null.hidden, model.encode_text([""]).hidden)
 
@@ -31,23 +33,23 @@ def test_the_source_reconstructs_the_autoencoders_picture_exactly(shape: str, ti
 def test_it_costs_one_row_a_step(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("sd1")
     rows: list[int] = []
-    forward = model.unet.forward
+    forward = model.denoiser.unet.forward
 
     def counted(sample: torch.Tensor, *args: object, **kwargs: object) -> object:
         rows.append(len(sample))
         return forward(sample, *args, **kwargs)
 
-    monkeypatch.setattr(model.unet, "forward", counted)
-    drain(direct.invert(model, torch.zeros(1, 3, 32, 32), "a cat", direct.Options(steps=5)))
+    monkeypatch.setattr(model.denoiser.unet, "forward", counted)
+    drain(direct.invert(model, torch.zeros(1, 3, 32, 32), "a cat", InversionOptions(steps=5)))
     assert rows == [1] * 5
 
 
 def test_outside_of_the_blend_an_edit_is_the_picture_bit_by_bit(tiny: Tiny) -> None:
     model = tiny("sd1")
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    source = drain(direct.invert(model, image, "a cat on a beach", direct.Options(steps=4)))
-    options = prompt_to_prompt.Options(blend_threshold=0.75)
-    (result,) = drain(prompt_to_prompt.edit(model, source, ["a dog on a beach"], options))
-    assert 0.02 < result.report["edited_share"] < 0.98
+    source = drain(direct.invert(model, image, "a cat on a beach", InversionOptions(steps=4)))
+    options = Options(blend_threshold=0.75)
+    (result,) = drain(reference.prompt_to_prompt(model, source, ["a dog on a beach"], options))
+    assert 0.02 < result.report.edited_share < 0.98
     untouched = (result.trajectory[-1] == model.encode_image(image)[0]).all(0)
-    assert float(untouched.float().mean()) == pytest.approx(1 - result.report["edited_share"])
+    assert float(untouched.float().mean()) == pytest.approx(1 - result.report.edited_share)

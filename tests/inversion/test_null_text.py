@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+import reference
 from wordbrush.denoise import denoise, noise_up
 from wordbrush.errors import OptionsError
-from wordbrush.inversion import ddim, null_text
-from wordbrush.model import Model
-from wordbrush.options import parse
+from wordbrush.guidance import TextGuidance
+from wordbrush.inversion import ddim
+from wordbrush.inversion.null_text import method as null_text
+from wordbrush.inversion.null_text.options import Options
+from wordbrush.model import Conditioning, Model
+from wordbrush.options import InversionOptions, parse
 from wordbrush.progress import drain
 from wordbrush.source import Source
 
@@ -23,15 +27,15 @@ def picture() -> torch.Tensor:
 
 
 def invert(model: Model, **options: Any) -> Source:
-    told = parse(null_text.Options, {"steps": 4, "guidance_scale": 7.5, **options})
-    return drain(null_text.invert(model, picture(), PROMPT, told))
+    settings = parse(Options, {"steps": 4, "guidance_scale": 7.5, **options})
+    return drain(null_text.invert(model, picture(), PROMPT, settings))
 
 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_without_inner_steps_it_is_guided_ddim(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
     source = invert(model, inner_steps=0)
-    baseline = drain(ddim.invert(model, picture(), PROMPT, ddim.Options(steps=4, guidance_scale=7.5)))
+    baseline = drain(ddim.invert(model, picture(), PROMPT, InversionOptions(steps=4, guidance_scale=7.5)))
     torch.testing.assert_close(source.trajectory, baseline.trajectory, atol=1e-11, rtol=0)
     assert torch.equal(source.null.hidden, model.encode_text([""]).hidden.expand(4, -1, -1))
 
@@ -45,7 +49,10 @@ def test_optimising_brings_every_step_nearer_to_its_pivot(shape: str, tiny: Tiny
             *(
                 s.latents
                 for s in noise_up(
-                    model, model.encode_image(picture()), model.encode_text([PROMPT]), model.schedule(4)
+                    model,
+                    model.encode_image(picture()),
+                    Conditioning(model.encode_text([PROMPT])),
+                    model.schedule(4),
                 )
             ),
         ]
@@ -80,7 +87,8 @@ def test_the_edit_walks_down_with_the_optimised_embeddings(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     source = invert(model, inner_steps=2)
     text = model.encode_text([PROMPT])
-    states = denoise(model, source.z_T, text, source.null, source.schedule, guidance_scale=7.5)
+    given = reference.conditions(text, source.null)
+    states = denoise(model, source.z_T, given, source.schedule, TextGuidance(7.5))
     path = torch.cat([s.latents for s in states])
     torch.testing.assert_close(path, source.trajectory[1:], atol=1e-11, rtol=0)
 
@@ -89,10 +97,10 @@ def test_the_weights_stay_frozen_and_the_conditional_prediction_is_made_once(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("sd1")
-    before = [p.clone() for p in model.unet.parameters()]
+    before = [p.clone() for p in model.denoiser.unet.parameters()]
     with_text = model.encode_text([PROMPT]).hidden
     calls: list[bool] = []
-    forward = model.unet.forward
+    forward = model.denoiser.unet.forward
 
     def counted(
         sample: torch.Tensor, t: int, encoder_hidden_states: torch.Tensor, **kwargs: object
@@ -100,17 +108,17 @@ def test_the_weights_stay_frozen_and_the_conditional_prediction_is_made_once(
         calls.append(torch.equal(encoder_hidden_states, with_text))
         return forward(sample, t, encoder_hidden_states=encoder_hidden_states, **kwargs)
 
-    monkeypatch.setattr(model.unet, "forward", counted)
+    monkeypatch.setattr(model.denoiser.unet, "forward", counted)
     invert(model, inner_steps=3, early_stop=0.0, early_stop_growth=0.0)
-    assert all(p.grad is None and not p.requires_grad for p in model.unet.parameters())
-    assert all(torch.equal(p, q) for p, q in zip(model.unet.parameters(), before, strict=True))
+    assert all(p.grad is None and not p.requires_grad for p in model.denoiser.unet.parameters())
+    assert all(torch.equal(p, q) for p, q in zip(model.denoiser.unet.parameters(), before, strict=True))
     # up: one each; down: one with text, three inner steps, and the step itself without text
     assert calls == [True] * 4 + [True, False, False, False, False] * 4
 
 
 def test_progress_tells_both_stages(tiny: Tiny) -> None:
     stages = []
-    options = null_text.Options(steps=2, inner_steps=1)
+    options = Options(steps=2, inner_steps=1)
     drain(null_text.invert(tiny("sd1"), picture(), PROMPT, options), stages.append)
     assert [(p.stage, p.step, p.total) for p in stages] == [
         ("inverting", 1, 2),

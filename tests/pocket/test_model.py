@@ -112,7 +112,7 @@ def test_it_is_made_for_small_square_pictures(pocket: Model) -> None:
     assert pocket.image_size == (128, 128)
     assert pocket.latent_size(128, 128) == (16, 16)
     assert pocket.tokens == 32
-    assert all(bool(torch.isfinite(weight).all()) for weight in pocket.unet.parameters())
+    assert all(bool(torch.isfinite(weight).all()) for weight in pocket.denoiser.unet.parameters())
 
 
 def test_the_longest_captions_fit_its_context(pocket: Model) -> None:
@@ -187,7 +187,7 @@ def test_words_taken_out_take_their_thing_out(pocket: Model) -> None:
     result = wordbrush.edit(pocket, source, caption(changed))
     where, answer = mask(scene, changed), render(changed)
     before, after = result.source_image, result.image
-    assert result.report["local_blend"] == ["bicycle"]
+    assert result.report.details["local_blend"] == ["bicycle"]
     assert psnr(after, answer, where) > psnr(before, answer, where) + 3
     assert psnr(after, answer, ~where) > psnr(before, answer, ~where) - LOST
     assert shown(after) == "dog"

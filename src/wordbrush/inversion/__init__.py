@@ -1,20 +1,51 @@
-"""Inversions: from a real picture to a `Source`. One file a method; this table is all that knows their names."""
+"""Inversions: from a real picture to a `Source`. One file or folder a method; this table is all that knows their
+names."""
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wordbrush.methods import Method
+from wordbrush.progress import Progress
 
-METHODS = {
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wordbrush.model import Model
+    from wordbrush.source import Source
+
+
+@runtime_checkable
+class Inversion(Protocol):
+    """What an inversion's module has."""
+
+    def invert(
+        self, model: "Model", image: "Tensor", prompt: str, options: Any
+    ) -> "Generator[Progress, None, Source]":
+        """Invert a picture "1 3 height width" in [−1, 1], of the model's size, that `prompt` describes."""
+        ...
+
+
+DEFAULT = "direct"
+
+_COMMON = "wordbrush.options:InversionOptions"
+
+METHODS: Mapping[str, Method[Inversion]] = {
     "direct": Method(
-        "wordbrush.inversion.direct", "source pinned to the unguided DDIM path: exact, one row a step"
+        "wordbrush.inversion.direct",
+        "source pinned to the unguided DDIM path: exact, one row a step",
+        _COMMON,
     ),
     "ddim": Method(
-        "wordbrush.inversion.ddim", "the baseline: unguided up, guided down; drifts with guidance"
+        "wordbrush.inversion.ddim", "the baseline: unguided up, guided down; drifts with guidance", _COMMON
     ),
     "negative_prompt": Method(
         "wordbrush.inversion.negative_prompt",
         "the source's prompt stands for no text: as good as unguided DDIM",
+        _COMMON,
     ),
     "null_text": Method(
-        "wordbrush.inversion.null_text",
+        "wordbrush.inversion.null_text.method",
         "optimises a null embedding for each step: faithful under guidance, slow",
+        "wordbrush.inversion.null_text.options",
     ),
 }

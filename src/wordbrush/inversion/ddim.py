@@ -2,33 +2,26 @@
 
 The picture is walked up to z_T without guidance, and what sampling makes of that z_T *with* guidance is the
 source. Guidance amplifies the drift of the way up (Mokady et al. 2023, figure 3), so the reconstruction is
-faithful at guidance scale 1 and loose above it: this is the baseline that the other inversions mend.
+faithful at guidance scale 1 and loose above it: this is the baseline that the other inversions improve on.
 """
 
 from collections.abc import Generator
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.denoise import denoise
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
-from wordbrush.source import Source, walk_up, watched
-
-
-class Options(InversionOptions):
-    """How to invert: in how many steps, and the guidance to reconstruct and to edit with."""
+from wordbrush.sampling import reconstruct, walk_up
+from wordbrush.source import Source
 
 
 def invert(
-    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
+    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
     up = yield from walk_up(model, image, prompt, "ddim", options)
-    text = model.encode_text([prompt])
-    steps_down = denoise(model, up.z_T, text, up.null, up.schedule, guidance_scale=up.guidance_scale)
-    states = yield from watched("reconstructing", steps_down, model)
-    return replace(up, trajectory=torch.cat([up.z_T, *states]))
+    text = Conditioning(model.encode_text([prompt]))
+    return replace(up, states=(yield from reconstruct(model, up, text, up.guidance_scale)))

@@ -2,7 +2,7 @@
 
 The picture is walked up by unguided DDIM inversion, and during editing the source's row is pinned to that path
 while the target's row is left alone (Algorithm 1). The released code finds the offsets to the path in a second
-pass; adding them *is* writing the path over the source's latents, which a `Source` does by holding the path. So
+pass; adding them *is* writing the path over the source's latents, which a `Source` does by keeping the path. So
 the inversion costs one row a step, and the source's row reconstructs the autoencoder's picture exactly.
 """
 
@@ -14,15 +14,12 @@ from torch import Tensor
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
-from wordbrush.source import Source, walk_up
-
-
-class Options(InversionOptions):
-    """How to invert: in how many steps, and the guidance to edit with."""
+from wordbrush.sampling import walk_up
+from wordbrush.source import Source
 
 
 def invert(
-    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
+    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
     return (yield from walk_up(model, image, prompt, "direct", options))

@@ -8,28 +8,22 @@ source's prompt and towards its own. Nothing is optimised.
 from collections.abc import Generator
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.denoise import denoise
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
-from wordbrush.source import Source, walk_up, watched
-
-
-class Options(InversionOptions):
-    """How to invert: in how many steps, and the guidance to edit with."""
+from wordbrush.sampling import reconstruct, walk_up
+from wordbrush.source import Source
 
 
 def invert(
-    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
+    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
     up = yield from walk_up(model, image, prompt, "negative_prompt", options)
     text = model.encode_text([prompt])
     # With null = text every guidance scale is scale 1: the source's row needs no unconditional one.
-    steps_down = denoise(model, up.z_T, text, text, up.schedule, guidance_scale=1.0)
-    states = yield from watched("reconstructing", steps_down, model)
-    return replace(up, trajectory=torch.cat([up.z_T, *states]), null=text)
+    states = yield from reconstruct(model, up, Conditioning(text), guidance_scale=1.0)
+    return replace(up, states=states, null=text)

@@ -26,6 +26,7 @@ from wordbrush.model import Model
 from wordbrush.pocket import caption
 from wordbrush.progress import drain
 from wordbrush.provenance import pixel_hash
+from wordbrush.request import EditRequest
 
 STEPS = {"steps": 3}
 DIRECT = Contender("prompt_to_prompt", "direct", {}, STEPS)
@@ -175,15 +176,15 @@ def test_another_model_or_other_options_are_another_bench(
 def test_what_a_method_cannot_edit_is_the_source_and_says_why(
     tmp_path: Path, at: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wordbrush.editing import prompt_to_prompt
+    from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
 
     whole = drain(at(tmp_path / "whole", 5).run([DIRECT]))
     edit = prompt_to_prompt.edit
 
-    def refusing(model: Model, source: Any, targets: Sequence[str], options: Any) -> Any:
-        if any("dragon" in target for target in targets):
+    def refusing(model: Model, request: EditRequest) -> Any:
+        if any("dragon" in target for target in request.targets):
             raise PromptError("no dragons")
-        return edit(model, source, targets, options)
+        return edit(model, request)
 
     monkeypatch.setattr(prompt_to_prompt, "edit", refusing)
     bench = at(tmp_path / "refused", 5)

@@ -21,7 +21,8 @@ from wordbrush.evaluation.compare.run import Truth, compare
 from wordbrush.evaluation.judges.backbones import load_clip
 from wordbrush.evaluation.metrics.pixels import psnr, ssim
 from wordbrush.images import load, read_provenance
-from wordbrush.model import Defaults, Model
+from wordbrush.loading import Defaults
+from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 
 CAT, DOG, NIGHT = "a cat on a beach", "a dog on a beach", "a cat on a beach at night"
@@ -55,7 +56,7 @@ def compared(model: Model, *targets: str, **told: Any) -> Comparison:
 
 def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
     model = tiny()
-    hooks = dict(model.unet._forward_hooks)
+    hooks = dict(model.denoiser.unet._forward_hooks)
     comparison = compared(model, DOG, NIGHT, distance=Absolute())
     assert [(cell.target, cell.start.inversion, cell.method) for cell in comparison.cells] == [
         (target, way, "prompt_to_prompt") for target in (DOG, NIGHT) for way in WAYS
@@ -74,11 +75,11 @@ def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
         assert cell.start.reconstruction == psnr(source.image(model), best)
         # Up: one row a step. DDIM comes down again, guided, with two.
         assert cell.start.spent.rows == {"direct": 3, "ddim": 3 + 3 * 2}[cell.start.inversion]
-        assert cell.spent.rows == alone.report["unet_rows"] and cell.spent.seconds > 0
+        assert cell.spent.rows == alone.report.unet_rows and cell.spent.seconds > 0
         assert not cell.failure and cell.start.spent.with_gradient == 0
     assert comparison.bound == psnr(best, noise()) and not comparison.failures
     assert comparison.starts[0].reconstruction == math.inf > comparison.starts[1].reconstruction
-    assert model.unet._forward_hooks == hooks and not model.is_attended
+    assert model.denoiser.unet._forward_hooks == hooks
 
 
 def load_roundtrip(model: Model) -> Image.Image:
@@ -150,17 +151,17 @@ def test_one_that_fails_does_not_lose_the_others(tiny: Tiny, monkeypatch: pytest
 
     monkeypatch.setattr(ddim, "invert", broken)
     model = tiny()
-    hooks = dict(model.unet._forward_hooks)
+    hooks = dict(model.denoiser.unet._forward_hooks)
     comparison = compared(model, words=["cat"])
     direct, failed = comparison.cells
     assert direct.result is not None and failed.result is None
     assert comparison.failures == (failed,) and "not finite after step 2" in failed.failure
     assert "failed: the latents are not finite" in comparison.table()
-    assert comparison.grid().width > 3 * 256 and model.unet._forward_hooks == hooks
+    assert comparison.grid().width > 3 * 256 and model.denoiser.unet._forward_hooks == hooks
 
 
 def test_a_method_that_fails_in_torch_is_a_failure_too(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wordbrush.editing import prompt_to_prompt
+    from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
 
     def broken(*_: Any) -> Generator[Progress, None, None]:
         yield Progress("editing", 1, 3)

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from wordbrush import editing, images, inversion
+from wordbrush import images, inversion
 from wordbrush.cli.commands.evaluate import directional as evaluate_directional
 from wordbrush.cli.options.setup import Setup
+from wordbrush.editing.prompt_to_prompt import options
 from wordbrush.errors import InputError, OptionsError, OutputError
 from wordbrush.evaluation.bench.run import Contender
 from wordbrush.evaluation.directional.plot import plot
@@ -135,8 +136,7 @@ def test_the_papers_values_are_for_methods_that_have_its_option(monkeypatch: pyt
     class Instructed(Options):
         image_guidance_scale: float = Field(1.5, description="how much of the picture stays")
 
-    module = editing.METHODS["prompt_to_prompt"].load()
-    monkeypatch.setattr(module, "Options", Instructed)
+    monkeypatch.setattr(options, "Options", Instructed)
     option, values = papers_sweep(DIRECT)
     assert option == "image_guidance_scale"
     assert [float(value) for value in values] == pytest.approx(np.arange(1.0, 2.21, 0.2))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from reference import predict_eps
 from wordbrush import edit, from_seed, invert
 from wordbrush.evaluation.results.cost import RowCount, counting
 from wordbrush.images import to_image
@@ -21,26 +22,26 @@ def picture() -> torch.Tensor:
 def predicted(model: Model) -> torch.Tensor:
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model.predict_eps(latents, 500, model.encode_text([CAT, DOG]))
+        return predict_eps(model, latents, 500, model.encode_text([CAT, DOG]))
 
 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_the_model_stays_as_it_was(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)
-    before, hooks = predicted(model), dict(model.unet._forward_hooks)
+    before, hooks = predicted(model), dict(model.denoiser.unet._forward_hooks)
     with counting(model) as count:
         within = predicted(model)
     assert torch.equal(within, before) and torch.equal(predicted(model), before)
-    assert model.unet._forward_hooks == hooks
+    assert model.denoiser.unet._forward_hooks == hooks
     assert count == RowCount(rows=2, with_gradient=0)  # the last call came after the block
 
 
 def test_it_leaves_nothing_behind_when_the_block_raises(tiny: Tiny) -> None:
     model = tiny()
-    hooks = dict(model.unet._forward_hooks)
+    hooks = dict(model.denoiser.unet._forward_hooks)
     with pytest.raises(RuntimeError, match="stop"), counting(model):
         raise RuntimeError("stop")
-    assert model.unet._forward_hooks == hooks
+    assert model.denoiser.unet._forward_hooks == hooks
 
 
 @pytest.mark.parametrize("target", [DOG, "a cat on a beach at night", "a beach"])
@@ -50,7 +51,7 @@ def test_it_counts_what_an_edit_says_of_itself(tiny: Tiny, target: str, guidance
     source = from_seed(model, CAT, steps=5, guidance_scale=guidance_scale, width=32, height=32)
     with counting(model) as count:
         results = edit(model, source, [target, CAT])
-    assert count == RowCount(results[0].report["unet_rows"], with_gradient=0)
+    assert count == RowCount(results[0].report.unet_rows, with_gradient=0)
 
 
 def test_it_counts_what_an_inversion_does(tiny: Tiny) -> None:
@@ -73,6 +74,6 @@ def test_rows_are_counted_whatever_batch_they_come_in(tiny: Tiny) -> None:
     text = model.encode_text([CAT] * 3)
     latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     with counting(model) as count, torch.no_grad():
-        model.predict_eps(latents, 500, text)
-        model.predict_eps(latents[:1], 500, text[:1])
+        predict_eps(model, latents, 500, text)
+        predict_eps(model, latents[:1], 500, text[:1])
     assert count.rows == 4

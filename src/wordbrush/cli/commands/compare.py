@@ -158,7 +158,7 @@ def compare(
                 method=cell.method,
                 targets=[cell.target],
                 options=cell.options,
-                report=result.report,
+                report=result.report.as_json(),
             )
             images.save_png(result.image, paths[cell.target, start.inversion, cell.method], made, opened)
         images.save_png(comparison.grid(), folder / "grid.png", opened=opened)

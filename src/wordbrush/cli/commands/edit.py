@@ -87,7 +87,7 @@ def edit(
     written: list[dict[str, Any]] = []
     with all_or_none() as opened:
         for index, (path, result) in enumerate(zip(paths, results, strict=True)):
-            report = {**result.report, "notices": [*origin.notices, *result.report["notices"]]}
+            report = {**result.report.as_json(), "notices": [*origin.notices, *result.report.notices]}
             made = provenance.record(
                 "edit",
                 model,

@@ -11,7 +11,10 @@ from wordbrush.cli.options.setup import Json
 from wordbrush.cli.terminal import Terminal
 from wordbrush.methods import Method, find
 
-_TABLES: Mapping[str, Mapping[str, Method]] = {"editing": editing.METHODS, "inversion": inversion.METHODS}
+_TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
+    "editing": editing.METHODS,
+    "inversion": inversion.METHODS,
+}
 
 
 def methods(name: str | None = None, /, *, json: Json = False) -> int:
@@ -32,7 +35,7 @@ def methods(name: str | None = None, /, *, json: Json = False) -> int:
     method = find(
         {name: method for table in _TABLES.values() for name, method in table.items()}, name, "such"
     )
-    options = flags.options_of(method)
+    options = method.options()
     terminal.say(f"{_typed(name)}: {method.summary}")
     terminal.rows(
         {
@@ -88,7 +91,7 @@ def _cached() -> Iterator[dict[str, Any]]:
             }
 
 
-def _summaries(table: Mapping[str, Method]) -> dict[str, str]:
+def _summaries(table: Mapping[str, Method[Any]]) -> dict[str, str]:
     return {name: method.summary for name, method in table.items()}
 
 

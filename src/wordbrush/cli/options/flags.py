@@ -1,66 +1,20 @@
 """Command-line flags of a method, derived from its `Options`: one definition, and no second place to keep true."""
 
-import ast
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import Group, Parameter, Token
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from wordbrush.errors import OptionsError, nearest
-from wordbrush.methods import Method
 from wordbrush.options import Options, parse, read_toml
 
 # From Options to flags --------------------------------------------------------------------------------------
-
-
-def options_of(method: Method) -> type[Options]:
-    """The method's `Options` without importing the method: help has to come at once, and torch takes seconds.
-
-    Of the method's file only those statements are run that the class is made of, in their order.
-    """
-    spec = find_spec(method.module)
-    assert spec is not None and spec.origin is not None, (
-        f"the table names {method.module}, which is not there"
-    )
-    statements = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
-    home = {name: statement for statement in statements for name in _bound(statement)}
-    needed: set[ast.stmt] = set()
-    names = ["Options"]
-    while names:
-        statement = home.get(names.pop())
-        if statement is not None and statement not in needed:
-            needed.add(statement)
-            names += [node.id for node in ast.walk(statement) if _is_read(node)]
-    file = ast.Module([statement for statement in statements if statement in needed], type_ignores=[])
-    namespace: dict[str, Any] = {"__name__": method.module}
-    exec(compile(file, spec.origin, "exec"), namespace)
-    return namespace["Options"]
-
-
-def _is_read(node: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of a module gives a meaning."""
-    match statement:
-        case ast.Import(names) | ast.ImportFrom(names=names):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
-        case ast.FunctionDef(name) | ast.ClassDef(name):
-            yield name
-        case ast.Assign(targets):
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
-        case ast.AnnAssign(ast.Name(name)):
-            yield name
-        case _:
-            pass
 
 
 def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callable[..., int]:

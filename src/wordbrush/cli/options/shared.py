@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from wordbrush import editing, inversion
-from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Whole
 from wordbrush.cli.options.setup import Setup
 from wordbrush.errors import OptionsError, PromptError
@@ -33,12 +32,12 @@ def editing_options(method: str) -> type[Options]:
     """The options of an editing method. Raises `OptionsError` if there is no such method."""
     if method.replace("-", "_") in inversion.METHODS:
         raise OptionsError(f"{method} is an inversion and no way to edit: expected --inversion {method}")
-    return flags.options_of(find(editing.METHODS, method, "editing"))
+    return find(editing.METHODS, method, "editing").options()
 
 
 def inversion_options(method: str) -> type[Options]:
     """The options of an inversion. Raises `OptionsError` if there is no such method."""
-    return flags.options_of(find(inversion.METHODS, method, "inversion"))
+    return find(inversion.METHODS, method, "inversion").options()
 
 
 def require_text(name: str, prompt: str) -> None:

@@ -198,7 +198,8 @@ class Bench:
                 self.model, source, targets, method=contender.method, options=contender.options
             )
             return [
-                _Outcome(made.image, targets, index, report=made.report) for index, made in enumerate(results)
+                _Outcome(made.image, targets, index, report=made.report.as_json())
+                for index, made in enumerate(results)
             ]
         except (PromptError, NumericsError) as error:
             if len(group) == 1:

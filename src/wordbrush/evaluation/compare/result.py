@@ -93,7 +93,7 @@ class Cell:
         """What a user should know of the edit, or why there is none."""
         if self.failure or self.result is None:
             return (f"failed: {self.failure}",)
-        return tuple(self.result.report.get("notices", ()))
+        return self.result.report.notices
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _row(cell: Cell) -> dict[str, tables.Cell]:
         row["reconstruction"] = cell.start.reconstruction
     if cell.spent is not None and cell.result is not None:
         row["edit_seconds"], row["edit_rows"] = cell.spent.seconds, float(cell.spent.rows)
-        row["edited_share"] = cell.result.report.get("edited_share")
+        row["edited_share"] = cell.result.report.edited_share
     return row
 
 

@@ -17,15 +17,16 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import api, editing, images, inversion, methods, options, source
+from wordbrush import api, editing, images, inversion, methods, options, sampling
 from wordbrush.errors import ImageError, InputError, OptionsError, PromptError, WordbrushError
 from wordbrush.evaluation.compare.result import Cell, Comparison, Look, Reference, Spent, Start
 from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.pixels import Picture, psnr, ssim
 from wordbrush.evaluation.results.cost import counting
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
+from wordbrush.request import EditRequest
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 from wordbrush.words import align
@@ -62,13 +63,13 @@ class Truth:
     image: the true answer. mask: white where the change belongs, black where the source should stay.
     """
 
-    image: api.Picture | None = None
-    mask: api.Picture | None = None
+    image: api.ImageOrPath | None = None
+    mask: api.ImageOrPath | None = None
 
 
 def compare(
     model: Model,
-    picture: api.Picture | None,
+    picture: api.ImageOrPath | None,
     prompt: str,
     targets: str | Sequence[str],
     *,
@@ -110,7 +111,7 @@ def compare(
     generated: Start | None = None
     if pixels is None:
         told = ways[SEED] if SEED in ways else _shared(ways)
-        run = source.from_seed(model, prompt, seed, **_checked(told).model_dump())
+        run = sampling.sample(model, prompt, seed, **_checked(told).model_dump())
         found, spent = yield from _metered(model, run, SEED)
         generated = Start(SEED, told, found, spent, reconstruction=math.inf)
         shown = found.image(model)
@@ -165,7 +166,7 @@ def compare(
 
 
 def _asked(
-    given: Asked | None, table: Mapping[str, methods.Method], kind: str, *, generated: bool = False
+    given: Asked | None, table: Mapping[str, methods.Method[Any]], kind: str, *, generated: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Names as in the table, with their options, checked. Raises `OptionsError`."""
     if given is None:
@@ -180,7 +181,7 @@ def _asked(
                 )
             _checked(values)
         else:
-            options.parse(methods.find(table, name, kind).load().Options, values)
+            options.parse(methods.find(table, name, kind).options(), values)
         asked[name.replace("-", "_")] = dict(values)
     if not asked:
         raise OptionsError(f"expected at least one {kind} method, got none")
@@ -294,9 +295,9 @@ class _Count:
 def _inverted(
     model: Model, pixels: Tensor, prompt: str, name: str, told: Mapping[str, Any], possible: Image.Image
 ) -> Generator[Progress, None, Start]:
-    module = methods.find(inversion.METHODS, name, "inversion").load()
+    method = methods.find(inversion.METHODS, name, "inversion")
     try:
-        run = module.invert(model, pixels, prompt, options.parse(module.Options, told))
+        run = method.load().invert(model, pixels, prompt, options.parse(method.options(), told))
         found, spent = yield from _metered(model, run, name)
         return Start(name, told, found, spent, psnr(found.image(model), possible))
     except _FAILURES as error:
@@ -323,9 +324,10 @@ def _edited(
     model: Model, cell: Cell, start: Source | None, looks: Sequence[Look], judge: "_Judge"
 ) -> Generator[Progress, None, Cell]:
     assert start is not None, "a failed inversion is no source"
-    module = methods.find(editing.METHODS, cell.method, "editing").load()
+    method = methods.find(editing.METHODS, cell.method, "editing")
     try:
-        run = module.edit(model, start, [cell.target], options.parse(module.Options, cell.options))
+        settings = options.parse(method.options(), cell.options)
+        run = method.load().edit(model, EditRequest((cell.target,), settings, start.prompt, start))
         (result,), spent = yield from _metered(model, run, f"{cell.start.inversion}, {cell.method}")
         heat = {look.target: result.heatmap(look.target) for look in looks if look.target is not None}
         scores = judge.scores(result.image, cell.target)
@@ -366,7 +368,8 @@ def _warm(model: Model) -> None:
     """The first pass through a network prepares what the others use; nobody's seconds should hold that."""
     height, width = model.latent_size(*model.image_size)
     latents = torch.zeros(1, model.latent_channels, height, width, device=model.device)
-    model.predict_eps(latents.to(model.latent_dtype), 0, model.encode_text([""]))
+    text = Conditioning(model.encode_text([""]))
+    model.predict(latents.to(model.latent_dtype), model.schedule(1).levels[0], text)
     _settle(model)
 
 

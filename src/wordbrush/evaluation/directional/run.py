@@ -167,7 +167,7 @@ def _options(contender: Contender) -> tuple[type[Options], type[Options]]:
         methods.find(inversion.METHODS, contender.inversion, "inversion"),
         methods.find(editing.METHODS, contender.method, "editing"),
     )
-    return found[0].load().Options, found[1].load().Options
+    return found[0].options(), found[1].options()
 
 
 # Measuring --------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def told(
         "blend_threshold": 0.3,
         "local_blend": "off",
     }
-    known = methods.find(editing.METHODS, contender.method, "editing").load().Options.model_fields
+    known = methods.find(editing.METHODS, contender.method, "editing").options().model_fields
     if missing := settings.keys() - known:
         raise OptionsError(
             f"the released protocol is Prompt-to-Prompt's, and {contender.method} has no "
@@ -275,7 +275,7 @@ class PieBench:
             (inversion.METHODS, contender.inversion, "inversion", contender.inversion_options),
             (editing.METHODS, contender.method, "editing", contender.options),
         ):
-            parse(methods.find(table, name, kind).load().Options, options)
+            parse(methods.find(table, name, kind).options(), options)
         made = Records(self.out / "edits.jsonl", ("run", "case"))
         for done, case in enumerate(self.cases, 1):
             settings = told(model, case, contender, protocol)
@@ -389,7 +389,7 @@ class PieBench:
             result = api.edit(model, source, case.target_prompt, method=contender.method, options=options)
         except WordbrushError as error:  # its words do not fit the method; the next one's may
             return {"error": str(error), "notices": notes}
-        notices = [*notes, *result.report.get("notices", [])]
+        notices = [*notes, *result.report.notices]
         file = provenance.file_record(case.content) if isinstance(case.content, Path) else None
         origin = provenance.source_record(model, source, inverting, picture=file)
         record = provenance.record(
@@ -400,7 +400,7 @@ class PieBench:
             method=contender.method.replace("-", "_"),
             targets=[case.target_prompt],
             options=options,
-            report={**result.report, "notices": notices},
+            report={**result.report.as_json(), "notices": notices},
         )
         images.save_png(result.image, self.path(run, case), record)
         return {"error": None, "notices": notices}

@@ -44,7 +44,7 @@ def counting(model: Model) -> Generator[RowCount, None, None]:
         count.rows += rows
         count.with_gradient += rows if output[0].requires_grad else 0
 
-    hook = model.unet.register_forward_hook(passed)
+    hook = model.denoiser.unet.register_forward_hook(passed)
     try:
         yield count
     finally:

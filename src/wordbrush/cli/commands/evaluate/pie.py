@@ -167,7 +167,7 @@ def _write_pocket(folder: Path, count: int) -> None:
 
 def measuring_options() -> type[Options]:
     """The switches of the metrics, without what computes them."""
-    return flags.options_of(Method("wordbrush.evaluation.pie.run", "PIE-Bench's metrics"))
+    return Method[Any]("wordbrush.evaluation.pie.run", "PIE-Bench's metrics").options()
 
 
 def _explicit(

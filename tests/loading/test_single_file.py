@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reference import predict_eps
 from wordbrush.errors import ModelError
 from wordbrush.model import Model
 
@@ -84,13 +85,13 @@ def vae_name(key: str) -> str:
 
 def original(model: Model) -> dict[str, Tensor]:
     """A model's weights as the original repository would have saved them."""
-    cross_up = tuple("CrossAttn" in kind for kind in model.unet.config.up_block_types)
-    weights = {unet_name(k, cross_up): w for k, w in model.unet.state_dict().items()}
-    for key, weight in model.vae.state_dict().items():
+    cross_up = tuple("CrossAttn" in kind for kind in model.denoiser.unet.config.up_block_types)
+    weights = {unet_name(k, cross_up): w for k, w in model.denoiser.unet.state_dict().items()}
+    for key, weight in model.autoencoder.vae.state_dict().items():
         if "attentions" in key and "group_norm" not in key and weight.ndim == 2:
             weight = weight[:, :, None, None]  # its attention was made of 1 × 1 convolutions
         weights[vae_name(key)] = weight
-    for key, weight in model.text_encoders[0].state_dict().items():
+    for key, weight in model.text.encoders[0].state_dict().items():
         weights["cond_stage_model.transformer.text_model." + key] = weight
     weights["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(32)[None]
     weights["model_ema.decay"] = torch.tensor(0.9999)  # and what training left behind
@@ -114,7 +115,7 @@ def test_a_checkpoint_predicts_what_its_folder_does(checkpoint: Path, tiny: Tiny
     text = ours.encode_text(["a cat on a beach"])
     for mine, theirs in (  # the same weights elsewhere in memory: equal, but for the last bits
         (loaded.encode_text(["a cat on a beach"]).hidden, text.hidden),
-        (loaded.predict_eps(z, 401, text), ours.predict_eps(z, 401, text)),
+        (predict_eps(loaded, z, 401, text), predict_eps(ours, z, 401, text)),
         (loaded.encode_image(picture), ours.encode_image(picture)),
         (loaded.decode(z), ours.decode(z)),
     ):
@@ -130,7 +131,9 @@ def test_precision_and_the_folder_of_configs_can_be_chosen(
         Model.load(checkpoint, device="cpu")
     monkeypatch.setenv("WORDBRUSH_SINGLE_FILE_CONFIG", str(tmp_path / "elsewhere"))
     model = Model.load(str(checkpoint), device="cpu", dtype=torch.bfloat16)
-    assert {m.dtype for m in (model.unet, model.vae, model.text_encoders[0])} == {torch.bfloat16}
+    assert {m.dtype for m in (model.denoiser.unet, model.autoencoder.vae, model.text.encoders[0])} == {
+        torch.bfloat16
+    }
 
 
 def without(prefix: str, *, one: bool = False) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

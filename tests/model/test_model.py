@@ -1,5 +1,6 @@
 """The model: what it loads and refuses, its sizes, its text and its pictures."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -12,8 +13,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+import conftest
+from reference import predict_eps
 from wordbrush.errors import ModelError, PromptError
-from wordbrush.model import POCKET, Defaults, Model, TextEmbeds
+from wordbrush.loading import POCKET, Defaults
+from wordbrush.model import Model, TextEmbeds
+from wordbrush.model.autoencoder import Autoencoder
 
 Tiny = Callable[..., Model]
 Saved = Callable[[Model, Path], Path]
@@ -22,7 +27,7 @@ SHAPES = ["sd1", "sd2", "sdxl"]
 
 def predict(model: Model) -> torch.Tensor:
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3)).to(model.latent_dtype)
-    return model.predict_eps(z, 401, model.encode_text(["a cat on a beach"]))
+    return predict_eps(model, z, 401, model.encode_text(["a cat on a beach"]))
 
 
 # Loading ----------------------------------------------------------------------------------------------------
@@ -36,7 +41,7 @@ def test_a_diffusers_folder_is_loaded_as_it_was_saved(
     loaded = Model.load(saved(model, tmp_path / "model"), device="cpu")
     assert loaded.hash == model.hash
     assert loaded.name == str(tmp_path / "model")
-    assert loaded.prediction == ("v_prediction" if shape == "sd2" else "epsilon")
+    assert loaded.denoiser.prediction == ("v_prediction" if shape == "sd2" else "epsilon")
     # Weights that lie elsewhere in memory may be multiplied by another kernel: equal, but for the last bits.
     torch.testing.assert_close(predict(loaded), predict(model), atol=1e-5, rtol=0)
     null, ours = loaded.encode_text([""]), model.encode_text([""])
@@ -44,7 +49,7 @@ def test_a_diffusers_folder_is_loaded_as_it_was_saved(
     assert loaded.schedule(7) == model.schedule(7)
     picture = torch.rand(1, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(loaded.encode_image(picture), model.encode_image(picture), atol=1e-5, rtol=0)
-    for module in (loaded.unet, loaded.vae, *loaded.text_encoders):
+    for module in (loaded.denoiser.unet, loaded.autoencoder.vae, *loaded.text.encoders):
         assert not module.training and not any(p.requires_grad for p in module.parameters())
 
 
@@ -56,7 +61,7 @@ def test_half_precision_files_and_dtypes(tiny: Tiny, saved: Saved, tmp_path: Pat
         save_file({k: w.half() for k, w in load_file(file).items()}, file, {"format": "pt"})
         file.rename(file.with_suffix(".fp16.safetensors"))
     loaded = Model.load(path, device="cpu")
-    assert loaded.dtype == torch.float32 == loaded.vae.dtype
+    assert loaded.dtype == torch.float32 == loaded.autoencoder.vae.dtype
     torch.testing.assert_close(predict(loaded), predict(tiny("sd1")), atol=0.02, rtol=0.02)
     assert Model.load(path, device="cpu", dtype=torch.bfloat16).dtype == torch.bfloat16
 
@@ -163,9 +168,13 @@ def test_a_model_that_is_nowhere(name: str, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_parts_must_fit(tiny: Tiny, tokenizer: CLIPTokenizer) -> None:
     model = tiny("sd1")
-    parts: dict[str, Any] = {"unet": model.unet, "vae": model.vae, "schedule_config": model.schedule_config}
+    parts: dict[str, Any] = {
+        "unet": model.denoiser.unet,
+        "vae": model.autoencoder.vae,
+        "schedule_config": model.schedule_config,
+    }
     with pytest.raises(ModelError, match="got 1 text encoders and 2 tokenizers"):
-        Model(**parts, text_encoders=model.text_encoders, tokenizers=[tokenizer, tokenizer])
+        Model(**parts, text_encoders=model.text.encoders, tokenizers=[tokenizer, tokenizer])
     with pytest.raises(ModelError, match="got 0 text encoders"):
         Model(**parts, text_encoders=[], tokenizers=[])
 
@@ -204,12 +213,17 @@ def test_stable_diffusions_own_sites_are_found(tokenizer: CLIPTokenizer, tiny: T
         (["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], (96, 64), 384),
         (["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], (128, 128), 1024),
     ):
-        unet = type("UNet", (torch.nn.Module,), {"config": type("C", (), {"down_block_types": blocks})})()
+        unet = type(
+            "UNet",
+            (torch.nn.Module,),
+            {"config": type("C", (), {"down_block_types": blocks}), "attn_processors": {}},
+        )()
+        unet.set_attn_processor = lambda _: None
         other = Model(
             unet=unet,
-            vae=model.vae,
-            text_encoders=model.text_encoders,
-            tokenizers=model.tokenizers,
+            vae=model.autoencoder.vae,
+            text_encoders=model.text.encoders,
+            tokenizers=model.text.tokenizers,
             schedule_config=model.schedule_config,
         )
         assert other.map_positions(latents) == positions
@@ -223,7 +237,11 @@ def test_text_is_encoded_row_by_row(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)
     prompts = ["a cat", "", "a dog on a beach"]
     together = model.encode_text(prompts)
-    assert len(together) == 3 and together.hidden.shape == (3, 32, model.unet.config.cross_attention_dim)
+    assert len(together) == 3 and together.hidden.shape == (
+        3,
+        32,
+        model.denoiser.unet.config.cross_attention_dim,
+    )
     for i, prompt in enumerate(prompts):
         alone = model.encode_text([prompt])
         torch.testing.assert_close(together.hidden[i : i + 1], alone.hidden, atol=1e-5, rtol=1e-5)
@@ -236,9 +254,11 @@ def test_text_is_encoded_row_by_row(shape: str, tiny: Tiny) -> None:
 def test_sdxl_reads_both_encoders_and_pools_the_second(tiny: Tiny) -> None:
     model = tiny("sdxl")
     embeds = model.encode_text(["a cat"])
-    ids = model.tokenizers[0]("a cat", padding="max_length", max_length=32, return_tensors="pt").input_ids
+    ids = model.text.tokenizers[0](
+        "a cat", padding="max_length", max_length=32, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
-        first, second = (encoder(ids, output_hidden_states=True) for encoder in model.text_encoders)
+        first, second = (encoder(ids, output_hidden_states=True) for encoder in model.text.encoders)
     assert torch.equal(embeds.hidden, torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1))
     assert embeds.pooled is not None and torch.equal(embeds.pooled, second.text_embeds)
     null = model.encode_text([""])
@@ -247,9 +267,11 @@ def test_sdxl_reads_both_encoders_and_pools_the_second(tiny: Tiny) -> None:
 
 def test_sd_reads_the_last_layer(tiny: Tiny) -> None:
     model = tiny("sd2")
-    ids = model.tokenizers[0]("a cat", padding="max_length", max_length=32, return_tensors="pt").input_ids
+    ids = model.text.tokenizers[0](
+        "a cat", padding="max_length", max_length=32, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
-        assert torch.equal(model.encode_text(["a cat"]).hidden, model.text_encoders[0](ids).last_hidden_state)
+        assert torch.equal(model.encode_text(["a cat"]).hidden, model.text.encoders[0](ids).last_hidden_state)
     assert model.encode_text([""]).hidden.any()
 
 
@@ -267,10 +289,10 @@ def test_pictures_are_the_posteriors_mode_scaled(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     picture = (torch.rand(2, 3, 32, 20) * 2 - 1).double()
     with torch.no_grad():
-        mean = model.vae.encode(picture).latent_dist.mean
+        mean = model.autoencoder.vae.encode(picture).latent_dist.mean
         z = model.encode_image(picture)
         torch.testing.assert_close(z, mean * 0.18215, atol=1e-12, rtol=0)
-        decoded = model.vae.decode(mean).sample.clamp(-1, 1).float()
+        decoded = model.autoencoder.vae.decode(mean).sample.clamp(-1, 1).float()
     assert torch.equal(model.encode_image(picture), z)
     torch.testing.assert_close(model.decode(z), decoded, atol=1e-6, rtol=0)
     with pytest.raises(ModelError, match="got 33×32"):
@@ -280,43 +302,45 @@ def test_pictures_are_the_posteriors_mode_scaled(tiny: Tiny) -> None:
 def test_sdxl_is_told_the_pictures_size(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("sdxl")
     seen: list[torch.Tensor] = []
-    forward = model.unet.forward
+    forward = model.denoiser.unet.forward
 
     def watched(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["added_cond_kwargs"]["time_ids"])
         return forward(sample, *args, **kwargs)
 
-    monkeypatch.setattr(model.unet, "forward", watched)
-    model.predict_eps(torch.zeros(2, 4, 16, 12), 5, model.encode_text(["a cat", "a dog"]))
+    monkeypatch.setattr(model.denoiser.unet, "forward", watched)
+    predict_eps(model, torch.zeros(2, 4, 16, 12), 5, model.encode_text(["a cat", "a dog"]))
     assert seen[0].tolist() == [[32, 24, 0, 0, 32, 24]] * 2
 
 
 def test_eps_is_the_unets_own(tiny: Tiny) -> None:
     model = tiny("sd1")
-    assert isinstance(model.unet, UNet2DConditionModel)
+    assert isinstance(model.denoiser.unet, UNet2DConditionModel)
     z, text = torch.randn(2, 4, 16, 12), model.encode_text(["a cat", "a dog"])
     with torch.no_grad():
-        expected = model.unet(z, 77, encoder_hidden_states=text.hidden).sample
-    assert torch.equal(model.predict_eps(z, 77, text), expected)
+        expected = model.denoiser.unet(z, 77, encoder_hidden_states=text.hidden).sample
+    assert torch.equal(predict_eps(model, z, 77, text), expected)
 
 
 def test_the_hash_is_what_a_trajectory_depends_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("sd1")
     parts: dict[str, Any] = {
-        "unet": model.unet,
-        "vae": model.vae,
-        "text_encoders": model.text_encoders,
-        "tokenizers": model.tokenizers,
+        "unet": model.denoiser.unet,
+        "vae": model.autoencoder.vae,
+        "text_encoders": model.text.encoders,
+        "tokenizers": model.text.tokenizers,
         "schedule_config": model.schedule_config,
     }
-    assert Model(**parts).hash == model.hash != tiny("sd1", torch.float64).hash
-    for module in (model.unet, model.vae, model.text_encoders[0]):
+    before = model.hash
+    assert Model(**parts).hash == before != tiny("sd1", torch.float64).hash
+    for module in (model.denoiser.unet, model.autoencoder.vae, model.text.encoders[0]):
         weight = next(module.parameters())
         changed = weight.detach().clone()
         changed.view(-1)[0] += 1
         with monkeypatch.context() as patch:
             patch.setattr(weight, "data", changed)
-            assert Model(**parts).hash != model.hash
+            assert Model(**parts).hash == model.hash != before  # known anew, for the weights have moved
+    assert model.hash == before
     schedule = model.schedule_config
     same = {**schedule, "_class_name": "PNDMScheduler", "skip_prk_steps": True, "timestep_spacing": "leading"}
     assert Model(**{**parts, "schedule_config": same}).hash == model.hash
@@ -330,5 +354,55 @@ def test_the_hash_is_what_a_trajectory_depends_on(tiny: Tiny, monkeypatch: pytes
         assert Model(**{**parts, "tokenizers": [other]}).hash != model.hash
     assert Model(**parts, zero_empty_prompt=True).hash != model.hash
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "_latent_scale", 0.5)
-        assert Model(**parts).hash != model.hash
+        patch.setattr(Autoencoder, "scale", 0.5)
+        assert Model(**parts).hash != before
+
+
+def test_the_hash_follows_weights_that_move(tokenizer: CLIPTokenizer) -> None:
+    """It is kept while nothing happens, and known anew after a step of training, a new weight or a new dtype."""
+    torch.manual_seed(0)
+    model = conftest.sd1(tokenizer)
+    hashes = [model.hash]
+    weight = model.denoiser.unet.conv_out.bias
+    with torch.no_grad():
+        weight += 1
+    hashes.append(model.hash)
+    model.denoiser.unet.conv_out.bias = torch.nn.Parameter(weight.detach() + 1)
+    hashes.append(model.hash)
+    model.denoiser.unet.to(torch.float64)
+    hashes.append(model.hash)
+    model.text.encoders[0].get_input_embeddings().weight.data = (
+        model.text.encoders[0].get_input_embeddings().weight.data + 1
+    )
+    hashes.append(model.hash)
+    assert len(set(hashes)) == 5 and model.hash == hashes[-1]
+
+
+def test_models_may_share_parts_and_have_hashes_of_their_own(tiny: Tiny) -> None:
+    """A model with other weights in one part, beside its base: what applied concepts will be."""
+    base = tiny("sd1")
+    before, predicted = base.hash, predict(base)
+    unet = copy.deepcopy(base.denoiser.unet)
+    with torch.no_grad():
+        unet.conv_out.bias += 1
+    other = Model(
+        unet=unet,
+        vae=base.autoencoder.vae,
+        text_encoders=base.text.encoders,
+        tokenizers=base.text.tokenizers,
+        schedule_config=base.schedule_config,
+    )
+    assert other.hash != before == base.hash
+    assert not torch.equal(predict(other), predicted) and torch.equal(predict(base), predicted)
+    assert other.autoencoder.vae is base.autoencoder.vae
+
+
+def test_text_can_be_encoded_with_gradients(tokenizer: CLIPTokenizer) -> None:
+    """Of what is being trained of the encoder; without being asked for, none."""
+    torch.manual_seed(0)
+    model = conftest.sd1(tokenizer)
+    embeddings = model.text.encoders[0].get_input_embeddings().weight.requires_grad_(True)
+    assert not model.encode_text(["a cat"]).hidden.requires_grad
+    model.encode_text(["a cat"], gradients=True).hidden.sum().backward()
+    ids = model.text.tokenizers[0]("a cat").input_ids
+    assert embeddings.grad is not None and all(embeddings.grad[token].any() for token in ids)

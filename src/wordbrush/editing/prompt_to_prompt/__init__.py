@@ -1,0 +1,1 @@
+"""Prompt-to-Prompt: `method`, and its `options`, which do not import torch."""

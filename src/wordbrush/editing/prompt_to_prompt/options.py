@@ -1,0 +1,66 @@
+"""The options of Prompt-to-Prompt."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from wordbrush.options import Options as BaseOptions
+
+Window = tuple[float, float]
+
+
+def window_of(steps: float | Window) -> Window:
+    """The window that an option means: a number f is (0, f)."""
+    return steps if isinstance(steps, tuple) else (0.0, steps)
+
+
+def _in_order(steps: float | Window) -> float | Window:
+    start, stop = window_of(steps)
+    if not 0 <= start <= stop <= 1:
+        raise ValueError("expected a fraction from 0 to 1, or two in order (start, stop)")
+    return steps
+
+
+Steps = Annotated[float | Window, AfterValidator(_in_order)]
+
+
+class Options(BaseOptions):
+    """How to edit. Windows are fractions of the run: a number f means (0, f)."""
+
+    kind: Literal["auto", "replace", "refine"] = Field(
+        "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
+    )
+    cross_replace_steps: Steps | None = Field(
+        None,
+        description="fraction of steps that use the source's cross-attention maps "
+        "(default: 0.8; where words were only removed, for words that name something alone)",
+    )
+    self_replace_steps: Steps = Field(
+        0.4, description="fraction of steps that use the source's self-attention maps"
+    )
+    self_limit: int | None = Field(
+        None,
+        ge=0,
+        description="largest site, in positions, for self-attention injection (default: where maps are read)",
+    )
+    word_steps: dict[str, Steps] = Field(
+        default_factory=dict[str, Steps], description="windows of single target words, e.g. lion=0.4"
+    )
+    reweight: dict[str, float] = Field(
+        default_factory=dict[str, float],
+        description="weights of single target words, e.g. night=3 or beach=-1",
+    )
+    local_blend: Literal["auto", "off"] | tuple[str, ...] = Field(
+        "auto",
+        description="words outside of which the source is kept; "
+        "auto takes the things that were swapped or removed",
+    )
+    blend_start: float = Field(0.2, ge=0, le=1, description="fraction of steps before local blend starts")
+    blend_threshold: float = Field(
+        0.3, ge=0, le=1, description="share of a word's strongest attention that counts as it"
+    )
+    spare: tuple[str, ...] = Field((), description="words to leave alone, cut out of the local blend")
+    spare_threshold: float = Field(0.3, ge=0, le=1, description="the same share for the words to leave alone")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="text guidance (default: the source's)"
+    )

@@ -1,0 +1,1 @@
+"""Null-text inversion: `method`, and its `options`, which do not import torch."""

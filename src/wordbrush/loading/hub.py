@@ -1,0 +1,41 @@
+"""Models of the Hugging Face hub."""
+
+import difflib
+from pathlib import Path
+
+from wordbrush.errors import ModelError
+
+
+def fetch(name: str) -> Path:
+    """The folder of a hub id, from the cache or fetched: safetensors weights and configs only, never code or pickles.
+
+    Raises `ModelError` for a name that is no hub id, or a model that cannot be had.
+    """
+    if difflib.get_close_matches(name, ["pocket"]):
+        raise ModelError(f"no model {name!r}; did you mean 'pocket'?")
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["model_index.json"]
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        patterns += [f"{part}/*.json", f"{part}/*.safetensors"]
+    patterns += ["tokenizer*/*", "scheduler/*.json"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelError(
+            f"no model {name!r}: not 'pocket', no folder or file there, and no hub id"
+        ) from error
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError) as error:
+        reason = (
+            "could not be reached"
+            if isinstance(error, LocalEntryNotFoundError)
+            else f"did not give it ({str(error).partition(chr(10))[0]})"
+        )
+        raise ModelError(
+            f"no model {name!r}: not 'pocket', no such folder or file, and the hub {reason}"
+        ) from error

@@ -1,0 +1,55 @@
+"""Pictures to latents and back."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.errors import NumericsError
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """diffusers' AutoencoderKL with the scale of its latents. Latents here are scaled: what the UNet sees."""
+
+    vae: Any
+
+    @cached_property
+    def downscale(self) -> int:
+        """Picture pixels per latent pixel, along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def scale(self) -> float:
+        """What the autoencoder's own latents are multiplied by."""
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def shift(self) -> float:
+        """What is subtracted from them before that."""
+        return float(getattr(self.vae.config, "shift_factor", None) or 0)
+
+    @torch.no_grad()
+    def encode(self, image: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        """Pictures in [−1, 1] to latents: the posterior's mode, so that an inversion is deterministic."""
+        latents = self.vae.encode(image.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        return (latents - self.shift) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        """Latents to pictures in [−1, 1]. Raises `NumericsError` rather than return a picture of NaN."""
+        z = latents / self.scale + self.shift
+        images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
+        if not bool(torch.isfinite(images).all()):
+            raise NumericsError(
+                f"the autoencoder returned values that are not finite in {self.vae.dtype}: load the model in float32"
+            )
+        return images.clamp(-1, 1)

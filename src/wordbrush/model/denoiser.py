@@ -1,0 +1,137 @@
+"""The UNet: from noisy latents and conditions to a prediction."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.attention import Attend, install
+from wordbrush.errors import ModelError
+from wordbrush.model.conditioning import Conditioning
+from wordbrush.schedule import Level, Prediction
+
+# Word maps are read, and self-attention is injected, at the sites whose size is nearest to this many positions:
+# the 16×16 sites of Stable Diffusion 1, as in the Prompt-to-Prompt paper.
+_MAP_POSITIONS = 16 * 16
+
+# How each kind of network's output becomes a prediction: one line a kind.
+PREDICTIONS: Mapping[str, Any] = {"epsilon": Level.from_noise, "v_prediction": Level.from_velocity}
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """diffusers' UNet2DConditionModel and what it was trained to predict.
+
+    downscale, channels: the autoencoder's. Raises `ModelError` for a prediction type other than those of `PREDICTIONS`.
+    """
+
+    unet: Any
+    prediction: str
+    downscale: int
+    channels: int
+    _unlike: str = field(init=False)  # why its attention cannot be edited, or ""
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ModelError(
+                f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}"
+            )
+        object.__setattr__(self, "_unlike", install(self.unet))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The latent size that the network was made for: (height, width)."""
+        size: int | tuple[int, int] = self.unet.config.sample_size
+        return (size, size) if isinstance(size, int) else size
+
+    def predict(
+        self,
+        latents: Float[Tensor, "rows c h w"],
+        level: Level,
+        conditioning: Conditioning,
+        *,
+        attend: Attend | None = None,
+        step: int | None = None,
+    ) -> Prediction:
+        """The prediction of each row at a level; `attend` computes the attention layers, and is told the `step`.
+
+        Raises `ModelError` where `attend` is given and this UNet's attention is not Stable Diffusion's, or for other
+        extra channels than it reads.
+        """
+        extra: dict[str, Any] = {}
+        if not self._unlike:
+            attending = {} if attend is None else {"attend": attend}
+            extra["cross_attention_kwargs"] = {
+                "step": 0 if step is None else step,
+                "latent_size": (latents.shape[-2], latents.shape[-1]),
+                "cache": conditioning.cache,
+                **attending,
+            }
+        elif attend is not None:
+            raise ModelError(f"this model's attention cannot be edited: {self._unlike}")
+        if conditioning.text.pooled is not None:
+            extra["added_cond_kwargs"] = self._sdxl(latents, conditioning.text.pooled)
+        if conditioning.guidance_scale is not None:
+            extra["timestep_cond"] = self._embedded(conditioning.guidance_scale, len(latents))
+        output = self.unet(
+            self._input(latents, conditioning.channels),
+            level.t,
+            encoder_hidden_states=conditioning.text.hidden,
+            return_dict=False,
+            **extra,
+        )[0].to(latents.dtype)
+        return PREDICTIONS[self.prediction](level, latents, output)
+
+    def map_positions(self, latent_size: tuple[int, int]) -> int:
+        """Positions of the cross-attention sites at which word maps are read, for latents of this size."""
+        grids: set[int] = set()
+        height, width = latent_size
+        for has_cross in self._cross_levels:
+            if has_cross:
+                grids.add(height * width)
+            height, width = (height + 1) // 2, (width + 1) // 2
+        if not grids:
+            raise ModelError("this model's UNet has no cross-attention in its down blocks")
+        # Nearest by ratio, the larger grid on a tie.
+        return min(
+            sorted(grids, reverse=True),
+            key=lambda positions: max(positions, _MAP_POSITIONS) / min(positions, _MAP_POSITIONS),
+        )
+
+    @cached_property
+    def _cross_levels(self) -> tuple[bool, ...]:
+        return tuple("CrossAttn" in kind for kind in self.unet.config.down_block_types)
+
+    def _input(self, latents: Tensor, channels: Tensor | None) -> Tensor:
+        """The latents and the extra channels, as the UNet reads them."""
+        wanted = int(self.unet.config.in_channels) - self.channels
+        given = 0 if channels is None else channels.shape[1]
+        if given != wanted:
+            raise ModelError(
+                f"this model reads {wanted} channels beside the latents' {self.channels}, got {given}: "
+                + ("use a method for models of this kind" if wanted else "leave them out")
+            )
+        latents = latents.to(self.unet.device, self.unet.dtype)
+        return latents if channels is None else torch.cat([latents, channels.to(latents)], dim=1)
+
+    def _sdxl(self, latents: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+        """SDXL's original size, crop corner and target size: the picture is at its own size and is not cropped."""
+        size = [side * self.downscale for side in latents.shape[-2:]]
+        ids = torch.tensor([[*size, 0, 0, *size]], device=self.unet.device, dtype=pooled.dtype)
+        return {"text_embeds": pooled, "time_ids": ids.expand(latents.shape[0], -1)}
+
+    def _embedded(self, guidance_scale: float, rows: int) -> Float[Tensor, "rows channels"]:
+        """Sines and cosines of 1000 (w − 1), as guidance-distilled models read the scale (Meng et al. 2023)."""
+        channels: int | None = self.unet.config.time_cond_proj_dim
+        if channels is None:
+            raise ModelError("this model reads no guidance scale: leave it out")
+        half = channels // 2
+        rates = torch.exp(torch.arange(half, dtype=torch.float64) * -math.log(10_000) / (half - 1))
+        angles = 1000 * (guidance_scale - 1) * rates
+        embedding = torch.cat([angles.sin(), angles.cos()]).to(self.unet.device, self.unet.dtype)
+        return embedding[None].expand(rows, -1)

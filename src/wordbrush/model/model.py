@@ -1,0 +1,201 @@
+"""`Model`: the parts of a Stable-Diffusion-family model, and the few calls that everything else makes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.attention import Attend
+from wordbrush.errors import ModelError
+from wordbrush.loading import Defaults, load_parts
+from wordbrush.model.autoencoder import Autoencoder
+from wordbrush.model.conditioning import Conditioning
+from wordbrush.model.denoiser import Denoiser
+from wordbrush.model.fingerprint import fingerprint, version
+from wordbrush.model.text import TextEmbeds, TextEncoder
+from wordbrush.schedule import Level, Prediction, Schedule
+from wordbrush.words import Words
+
+# Pictures may be this many times as large as those that a model was made for, by area.
+_LARGEST = 64
+
+
+class Model:
+    """A Stable-Diffusion-family model, built from diffusers' components. Latents are scaled: what the UNet sees.
+
+    text, autoencoder, denoiser: its parts. name: what it was loaded from. defaults: steps and guidance scale.
+
+    >>> model = Model.load("pocket")
+    >>> model.image_size, model.read("a cat on a beach").words[1].text
+    ((128, 128), 'cat')
+    """
+
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        vae: Any,
+        text_encoders: Sequence[Any],
+        tokenizers: Sequence[Any],
+        schedule_config: Mapping[str, Any],
+        name: str = "model",
+        defaults: Defaults | None = None,
+        zero_empty_prompt: bool = False,
+    ) -> None:
+        """Put a model together from loaded components; models may share them.
+
+        Raises `ModelError` if they do not fit: a prediction type that is not known, or a text encoder without its
+        tokenizer.
+        """
+        self.text = TextEncoder(tuple(text_encoders), tuple(tokenizers), zero_empty_prompt)
+        self.autoencoder = Autoencoder(vae)
+        prediction = schedule_config.get("prediction_type", "epsilon")
+        self.denoiser = Denoiser(unet, prediction, self.autoencoder.downscale, self.autoencoder.channels)
+        self.schedule_config = dict(schedule_config)
+        self.name = name
+        self.defaults = defaults or Defaults()
+        self._hash: tuple[Any, str] | None = None
+        for module in self._modules:
+            module.requires_grad_(False).eval()
+
+    @classmethod
+    def load(
+        cls, name: str | Path = "pocket", *, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> "Model":
+        """Load a model: `"pocket"` (built in), a diffusers folder, a hub id, or a single-file `.safetensors`.
+
+        device: "cpu", "cuda", "cuda:1"…; by default the accelerator if there is one.
+        dtype: by default float16 on an accelerator and float32 on the CPU.
+        A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
+        folder of configs beside it (see `wordbrush.loading.single_file`).
+
+        Raises `ModelError` for a model that is not there or not of this family, or a device that is not there.
+
+        >>> model = Model.load("pocket")
+        >>> model.name
+        'pocket'
+        """
+        return cls(**load_parts(name, device, dtype))
+
+    @property
+    def _modules(self) -> list[torch.nn.Module]:
+        return [self.denoiser.unet, self.autoencoder.vae, *self.text.encoders]
+
+    @property
+    def hash(self) -> str:
+        """The fingerprint of the weights as they are now, computed anew when one was replaced or written to."""
+        now = version(self._modules)
+        if self._hash is None or self._hash[0] != now:
+            found = fingerprint(
+                self.schedule_config,
+                self.denoiser.prediction,
+                self.text.tokenizers,
+                (self.autoencoder.scale, self.autoencoder.shift),
+                self.text.zero_empty_prompt,
+                self._modules,
+            )
+            self._hash = now, found
+        return self._hash[1]
+
+    # Sizes --------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The UNet's device."""
+        return self.denoiser.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the UNet computes in."""
+        return self.denoiser.unet.dtype
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """What latents are kept in: float32 at least, whatever the UNet computes in."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def downscale(self) -> int:
+        """Picture pixels per latent pixel, along each side."""
+        return self.autoencoder.downscale
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The picture size the model was made for: (height, width) in pixels."""
+        height, width = self.denoiser.size
+        return height * self.downscale, width * self.downscale
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return self.autoencoder.channels
+
+    @property
+    def tokens(self) -> int:
+        """Length of the text encoder's context."""
+        return self.text.tokens
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Latent height and width of a picture.
+
+        Raises `ModelError` if its sides are no multiples of `downscale`, or for a picture so large that the memory
+        would not suffice: better now than at the end of the run.
+        """
+        if height <= 0 or width <= 0 or height % self.downscale or width % self.downscale:
+            raise ModelError(
+                f"this model makes pictures whose sides are multiples of {self.downscale} px, got {width}×{height}"
+            )
+        own_height, own_width = self.image_size
+        if height * width > _LARGEST * own_height * own_width:
+            raise ModelError(
+                f"this model was made for {own_width}×{own_height} px and makes at most {_LARGEST} times as many "
+                f"pixels, got {width}×{height}: make a smaller picture"
+            )
+        return height // self.downscale, width // self.downscale
+
+    def map_positions(self, latent_size: tuple[int, int]) -> int:
+        """Positions of the cross-attention sites at which word maps are read, for latents of this size."""
+        return self.denoiser.map_positions(latent_size)
+
+    def schedule(self, steps: int | None = None) -> Schedule:
+        """The model's noise schedule with `steps` sampling steps (default: the model's own)."""
+        return Schedule.from_config(self.schedule_config, self.defaults.steps if steps is None else steps)
+
+    # Computing ----------------------------------------------------------------------------------------------
+
+    def read(self, prompt: str) -> Words:
+        """The prompt's words and their token spans. Raises `PromptError` if it does not fit the context."""
+        return self.text.read(prompt)
+
+    def encode_text(self, prompts: Sequence[str], *, gradients: bool = False) -> TextEmbeds:
+        """Encode prompts, one row each. Raises `PromptError` for a prompt that does not fit: nothing is cut off.
+
+        gradients: let the embeds be differentiated by whatever of the text encoder is being trained.
+        """
+        with torch.set_grad_enabled(gradients):
+            return self.text.encode(prompts)
+
+    def encode_image(self, image: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        """Pictures in [−1, 1] to latents: the posterior's mode, so that an inversion is deterministic."""
+        self.latent_size(*image.shape[-2:])
+        return self.autoencoder.encode(image).to(self.latent_dtype)
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        """Latents to pictures in [−1, 1]. Raises `NumericsError` rather than return a picture of NaN."""
+        return self.autoencoder.decode(latents)
+
+    def predict(
+        self,
+        latents: Float[Tensor, "rows c h w"],
+        level: Level,
+        conditioning: Conditioning,
+        *,
+        attend: Attend | None = None,
+        step: int | None = None,
+    ) -> Prediction:
+        """The prediction of each row at a noise level, by `Denoiser.predict`; without `attend`, bit for bit what the
+        untouched UNet computes. step: the sampler's step, for `attend`."""
+        return self.denoiser.predict(latents, level, conditioning, attend=attend, step=step)

@@ -1,0 +1,93 @@
+"""Prompts to embeddings: one CLIP text encoder, or SDXL's two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.errors import ModelError
+from wordbrush.words import Words, read
+
+
+@dataclass(frozen=True, eq=False)
+class TextEmbeds:
+    """Encoded prompts: what the UNet attends to, and for SDXL the pooled embedding that conditions its time steps."""
+
+    hidden: Float[Tensor, "rows tokens channels"]
+    pooled: Float[Tensor, "rows pooled_channels"] | None = None
+
+    def __len__(self) -> int:
+        return self.hidden.shape[0]
+
+    def __getitem__(self, rows: slice) -> "TextEmbeds":
+        return TextEmbeds(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+
+    def expand(self, rows: int) -> "TextEmbeds":
+        """One prompt's embeds, for each of `rows` rows."""
+        pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
+        return TextEmbeds(self.hidden.expand(rows, -1, -1), pooled)
+
+    @staticmethod
+    def concat(parts: Sequence["TextEmbeds"]) -> "TextEmbeds":
+        """The rows of all parts, in order."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return TextEmbeds(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """The text encoders with their tokenizers.
+
+    zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. Raises `ModelError` for a
+    text encoder without its tokenizer.
+    """
+
+    encoders: Sequence[Any]
+    tokenizers: Sequence[Any]
+    zero_empty_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.encoders or len(self.encoders) != len(self.tokenizers):
+            raise ModelError(
+                f"each text encoder needs its tokenizer: got {len(self.encoders)} text encoders "
+                f"and {len(self.tokenizers)} tokenizers"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Length of the text encoder's context."""
+        return int(self.encoders[0].config.max_position_embeddings)
+
+    def read(self, prompt: str) -> Words:
+        """The prompt's words and their token spans. Raises `PromptError` if it does not fit the context."""
+        return read(self.tokenizers[0], prompt, self.tokens)
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbeds:
+        """Encode prompts, one row each; gradients are as the caller's context has them.
+
+        Raises `PromptError` for a prompt that does not fit: nothing is cut off.
+        """
+        for prompt in prompts:
+            self.read(prompt)
+        hidden: list[Tensor] = []
+        pooled: Tensor | None = None
+        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
+            ids = tokenizer(
+                list(prompts), padding="max_length", max_length=self.tokens, return_tensors="pt"
+            ).input_ids.to(encoder.device)
+            if len(self.encoders) == 1:
+                hidden.append(encoder(ids).last_hidden_state)
+            else:
+                # SDXL reads the penultimate layer of both encoders, and pools the second.
+                output = encoder(ids, output_hidden_states=True)
+                hidden.append(output.hidden_states[-2])
+                pooled = getattr(output, "text_embeds", pooled)
+        embeds = torch.cat(hidden, dim=-1)
+        if self.zero_empty_prompt:
+            empty = torch.tensor([prompt == "" for prompt in prompts], device=embeds.device)
+            embeds = embeds.masked_fill(empty[:, None, None], 0)
+            pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
+        return TextEmbeds(embeds, pooled)

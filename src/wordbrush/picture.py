@@ -1,0 +1,83 @@
+"""The picture that a source was made of, kept as its file has it."""
+
+import io
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from PIL.ExifTags import Base
+from torch import Tensor
+
+from wordbrush import images
+from wordbrush.errors import ImageError
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture file's bytes, and the part of the picture that a model sees.
+
+    content: the file, whole, so that its pixels, colour profile and other metadata can be given back bit for bit; a
+    PIL image is kept as PNG. name: the file's name, where there is one. box: left, top, right and bottom of what the
+    model sees, in pixels of the upright picture.
+    """
+
+    content: bytes
+    name: str | None
+    box: Box
+
+    @classmethod
+    def of(cls, picture: Image.Image | str | os.PathLike[str], height: int, width: int) -> "Picture":
+        """A picture or a picture file, for a model's size in pixels. Raises `ImageError`."""
+        if isinstance(picture, Image.Image):
+            content, name, image = _as_png(picture), None, images.rgb(picture)
+        else:
+            image = images.load(picture)
+            content, name = Path(picture).read_bytes(), Path(picture).name
+        return cls(content, name, _middle(*image.size, width, height))
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The whole picture as 8-bit RGB, upright, in sRGB; what was done to it is in `info["notices"]`."""
+        return images.rgb(self._file())
+
+    @property
+    def profile(self) -> bytes | None:
+        """The file's ICC colour profile."""
+        return self._file().info.get("icc_profile")
+
+    @property
+    def orientation(self) -> int:
+        """The file's EXIF orientation, 1 to 8; 1 is upright."""
+        return int(self._file().getexif().get(Base.Orientation, 1))
+
+    def seen(self, height: int, width: int) -> Float[Tensor, "1 3 height width"]:
+        """What a model of this size sees, in [−1, 1]."""
+        return images.to_tensor(images.fit(self.image, width, height))
+
+    def _file(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.content), formats=images.FORMATS)
+
+
+def _middle(width: int, height: int, to_width: int, to_height: int) -> Box:
+    """The largest part of the new aspect in the middle of a picture, as `images.fit` takes it."""
+    scale = min(width / to_width, height / to_height)
+    left, top = (width - to_width * scale) / 2, (height - to_height * scale) / 2
+    return left, top, width - left, height - top
+
+
+def _as_png(image: Image.Image) -> bytes:
+    """A PIL image as a file's bytes. Raises `ImageError` for one that is no 8- or 16-bit picture."""
+    file = io.BytesIO()
+    try:
+        image.save(file, "PNG", icc_profile=image.info.get("icc_profile"), exif=image.getexif())
+    except OSError:  # CMYK and other modes that PNG does not have
+        try:
+            images.rgb(image).save(file, "PNG")
+        except OSError as error:
+            raise ImageError(f"expected a picture, got one that cannot be saved ({error})") from error
+    return file.getvalue()

@@ -1,0 +1,60 @@
+"""What an editing method is asked for, as one value."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.errors import InputError, SourceError
+from wordbrush.model import Model
+from wordbrush.picture import Picture
+from wordbrush.source import Source
+
+Need = Literal["source", "picture", "mask", "instruction", "references"]
+
+
+@dataclass(frozen=True, eq=False)
+class EditRequest:
+    """An edit.
+
+    targets: what the edited pictures shall show. options: the method's.
+    prompt: what the source shows; known before the source is made. source: None while it is not made yet.
+    picture: a picture that is edited without an inversion.
+    mask: 1 where the picture may change, at the model's size.
+    instruction: what to do, for methods that read one. references: pictures of what the edit shall bring in.
+
+    Learned concepts are not here: they are applied to the model, and a method sees a model.
+    """
+
+    targets: tuple[str, ...]
+    options: Any
+    prompt: str | None = None
+    source: Source | None = None
+    picture: Picture | None = None
+    mask: Float[Tensor, "1 1 height width"] | None = None
+    instruction: str | None = None
+    references: tuple[Picture, ...] = ()
+
+    def check(self, needs: Collection[Need], method: str) -> None:
+        """Raise `InputError` for what the method needs and has not got, and for what it got and does not read."""
+        given: dict[Need, object] = {
+            "source": self.prompt,
+            "picture": self.picture,
+            "mask": self.mask,
+            "instruction": self.instruction,
+            "references": self.references or None,
+        }
+        for name, value in given.items():
+            if name in needs and value is None:
+                raise InputError(f"{method} needs a value for {name}, got none")
+            if name not in needs and value is not None and name != "source":
+                raise InputError(f"{method} does not read {name}: leave it out")
+
+    def started(self, model: Model) -> Source:
+        """The source to edit. Raises `SourceError` if it was made with another model."""
+        if self.source is None:
+            raise SourceError("expected a source to edit, got none: invert a picture, or generate one")
+        self.source.check(model)
+        return self.source

@@ -1,0 +1,124 @@
+"""Where sources come from: a seed, sampled down to its picture, or a picture, walked up to noise."""
+
+from collections.abc import Generator
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from wordbrush.denoise import Step, denoise, noise_up
+from wordbrush.errors import OptionsError
+from wordbrush.guidance import TextGuidance, check_scale
+from wordbrush.images import to_image
+from wordbrush.model import Conditioning, Model
+from wordbrush.options import InversionOptions
+from wordbrush.progress import Progress
+from wordbrush.source import Source
+from wordbrush.states import Trajectory
+
+
+def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[Tensor, "1 c h w"]:
+    """z_T of a seed: standard normal, drawn on the CPU so that a seed means the same noise on every device.
+
+    Raises `OptionsError` for a seed that does not fit torch's generator.
+    """
+    if not 0 <= seed < 2**63:
+        raise OptionsError(f"seed must be between 0 and 2^63 − 1, got {seed}")
+    h, w = model.latent_size(height, width)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, model.latent_channels, h, w, generator=generator).to(
+        model.device, model.latent_dtype
+    )
+
+
+def sample(
+    model: Model,
+    prompt: str,
+    seed: int,
+    *,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Generator[Progress, None, Source]:
+    """Generate a picture from a seed, with its trajectory, as a source. Defaults are the model's own.
+
+    Raises `PromptError`, `OptionsError`, or `ModelError` for a size that the model cannot make.
+    """
+    schedule = model.schedule(steps)
+    scale = model.defaults.guidance_scale if guidance_scale is None else guidance_scale
+    check_scale(scale)
+    default_height, default_width = model.image_size
+    size = default_height if height is None else height, default_width if width is None else width
+    z_T = initial_latents(model, seed, *size)  # noqa: N806
+    null = model.encode_text([""])
+    conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
+    loop = denoise(model, z_T, conditions, schedule, TextGuidance(scale))
+    states = yield from watched("generating", loop, model)
+    return Source(
+        prompt=prompt,
+        states=Trajectory(torch.cat([z_T, *states])),
+        null=null,
+        schedule=schedule,
+        guidance_scale=scale,
+        method="seed",
+        model_hash=model.hash,
+        options={"seed": seed},
+    )
+
+
+def walk_up(
+    model: Model,
+    image: Float[Tensor, "1 3 height width"],
+    prompt: str,
+    method: str,
+    options: InversionOptions,
+) -> Generator[Progress, None, Source]:
+    """Walk a picture in [−1, 1] up to z_T by unguided DDIM inversion, as the inversions here begin.
+
+    Returns the source whose trajectory is this very path; an inversion replaces its states or its null embeddings by
+    what it finds. Defaults are the model's own.
+    """
+    schedule = model.schedule(options.steps)
+    scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    text = Conditioning(model.encode_text([prompt]))
+    z_0 = model.encode_image(image)
+    path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
+    return Source(
+        prompt=prompt,
+        states=Trajectory(torch.cat([*reversed(path), z_0])),
+        null=model.encode_text([""]),
+        schedule=schedule,
+        guidance_scale=scale,
+        method=method,
+        model_hash=model.hash,
+        options=options.model_dump(exclude_none=True),
+    )
+
+
+def reconstruct(
+    model: Model, source: Source, text: Conditioning, guidance_scale: float
+) -> Generator[Progress, None, Trajectory]:
+    """What sampling makes of a source's z_T with this text and its null embeddings: the reconstruction's states."""
+    conditions = {"text": text, "null": source.unconditional()}
+    loop = denoise(model, source.z_T, conditions, source.schedule, TextGuidance(guidance_scale))
+    states = yield from watched("reconstructing", loop, model)
+    return Trajectory(torch.cat([source.z_T, *states]))
+
+
+def watched(
+    stage: str, loop: Generator[Step, None, object], model: Model
+) -> Generator[Progress, None, list[Float[Tensor, "n c h w"]]]:
+    """Run a loop, reporting its steps as progress with previews; returns the latents after each step."""
+    states: list[Tensor] = []
+    for step in loop:
+        states.append(step.latents)
+        preview = partial(_preview, model, step.clean[-1:])
+        yield Progress(stage, step.index + 1, step.total, preview, step.rows)
+    return states
+
+
+def _preview(model: Model, clean: Tensor) -> Image.Image:
+    return to_image(model.decode(clean)[0].cpu())

@@ -1,0 +1,112 @@
+"""The states of a source: where its latents are at each level of the schedule, from whatever determines them.
+
+A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. A kind of its own for each thing that they can
+follow from, because exact inversions keep more than a path.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from wordbrush.schedule import Level, Schedule
+
+
+@runtime_checkable
+class States(Protocol):
+    """Where a source's latents are, and what has to be stored to know it."""
+
+    kind: ClassVar[str]
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """The latents before step i; i = n, the number of steps, gives z_0."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A path that was walked: all of its latents, z_T first (DDIM inversion, sampling from a seed)."""
+
+    latents: Float[Tensor, "steps_plus_1 c h w"]
+    kind: ClassVar[str] = "trajectory"
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """See `States`."""
+        return self.latents[i : i + 1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `States`."""
+        return {"trajectory": self.latents}
+
+
+@dataclass(frozen=True, eq=False)
+class StraightPath:
+    """One picture and one noise: z_t = signal · z_0 + sigma · noise at every level, without any inversion."""
+
+    z_0: Float[Tensor, "1 c h w"]
+    noise: Float[Tensor, "1 c h w"]
+    levels: tuple[Level, ...]
+    kind: ClassVar[str] = "straight"
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """See `States`; at the last level z_0 itself, whatever noise the schedule leaves there."""
+        return self.z_0 if i == len(self.levels) - 1 else self.levels[i].mix(self.z_0, self.noise)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `States`."""
+        return {"z_0": self.z_0, "noise": self.noise}
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseMaps:
+    """A path and the noise that each of its steps adds (edit-friendly DDPM, Huberman-Spiegelglas et al. 2024)."""
+
+    latents: Float[Tensor, "steps_plus_1 c h w"]
+    noises: Float[Tensor, "steps c h w"]
+    kind: ClassVar[str] = "noise_maps"
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """See `States`."""
+        return self.latents[i : i + 1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `States`."""
+        return {"trajectory": self.latents, "noises": self.noises}
+
+
+@dataclass(frozen=True, eq=False)
+class CoupledPath:
+    """Two coupled paths, of which the first is the one that an edit follows (EDICT, Wallace et al. 2023)."""
+
+    first: Float[Tensor, "steps_plus_1 c h w"]
+    second: Float[Tensor, "steps_plus_1 c h w"]
+    kind: ClassVar[str] = "coupled"
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """See `States`."""
+        return self.first[i : i + 1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `States`."""
+        return {"first": self.first, "second": self.second}
+
+
+def restored(kind: str, tensors: Mapping[str, Tensor], schedule: Schedule) -> States:
+    """The states of this kind from what was stored. Raises `KeyError` for another kind or a missing tensor."""
+    match kind:
+        case Trajectory.kind:
+            return Trajectory(tensors["trajectory"])
+        case StraightPath.kind:
+            return StraightPath(tensors["z_0"], tensors["noise"], schedule.levels)
+        case NoiseMaps.kind:
+            return NoiseMaps(tensors["trajectory"], tensors["noises"])
+        case CoupledPath.kind:
+            return CoupledPath(tensors["first"], tensors["second"])
+        case _:
+            raise KeyError(kind)

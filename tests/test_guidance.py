@@ -1,0 +1,130 @@
+"""Guidance: which branches are predicted, and how they combine, against the papers' formulas in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reference import conditions, ddim_step, predict_eps, timesteps
+from wordbrush.denoise import denoise
+from wordbrush.errors import OptionsError
+from wordbrush.guidance import (
+    Guidance,
+    IntervalGuidance,
+    PerpendicularGuidance,
+    TextGuidance,
+    TextImageGuidance,
+    check_scale,
+)
+from wordbrush.model import Conditioning, Model
+
+Tiny = Callable[..., Model]
+LAWS = settings(deadline=None, max_examples=30)
+scales = st.floats(0, 20)
+
+
+def noise(seed: int, rows: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 4, 16, 16, generator=generator, dtype=torch.float64)
+
+
+NULL, IMAGE, TEXT, NEGATIVE = (noise(seed) for seed in range(4))
+
+
+@LAWS
+@given(text=scales, image=scales)
+def test_text_and_image_guidance_is_linear_in_its_branches(text: float, image: float) -> None:
+    """(1 − s_I) e(∅, ∅) + (s_I − s_T) e(I, ∅) + s_T e(I, T) (Brooks et al. 2023, eq. 3, collected)."""
+    guided = TextImageGuidance(text, image).combine({"null": NULL, "image": IMAGE, "text": TEXT})
+    expected = (1 - image) * NULL + (image - text) * IMAGE + text * TEXT
+    torch.testing.assert_close(guided, expected, atol=1e-10, rtol=0)
+
+
+@LAWS
+@given(scale=scales, negative=scales)
+def test_perpendicular_guidance_never_works_against_the_prompt(scale: float, negative: float) -> None:
+    guidance = PerpendicularGuidance(scale, negative)
+    guided = guidance.combine({"null": NULL, "negative": NEGATIVE, "text": TEXT})
+    towards = TEXT - NULL
+    plain = TextGuidance(scale).combine({"null": NULL, "text": TEXT})
+    along = ((guided - plain) * towards).sum((1, 2, 3))
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-8, rtol=0)
+    # A negative prompt that says the same as the prompt, or nothing, takes nothing away.
+    for away in (TEXT, NULL):
+        unchanged = guidance.combine({"null": NULL, "negative": away, "text": TEXT})
+        torch.testing.assert_close(unchanged, plain, atol=1e-9, rtol=0)
+
+
+Guided = Callable[[torch.Tensor, int, float], torch.Tensor]
+
+
+def by_hand(model: Model, z: torch.Tensor, guided: Guided) -> list[torch.Tensor]:
+    """A run of three steps whose guided noise is `guided(z, t, progress)`."""
+    schedule, path = model.schedule(3), []
+    for i, t in enumerate(timesteps(schedule)):
+        alpha, alpha_next = (level.signal**2 for level in schedule.levels[i : i + 2])
+        with torch.no_grad():
+            z = ddim_step(z, guided(z, t, i / 3), alpha, alpha_next)
+        path.append(z)
+    return path
+
+
+@pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
+def test_the_loop_predicts_each_branch_with_what_it_sees(shape: str, tiny: Tiny) -> None:
+    """Three branches; and inside an interval only, where the text is alone outside."""
+    model = tiny(shape, torch.float64)
+    texts = {name: model.encode_text([name]) for name in ("null", "negative")}
+    texts["text"] = model.encode_text(["a cat", "a dog"])
+    whole = PerpendicularGuidance(5.0, 2.0)
+    part = IntervalGuidance(whole, 0.3, 0.9)
+
+    def guided(guidance: Guidance) -> Guided:
+        def step(z: torch.Tensor, t: int, progress: float) -> torch.Tensor:
+            found = {
+                name: predict_eps(model, z, t, text if len(text) == 2 else text.expand(2))
+                for name, text in texts.items()
+            }
+            return found["text"] if guidance is part and progress < 0.3 else whole.combine(found)
+
+        return step
+
+    given_ = {name: Conditioning(text) for name, text in texts.items()}
+    for guidance, rows in ((whole, [6, 6, 6]), (part, [2, 6, 6])):
+        steps = list(denoise(model, noise(7), given_, model.schedule(3), guidance))
+        assert [step.rows for step in steps] == rows
+        for step, expected in zip(steps, by_hand(model, noise(7), guided(guidance)), strict=True):
+            torch.testing.assert_close(step.latents, expected, atol=1e-10, rtol=0)
+
+
+def test_a_branch_may_be_another_models(tiny: Tiny) -> None:
+    """Karras et al. 2024, eq. 3: away from a weaker model with the same text."""
+    model, weak = tiny("sd1", torch.float64), tiny("sd2", torch.float64)
+    text = model.encode_text(["a cat", "a dog"])
+    given_ = {"text": Conditioning(text), "weak": Conditioning(text)}
+    guidance = TextGuidance(3.0, reference="weak")
+    steps = list(denoise(model, noise(7), given_, model.schedule(3), guidance, others={"weak": weak}))
+
+    def guided(z: torch.Tensor, t: int, _: float) -> torch.Tensor:
+        strong, away = predict_eps(model, z, t, text), predict_eps(weak, z, t, text)
+        return 3.0 * strong - 2.0 * away
+
+    assert [step.rows for step in steps] == [4, 4, 4]
+    for step, expected in zip(steps, by_hand(model, noise(7), guided), strict=True):
+        torch.testing.assert_close(step.latents, expected, atol=1e-10, rtol=0)
+
+
+def test_a_text_branch_alone_needs_no_other_condition(tiny: Tiny) -> None:
+    model = tiny("sd1", torch.float64)
+    text = model.encode_text(["a cat", "a dog"])
+    alone = list(denoise(model, noise(7), {"text": Conditioning(text)}, model.schedule(2), TextGuidance(1.0)))
+    given_ = conditions(text, model.encode_text([""]))
+    beside = list(denoise(model, noise(7), given_, model.schedule(2), TextGuidance(1.0)))
+    assert torch.equal(alone[-1].latents, beside[-1].latents)
+
+
+@pytest.mark.parametrize("scale", [-0.1, 100.1, float("nan")])
+def test_scales_out_of_range_are_named(scale: float) -> None:
+    with pytest.raises(OptionsError, match=f"between 0 and 100, got {scale}"):
+        check_scale(scale)

@@ -1,0 +1,62 @@
+"""What a source's states follow from: each kind, alone and on disk."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wordbrush.model import Model
+from wordbrush.source import Source
+from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, restored
+
+Tiny, Seeded = Callable[..., Model], Callable[..., Source]
+
+
+def noise(count: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 4, 16, 16, generator=generator, dtype=torch.float64)
+
+
+def kinds(source: Source) -> list[States]:
+    n = source.steps
+    return [
+        Trajectory(noise(n + 1, 1)),
+        StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels),
+        NoiseMaps(noise(n + 1, 1), noise(n, 2)),
+        CoupledPath(noise(n + 1, 1), noise(n + 1, 2)),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_every_kind_is_saved_and_loaded(kind: int, tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    states = kinds(source)[kind]
+    source = replace(source, states=states)
+    assert source.trajectory.shape == (4, 4, 16, 16)
+    assert torch.equal(source.z_T, source.trajectory[:1]) and torch.equal(source.z_0, source.trajectory[-1:])
+    source.save(tmp_path / "a.source")
+    loaded = Source.load(tmp_path / "a.source", model).states
+    assert type(loaded) is type(states)
+    for name, tensor in states.tensors().items():
+        assert torch.equal(loaded.tensors()[name], tensor)
+    for i in range(4):
+        assert torch.equal(loaded.at(i), states.at(i))
+
+
+def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None:
+    """z_t = √ᾱ_t z_0 + √(1−ᾱ_t) ε (DDPM, eq. 4), and z_0 itself at the end."""
+    source = seeded("sd1", steps=3)
+    z_0, eps = noise(1, 1), noise(1, 2)
+    states = StraightPath(z_0, eps, source.schedule.levels)
+    for i, level in enumerate(source.schedule.levels[:-1]):
+        alpha = level.signal**2
+        torch.testing.assert_close(states.at(i), alpha**0.5 * z_0 + (1 - alpha) ** 0.5 * eps)
+    assert torch.equal(states.at(3), z_0)
+    assert sum(tensor.numel() for tensor in states.tensors().values()) == 2 * z_0.numel()
+
+
+def test_another_kind_is_not_guessed(seeded: Seeded) -> None:
+    with pytest.raises(KeyError, match="spiral"):
+        restored("spiral", {}, seeded("sd1").schedule)
