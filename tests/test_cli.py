@@ -463,7 +463,7 @@ def test_a_changed_input_cannot_be_replayed(here: Path, run: Run):
     assert code == 2 and "photo.png has changed since" in err
     (here / "photo.png").unlink()
     code, _, err = run("replay", "dog.png")
-    assert code == 2 and "not there any more" in err
+    assert code == 2 and "it is missing" in err
 
 
 def test_a_source_of_another_model_is_refused(

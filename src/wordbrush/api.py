@@ -159,7 +159,7 @@ def edit(
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Result]:
-    """Edit a source into what `target` says; several targets share one source and one batch.
+    """Edit a source into what `target` describes; several targets share one source and one batch.
 
     method: see `editing_methods`. options: that method's `Options`, e.g. {"reweight": {"night": 2}}.
 

@@ -50,7 +50,7 @@ def keep(length: int) -> AttentionEdit:
 
 
 def replace(alignment: Alignment) -> AttentionEdit:
-    """Word swap: the target's words take the maps of the words they stand for. Raises `PromptError` like
+    """Word swap: the target's words take the maps of the words that they replace. Raises `PromptError` like
     `Alignment.replace_matrix`."""
     matrix = alignment.replace_matrix
     return AttentionEdit(matrix[None], torch.zeros(1, matrix.shape[1]))

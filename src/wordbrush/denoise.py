@@ -1,7 +1,8 @@
 """The sampling loop, down (`denoise`) and up (`noise_up`), as generators.
 
 One loop serves generating and editing. What it computes per step is laid out by `Rows`, from the guidance's branches;
-an edit reaches the attention through `attend` and the latents through `after_step`, so the loop knows no method.
+an edit reaches the attention through `attend` and the latents through `after_step`, so the loop does not depend on any
+method.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +27,7 @@ conditioning for each step."""
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The state after step `index` of `total`: the latents, the clean latents that were predicted, and the rows that
+    """The state after step `index` of `total`: the latents, the predicted clean latents, and the number of rows that
     the UNet computed."""
 
     index: int
@@ -66,7 +67,8 @@ def denoise(
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
     source: needed where `rows` asks for the source's row.
-    attend: computes the attention layers. after_step: is given (step, latents) and returns what goes on (local blend).
+    attend: computes the attention layers. after_step: is given (step, latents) and returns the latents to continue
+    with (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
     """
@@ -81,7 +83,7 @@ def denoise(
         predicted = model.predict(
             batch.latents(layout, i, latents), here, conditioning, attend=attend, step=i
         ).noise
-        # In every row: fused attention can make zeros of what a source's row has lost.
+        # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
         check_finite(predicted, where)
         noise = {branch: predicted[layout.branch(branch)] for branch in own}
         for branch in branches:
@@ -105,7 +107,7 @@ def noise_up(
     """DDIM inversion: walk a picture's latents up to noise, without guidance; returns the path, z_T first.
 
     Each step is the sampler's, with its two levels exchanged, and with the label of the noisier one (Mokady et
-    al. 2023, section 3). Steps come in the order of computation: index 0 leaves the clean picture.
+    al. 2023, section 3). Steps are in the order of computation: index 0 leaves the clean picture.
     """
     z = z_0
     path = [z_0]
@@ -120,7 +122,7 @@ def noise_up(
 
 
 def check_finite(latents: Tensor, where: str) -> None:
-    """Raise `NumericsError` if latents hold NaN or infinity: no picture can come of them."""
+    """Raise `NumericsError` if latents contain NaN or infinity."""
     if not bool(torch.isfinite(latents).all()):
         raise NumericsError(
             f"the latents are not finite after {where}: use float32, or a smaller guidance scale or word weight"

@@ -17,7 +17,7 @@ from wordbrush.errors import OptionsError
 
 @runtime_checkable
 class Guidance(Protocol):
-    """How one noise prediction comes of several."""
+    """How several noise predictions combine into one."""
 
     def branches(self, progress: float) -> tuple[str, ...]:
         """The branches of a step, the edited one last. progress: the fraction of the run before it, 0 ≤ p < 1."""

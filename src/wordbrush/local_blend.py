@@ -20,7 +20,7 @@ from wordbrush.rows import Rows
 
 @dataclass
 class WordMaps:
-    """An `Attend` that passes another one on and sums the maps of words on the way.
+    """An `Attend` that calls another one and sums the maps of words.
 
     columns: indicator columns, "pictures tokens k": k groups of tokens for the source (first) and each target.
     rows: the batch layout of a step; its source row must be present.
@@ -39,7 +39,7 @@ class WordMaps:
         output = self.attend(site, step, heads)
         if site.is_cross and site.positions == self.positions:
             rows = self.rows(step)
-            unconditional = rows.count - len(self.columns)  # rows that see no words come first in the batch
+            unconditional = rows.count - len(self.columns)  # rows without words come first in the batch
             columns = F.pad(self.columns.to(heads.hidden), (0, 0, 0, 0, unconditional, 0))
             maps = torch.cat(
                 [
@@ -94,6 +94,6 @@ class LocalBlend:
 def _above(
     maps: Float[Tensor, "pictures 1 h w"], threshold: float, size: tuple[int, int]
 ) -> Bool[Tensor, "pictures 1 height width"]:
-    """Where a map exceeds its share of the maximum; nowhere for a map of zeros (no words given)."""
+    """Where a map exceeds its share of the maximum; an empty mask for a map of zeros (no words given)."""
     large = F.interpolate(maps, size=size, mode="nearest")
     return large > threshold * large.amax((2, 3), keepdim=True)

@@ -15,7 +15,7 @@ T = TypeVar("T", covariant=True)
 class Method(Generic[T]):
     """One line of a table. T is the protocol that the method's module has.
 
-    module: the method's module. summary: what it does, in a line. where: where its `Options` are, as "module" or
+    module: the method's module. summary: what it does, in one line. where: where its `Options` are, as "module" or
     "module:Class"; by default in the method's module. Those of methods that ship are in a module which does not import
     torch, so that `--help` does not wait for it.
     """

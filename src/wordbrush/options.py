@@ -1,5 +1,5 @@
 """One definition of every option: library keywords, command-line flags, TOML keys and web forms all derive
-from a method's `Options` class and are checked here, in the same words."""
+from a method's `Options` class and are checked here, with the same messages."""
 
 import os
 import tomllib
@@ -25,7 +25,7 @@ class Options(BaseModel):
 
 
 class InversionOptions(Options):
-    """What every inversion is told: the base of their options."""
+    """The options that every inversion has."""
 
     steps: int | None = Field(None, ge=1, le=1000, description="DDIM steps (default: the model's own)")
     guidance_scale: float | None = Field(
@@ -72,7 +72,7 @@ def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
         return f"unknown option '{name}'" + nearest(name, known)
     if detail["type"] == "missing":
         return f"option '{name}' is missing"
-    # pydantic says "Input should be greater than or equal to 1"; our own validators say what they say.
+    # pydantic says "Input should be greater than or equal to 1"; messages of our own validators are kept.
     expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
     return f"option '{name}': {expected}, got {_short(detail['input'])}"
 

@@ -1,4 +1,4 @@
-"""The picture that a source was made of, kept as its file has it."""
+"""The picture that a source was made from, with its file's bytes."""
 
 import io
 import os

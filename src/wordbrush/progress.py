@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation has come.
+    """How far a computation is.
 
     >>> def tell(progress):
     ...     print(f"{progress.stage}: {progress.step} of {progress.total}")

@@ -1,4 +1,4 @@
-"""How a picture was made: enough to make it again, written into its PNG and read back by `wordbrush replay`."""
+"""The record of how a picture was made, written into its PNG: `wordbrush replay` makes the picture again from it."""
 
 import hashlib
 import os
@@ -23,26 +23,26 @@ class _Value(BaseModel):
 
 
 class FileRecord(_Value):
-    """A file that went in: where it lay, and the SHA-256 of its bytes."""
+    """An input file: its path, and the SHA-256 of its bytes."""
 
     path: str
     sha256: str
 
     def found(self, beside: Path) -> Path:
-        """The file, where it lay or beside the picture. Raises `ImageError` if it is gone or has changed."""
-        there = [path for path in places(self.path, beside) if path.is_file()]
-        for path in there:
+        """The file, at its path or beside the picture. Raises `ImageError` if it is missing or has changed."""
+        existing = [path for path in places(self.path, beside) if path.is_file()]
+        for path in existing:
             if sha256(path) == self.sha256:
                 return path
-        if there:
-            raise ImageError(f"{there[0]} has changed since: its SHA-256 was {self.sha256[:12]}…")
+        if existing:
+            raise ImageError(f"{existing[0]} has changed since: its SHA-256 was {self.sha256[:12]}…")
         raise ImageError(
-            f"expected {self.path}, which this picture was made from; it is not there any more, nor beside {beside}"
+            f"expected {self.path}, which this picture was made from: it is missing, and there is none beside {beside}"
         )
 
 
 class ModelRecord(_Value):
-    """The model: its name, its hash, and what it computed in."""
+    """The model: its name, its hash, and its dtype."""
 
     name: str
     hash: str
@@ -90,7 +90,7 @@ class Record(_Value):
 
 
 def places(path: str, picture: Path) -> list[Path]:
-    """Where a recorded path may lie now: as recorded, from the picture's folder or one above it, beside the picture.
+    """Where a recorded file may be now: at its path, from the picture's folder or one above it, or beside the picture.
 
     It was relative to where the command was run, which is most often one of these.
     """
@@ -99,12 +99,12 @@ def places(path: str, picture: Path) -> list[Path]:
 
 
 def model_record(model: Model) -> ModelRecord:
-    """What to write down of a model."""
+    """The record of a model."""
     return ModelRecord(name=model.name, hash=model.hash, dtype=str(model.dtype).removeprefix("torch."))
 
 
 def file_record(path: str | os.PathLike[str]) -> FileRecord:
-    """What to write down of a file: its path as given, and its hash."""
+    """The record of a file: its path as given, and its hash."""
     return FileRecord(path=os.fspath(path), sha256=sha256(path))
 
 
@@ -116,7 +116,7 @@ def source_record(
     picture: FileRecord | None = None,
     saved: FileRecord | None = None,
 ) -> SourceRecord:
-    """What to write down of a source. options: what its method was told."""
+    """The record of a source. options: its method's, as given."""
     height, width = (side * model.downscale for side in source.z_T.shape[-2:])
     return SourceRecord(
         method=source.method,
@@ -132,7 +132,7 @@ def source_record(
 
 
 def versions() -> dict[str, str]:
-    """What computed: Python, this package, and the libraries that decide a picture's last bits."""
+    """The versions of Python, this package and the libraries that decide a picture's last bits."""
     packages = ("wordbrush", "torch", "diffusers", "transformers")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
@@ -150,7 +150,7 @@ def record(
     report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The provenance of one picture, ready for `images.save_png`."""
-    made = Record(
+    entries = Record(
         command=command,
         model=model_record(model),
         source=source,
@@ -163,7 +163,7 @@ def record(
         threads=torch.get_num_threads(),
         versions=versions(),
     )
-    return made.model_dump(mode="json", exclude_defaults=True)
+    return entries.model_dump(mode="json", exclude_defaults=True)
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:

@@ -2,8 +2,8 @@
 
 A noise level is a pair (signal, sigma): z_t = signal · z_0 + sigma · noise. Variance-preserving models (DDPM and
 Stable Diffusion) have signal = √ᾱ and sigma = √(1 − ᾱ); flow matching has signal = 1 − t and sigma = t. A *timestep* t
-is what the network is told about a level (0…999); a *step* i counts what a sampler does (0…n−1). The two are never
-mixed. Numbers are float64.
+labels a level for the network (0…999); a *step* i counts the sampler's steps (0…n−1). The two are never mixed. Numbers
+are float64.
 """
 
 import math
@@ -54,7 +54,7 @@ class Level:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prediction:
-    """What a network says of noisy latents, whatever it was trained to predict: the clean latents and the noise."""
+    """A network's prediction for noisy latents, in one form for all kinds of networks: clean latents and noise."""
 
     clean: Float[Tensor, "*s"]
     noise: Float[Tensor, "*s"]

@@ -95,7 +95,7 @@ class Source:
         return to_image(model.decode(self.z_0.to(model.device))[0].cpu())
 
     def check(self, model: Model) -> None:
-        """Raise `SourceError` unless the source was made with this very model."""
+        """Raise `SourceError` unless the source was made with this model."""
         if self.model_hash != model.hash:
             raise SourceError(
                 f"this source was made with another model or dtype (hash {self.model_hash[:12]}…, {model.name} in "

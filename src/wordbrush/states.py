@@ -1,7 +1,7 @@
-"""The states of a source: where its latents are at each level of the schedule, from whatever determines them.
+"""The states of a source: its latents at each level of the schedule.
 
-A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. A kind of its own for each thing that they can
-follow from, because exact inversions keep more than a path.
+A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. Each class is one way to determine them,
+because exact inversions store more than a trajectory.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from wordbrush.schedule import Level, Schedule
 
 @runtime_checkable
 class States(Protocol):
-    """Where a source's latents are, and what has to be stored to know it."""
+    """A source's latents at each step, and the tensors to store."""
 
     kind: ClassVar[str]
 
@@ -25,13 +25,13 @@ class States(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by name."""
+        """The tensors to store, by name."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A path that was walked: all of its latents, z_T first (DDIM inversion, sampling from a seed)."""
+    """All latents of a trajectory, z_T first (DDIM inversion, sampling from a seed)."""
 
     latents: Float[Tensor, "steps_plus_1 c h w"]
     kind: ClassVar[str] = "trajectory"
@@ -65,7 +65,7 @@ class StraightPath:
 
 @dataclass(frozen=True, eq=False)
 class NoiseMaps:
-    """A path and the noise that each of its steps adds (edit-friendly DDPM, Huberman-Spiegelglas et al. 2024)."""
+    """A trajectory and the noise that each of its steps adds (edit-friendly DDPM, Huberman-Spiegelglas et al. 2024)."""
 
     latents: Float[Tensor, "steps_plus_1 c h w"]
     noises: Float[Tensor, "steps c h w"]
@@ -82,7 +82,7 @@ class NoiseMaps:
 
 @dataclass(frozen=True, eq=False)
 class CoupledPath:
-    """Two coupled paths, of which the first is the one that an edit follows (EDICT, Wallace et al. 2023)."""
+    """Two coupled trajectories, of which an edit follows the first (EDICT, Wallace et al. 2023)."""
 
     first: Float[Tensor, "steps_plus_1 c h w"]
     second: Float[Tensor, "steps_plus_1 c h w"]

@@ -1,4 +1,4 @@
-"""Where a word looks: its cross-attention map over the steps of a trajectory."""
+"""A word's cross-attention map, averaged over the steps of a trajectory."""
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ def word_map(
 ) -> Float[Tensor, "height width"]:
     """The mean cross-attention map of `word` in `prompt`, scaled to [0, 1], at the size of the latents.
 
-    The conditional prediction is made anew at `samples` evenly spaced steps of the trajectory, and the word's
+    The conditional prediction is computed again at `samples` evenly spaced steps of the trajectory, and the word's
     column is averaged over heads, steps and the sites at which local blend reads maps (Hertz et al. 2022,
     figure 4). Raises `PromptError` if the prompt has no such word.
     """

@@ -1,7 +1,7 @@
 """DDIM inversion (Song et al. 2021, section 4.3; Dhariwal & Nichol 2021, section F).
 
 The picture is walked up to z_T without guidance, and what sampling makes of that z_T *with* guidance is the
-source. Guidance amplifies the drift of the way up (Mokady et al. 2023, figure 3), so the reconstruction is
+source. Guidance amplifies the drift of the inversion (Mokady et al. 2023, figure 3), so the reconstruction is
 faithful at guidance scale 1 and loose above it: this is the baseline that the other inversions improve on.
 """
 

@@ -1,8 +1,8 @@
 """Stable Diffusion 1 checkpoints in one `.safetensors` file, as the original repository laid them out.
 
-Such a file has weights and nothing else. Architecture, vocabulary and schedule come from a *config folder*: a
+Such a file has weights only. Architecture, vocabulary and schedule come from a *config folder*: a
 diffusers folder of the same architecture, whose weights are not needed. It is named by
-`WORDBRUSH_SINGLE_FILE_CONFIG`, or lies beside the file under the file's own name without its ending.
+`WORDBRUSH_SINGLE_FILE_CONFIG`, or is beside the file, under the file's name without its suffix.
 
 diffusers renames the UNet's and the autoencoder's weights; the text encoder's already have transformers' names
 behind a prefix.
@@ -87,7 +87,7 @@ def _renamed(kind: Any, part: str, weights: Mapping[str, Tensor], folder: Path, 
         subfolder=part,
         dtype=dtype,
         local_files_only=True,
-        low_cpu_mem_usage=False,  # that way needs accelerate, and leaves what is missing without storage
+        low_cpu_mem_usage=False,  # True needs accelerate, and leaves missing weights without storage
     )
     # diffusers leaves a weight that is missing at its random start. Both layouts split the weights alike: count.
     if count < (needed := len(module.state_dict())):

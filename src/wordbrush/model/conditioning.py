@@ -16,8 +16,8 @@ class Conditioning:
     """One row of conditions for each row of latents.
 
     text: the encoded prompts. channels: what a UNet with more input channels reads beside the latents: a picture's
-    latents (8 channels), or a mask and the masked picture's latents (9). guidance_scale: for models that were distilled
-    from guided ones and are told the scale.
+    latents (8 channels), or a mask and the masked picture's latents (9). guidance_scale: for guidance-distilled models,
+    which read the scale as an input.
 
     Use the same object in every step: with it, the text's keys and values are computed once.
     """
@@ -41,7 +41,7 @@ class Conditioning:
         channels = [part.channels for part in parts if part.channels is not None]
         assert len(channels) in (0, len(parts)), "some rows have extra channels and others have none"
         scales = {part.guidance_scale for part in parts}
-        assert len(scales) == 1, "the rows of one batch are told one guidance scale"
+        assert len(scales) == 1, "the rows of one batch share one guidance scale"
         return Conditioning(
             TextEmbeds.concat([part.text for part in parts]),
             torch.cat(channels) if channels else None,

@@ -58,7 +58,7 @@ class Denoiser:
         attend: Attend | None = None,
         step: int | None = None,
     ) -> Prediction:
-        """The prediction of each row at a level; `attend` computes the attention layers, and is told the `step`.
+        """The prediction of each row at a level; `attend` computes the attention layers, and is given the `step`.
 
         Raises `ModelError` where `attend` is given and this UNet's attention is not Stable Diffusion's, or for other
         extra channels than it reads.

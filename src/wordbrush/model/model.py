@@ -19,7 +19,7 @@ from wordbrush.model.text import TextEmbeds, TextEncoder
 from wordbrush.schedule import Level, Prediction, Schedule
 from wordbrush.words import Words
 
-# Pictures may be this many times as large as those that a model was made for, by area.
+# The largest picture, as a multiple of the area that the model was made for.
 _LARGEST = 64
 
 
@@ -141,8 +141,8 @@ class Model:
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Latent height and width of a picture.
 
-        Raises `ModelError` if its sides are no multiples of `downscale`, or for a picture so large that the memory
-        would not suffice: better now than at the end of the run.
+        Raises `ModelError` if its sides are no multiples of `downscale`, or for a picture so large that memory
+        would run out at the end of the run.
         """
         if height <= 0 or width <= 0 or height % self.downscale or width % self.downscale:
             raise ModelError(

@@ -1,13 +1,13 @@
 """Prompt-to-Prompt image editing with cross-attention control (Hertz et al. 2022, arXiv 2208.01626).
 
-A target is denoised beside its source; in the early steps the words it shares with the source, or that stand in
-for the source's words, look where the source's words looked. Swap (section 3.2, eq. for replace), refinement,
+A target is denoised beside its source; in the early steps the words that it shares with the source, or that replace
+source words, take the source's attention maps. Swap (section 3.2, eq. for replace), refinement,
 re-weighting, per-word windows, self-attention injection and local blend (section 4) are all here.
 
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
-`wordbrush.attention_edit`); where words are only taken out, articles and padding keep their own maps by default
+`wordbrush.attention_edit`); where words are only removed, articles and padding keep their own maps by default
 (the paper has no removals); the source's unconditional row is never computed and its conditional row only while
-something reads it; a word that is nowhere is an error instead of an empty mask.
+something reads it; an unknown word is an error instead of an empty mask.
 """
 
 import time
@@ -213,9 +213,9 @@ def _gated(planned: Plan, steps: int, options: Options) -> AttentionEdit:
         if target.has(word)
     ]
     if fractions is None and planned.alignment.is_removal:
-        # What is taken out would leave a hole in its own shape: the source's other words did not look there, and its
-        # articles and end tokens did. So only what names something keeps looking where it did, lest it grow anew in
-        # the hole. A weight works in the window alone, so a word that has one is held as well.
+        # A removed thing would leave a hole of its own shape: the source's articles and end tokens attended there, its
+        # other words did not. So only words that name something keep the source's maps, and nothing grows in the hole.
+        # A weight works in the window only, so a word that has one keeps them too.
         named = (word for word in target.words if word.names_something)
         held = [*named, *_found(target, tuple(options.reweight))]
         spans.insert(0, (target.column(held), USUAL))
