@@ -1,4 +1,5 @@
-"""Edit the example pictures: docs/gallery/prompt-to-prompt.png, and docs/gallery/demo.png as `make demo` makes it.
+"""Edit the example pictures and write two sheets to `docs/gallery`: `prompt-to-prompt.webp`, with all edits, and
+`demo.webp`, with the edit that `make demo` makes.
 
 python examples/gallery.py
 """
@@ -73,6 +74,11 @@ ROWS = (
 )
 
 
+def save(sheet: Image.Image, name: str) -> None:
+    """Write a sheet as WebP to the gallery."""
+    sheet.save(GALLERY / f"{name}.webp", quality=88, method=6)
+
+
 def main() -> None:
     model = wordbrush.Model.load("pocket")
     pictures, captions = [], []
@@ -85,8 +91,8 @@ def main() -> None:
         captions.append(f"where “{word}” looks")
         if name == "cat.png":
             before_after = wordbrush.sheet(pictures[:2], captions[:2])
-            before_after.save(GALLERY / "demo.png", optimize=True)
-    wordbrush.sheet(pictures, captions, columns=6).save(GALLERY / "prompt-to-prompt.png", optimize=True)
+            save(before_after, "demo")
+    save(wordbrush.sheet(pictures, captions, columns=6), "prompt-to-prompt")
 
 
 if __name__ == "__main__":

@@ -47,26 +47,26 @@ if [ "$from" != none ]; then
   start=(--start "$from")
 fi
 
-[ -e runs/pocket/tokenizer ] || step tokenizer.py
-step data.py --train "$scenes" --threes $((scenes * 2 / 3))
+[ -e runs/pocket/tokenizer ] || step data/tokenizer.py
+step data/data.py --train "$scenes" --threes $((scenes * 2 / 3))
 if [ ! -e runs/pocket/latents.npy ]; then
   if [ "$from" = none ]; then
-    step autoencoder.py --preset "$preset" --minutes "$(share 0.3)"
+    step training/autoencoder.py --preset "$preset" --minutes "$(share 0.3)"
   else
-    step autoencoder.py --further --preset "$preset" --minutes "$(share 0.3)"
+    step training/autoencoder.py --further --preset "$preset" --minutes "$(share 0.3)"
   fi
-  step autoencoder.py --preset "$preset" --encode
-  step autoencoder.py --report
+  step training/autoencoder.py --preset "$preset" --encode
+  step training/autoencoder.py --report
 fi
 if [ "$from" = none ]; then
-  step judge.py --preset "$preset" --minutes "$(share 0.12)"
-  step reader.py --preset "$preset" --minutes "$(share 0.08)"
-  step encoder.py --preset "$preset" --minutes "$(share 0.08)"
+  step judges/judge.py --preset "$preset" --minutes "$(share 0.12)"
+  step judges/reader.py --preset "$preset" --minutes "$(share 0.08)"
+  step judges/encoder.py --preset "$preset" --minutes "$(share 0.08)"
 fi
-step diffusion.py --preset "$preset" --minutes "$(left)" ${start[@]+"${start[@]}"}
-step export.py --out runs/pocket/exported/new
+step training/diffusion.py --preset "$preset" --minutes "$(left)" ${start[@]+"${start[@]}"}
+step training/export.py --out runs/pocket/exported/new
 tar c -C runs/pocket/exported new | split --bytes 15M - "$out/weights.tar."
 # The weights are safe; a report that fails costs nothing.
-step report.py --model runs/pocket/exported/new --minutes "$(share 0.07)" --count 400 --guidance --docs "$docs" &&
-  cp "$docs/gallery/"{pocket-samples,edits}.png "$out"
+step report/report.py --model runs/pocket/exported/new --minutes "$(share 0.07)" --count 400 --guidance --docs "$docs" &&
+  cp "$docs/gallery/"{pocket-samples,edits}.webp "$out"
 echo "== $((SECONDS - began)) s: $(ls "$out"/weights.tar.* | wc -l) parts in $out"

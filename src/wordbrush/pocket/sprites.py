@@ -1,7 +1,7 @@
 """The drawn things: cut from a shared sheet, tinted, scaled, with a soft shadow where they touch the ground.
 
 The sheet is Noto Color Emoji (SIL OFL 1.1, see `LICENSE-NotoColorEmoji.txt`), cut by
-`recipes/pocket/sprites.py`.
+`recipes/pocket/data/sprites.py`.
 """
 
 from __future__ import annotations

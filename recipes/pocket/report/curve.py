@@ -1,0 +1,136 @@
+"""What more training gives: the bars of `report.py` against the samples that models had learnt from.
+
+    python recipes/pocket/training/export.py --checkpoint runs/pocket/diffusion-116k.pt --out runs/pocket/exported/116k
+    python recipes/pocket/report/curve.py runs/pocket/exported/* src/wordbrush/pocket/weights
+
+Each model paints the first `--count` captions of `report.py`, kept where that keeps them. Writes the table in
+`docs/pocket.md` and `docs/gallery/pocket-curve.webp`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from wordbrush.evaluation.judges.reader import Reader
+from wordbrush.model import Model
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+
+import figures
+from data import samples_of
+from figures import BARS
+from jobs import JobRunner
+from report import measure_paintings, paint
+
+BEGIN = "<!-- curve: written by recipes/pocket/report/curve.py -->"
+# Okabe & Ito 2008: told apart by every common kind of colour blindness.
+SHOWN = {
+    "object": "#0072B2",
+    "both objects": "#56B4E9",
+    "all three objects": "#009E73",
+    "colour, no sketch": "#D55E00",
+    "place": "#000000",
+    "light": "#E69F00",
+    "style": "#CC79A7",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a model reached after so many training samples: `measure_paintings`."""
+
+    samples: int
+    reached: dict[str, Any]
+
+
+def measured(weights: Path, workers: ProcessPoolExecutor, reader: Reader, count: int, end: float) -> Point:
+    """A model's point, from the paintings that are there when time is up."""
+    model = Model.load(weights, device="cpu")
+    runner = JobRunner.of(model, weights, workers, end)
+    scenes, painted = paint(runner, count, model.defaults.guidance_scale)
+    return Point(samples_of(weights), measure_paintings(reader, scenes, painted))
+
+
+def table(points: Sequence[Point]) -> str:
+    """The curve as a table, a line a model."""
+    lines = [
+        f"| samples | {' | '.join(SHOWN)} | captions |",
+        f"|---:|{'---:|' * (len(SHOWN) + 1)}",
+    ]
+    for point in points:
+        shares = [f"{100 * point.reached[aspect]['right']:.1f} %" for aspect in SHOWN]
+        lines.append(f"| {point.samples:,} | {' | '.join(shares)} | {point.reached['prompts']} |")
+    bars = [f"{100 * bar:.0f} %" if (bar := BARS[aspect][1]) else "" for aspect in SHOWN]
+    truth = [f"{100 * points[-1].reached[aspect]['truth']:.1f} %" for aspect in SHOWN]
+    return "\n".join(
+        [*lines, f"| the bar | {' | '.join(bars)} | |", f"| true renderings | {' | '.join(truth)} | |"]
+    )
+
+
+def plot(points: Sequence[Point], path: Path) -> None:
+    """The curve as a lossless WebP: a line for every aspect over the samples, in doublings."""
+    figure: Any = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    samples = [point.samples for point in points]
+    ends: list[tuple[float, str, str]] = []
+    for aspect, colour in SHOWN.items():
+        shares = [100 * point.reached[aspect]["right"] for point in points]
+        axes.plot(samples, shares, marker="o", markersize=4, color=colour, linewidth=1.6)
+        ends.append((shares[-1], aspect, colour))
+    # Names stand at the lines' ends, one below the other.
+    height = 101.5
+    for share, aspect, colour in sorted(ends, reverse=True):
+        height = min(height - 5, share)
+        axes.annotate(
+            f"{aspect} {share:.0f}", (samples[-1], height), (8, 0), textcoords="offset points", va="center",
+            color=colour, fontsize=9, annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(samples, [f"{n / 1000:.0f},000" for n in samples], fontsize=8)
+    axes.minorticks_off()
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("training samples")
+    axes.set_ylabel("right, % of held-out captions")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    figure.savefig(path, pil_kwargs={"lossless": True, "quality": 100, "method": 6})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", type=Path, nargs="+", help="folders that export.py wrote")
+    parser.add_argument("--count", type=int, default=160, help="captions, half of them of one thing")
+    parser.add_argument("--minutes", type=float, default=30, help="for painting")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--docs", type=Path, default=figures.DOCS)
+    options = parser.parse_args()
+
+    end = time.time() + 60 * options.minutes
+    torch.set_num_threads(options.workers)
+    reader = Reader.load(device="cpu")
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as workers:
+        points = [measured(model, workers, reader, options.count, end) for model in options.models]
+    points.sort(key=lambda point: point.samples)
+    print(table(points))
+    figures.write(table(points), options.docs / "pocket.md", BEGIN)
+    plot(points, options.docs / "gallery" / "pocket-curve.webp")
+
+
+if __name__ == "__main__":
+    main()

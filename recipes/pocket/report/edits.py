@@ -1,0 +1,198 @@
+"""Forty rendered scenes, six kinds of change, and for each the true answer: what Prompt-to-Prompt's defaults make of
+them, beside what the same noise gives without the edit.
+
+`report.py` has them made and counted.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import figures
+from jobs import Job, JobRunner, loaded, painting, pixels
+from reading import answers, psnr
+from wordbrush.api import edit, invert
+from wordbrush.denoise import denoise
+from wordbrush.evaluation.judges.reader import Reader
+from wordbrush.pocket import Scene, caption, change, mask, parse, render, sample
+from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
+
+FIRST = 40_000  # the held-out seed that the search for scenes begins at; also that of the swaps' own noise
+ALONE, PAIRS = 30, 10  # scenes of one thing, and of two
+KINDS = ("swap", "colour", "light", "style", "place", "removal")
+
+
+# The scenes --------------------------------------------------------------------------------------------------
+
+
+@cache
+def scenes() -> list[Scene]:
+    """The first held-out photos by day whose captions say the place: some of one thing, then some of two.
+
+    Their things are not small, and of two neither is on or under the other.
+    """
+    return _found(1, ALONE) + _found(2, PAIRS)
+
+
+def _found(things: int, count: int) -> list[Scene]:
+    found: list[Scene] = []
+    seed = FIRST
+    while len(found) < count:
+        scene = sample(seed, things=things, split="test")
+        plain = scene.style == "photo" and scene.light == "day" and scene.relation not in ("on", "under")
+        large = all(thing.size != "small" for thing in scene.things)
+        if plain and large and parse(caption(scene)).place is not None:
+            found.append(scene)
+        seed += 1
+    return found
+
+
+def changes(i: int) -> dict[str, Scene]:
+    """What becomes of scene `i`: the true answers by the kind of change.
+
+    Every scene has its first thing swapped. Scenes of one thing take colour and light, or place and style, in turns;
+    scenes of two lose the second thing.
+    """
+    rng = random.Random(i)
+    scene = scenes()[i]
+    thing = scene.things[0]
+    there = {thing.name for thing in scene.things}
+    changed = {"swap": change(scene, name=rng.choice(sorted(COMMON - there)))}
+    if len(scene.things) == 2:
+        return changed | {"removal": change(scene, thing=1, remove=True)}
+    if i % 2:
+        places = [place for place in PLACES if place != scene.place and "background" not in place]
+        return changed | {
+            "place": change(scene, place=rng.choice(places)),
+            "style": change(scene, style=rng.choice([style for style in STYLES if style != "photo"])),
+        }
+    colours = [c for c in COLOURS if c != thing.colour and not scene.place.startswith(c)]
+    return changed | {
+        "colour": change(scene, colour=rng.choice(colours)),
+        "light": change(scene, light=rng.choice([light for light in LIGHTS if light != "day"])),
+    }
+
+
+# Making them -------------------------------------------------------------------------------------------------
+
+
+def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
+    """Scene `i` inverted and edited as anyone would with the defaults.
+
+    `kept` is the autoencoder's own reconstruction; `edits` has one picture per change, `baseline` what the targets
+    give from the same noise without an edit.
+    """
+    model = loaded(weights, torch.float32)
+    scene = scenes()[i]
+    prompt, targets = caption(scene), [caption(changed) for changed in changes(i).values()]
+    source = invert(model, render(scene), prompt, options={"guidance_scale": guidance})
+    results = edit(model, source, targets)
+    z = source.z_T.expand(len(targets), -1, -1, -1)
+    text, null = model.encode_text(targets), model.encode_text([""])
+    for step in denoise(model, z, text, null, source.schedule, guidance_scale=guidance):
+        z = step.latents
+    return {
+        "kept": np.asarray(source.image(model)),
+        "edits": np.stack([np.asarray(result.image) for result in results]),
+        "baseline": pixels(model.decode(z)),
+    }
+
+
+def made(runner: JobRunner, guidance: float) -> tuple[list[dict[str, np.ndarray]], list[Image.Image]]:
+    """What `edited` gives for each scene, and the swaps' targets painted from noise of their own."""
+    jobs = [Job(f"edited-{i}-{guidance:g}", edited, (i, guidance)) for i in range(len(scenes()))]
+    targets = [caption(changes(i)["swap"]) for i in range(len(scenes()))]
+    return runner.read(jobs), runner.pictures(painting(FIRST, targets, guidance))
+
+
+# Measuring them ----------------------------------------------------------------------------------------------
+
+
+def shows(
+    reader: Reader, kind: str, pictures: Sequence[Image.Image], before: Scene, after: Scene
+) -> list[bool]:
+    """Whether the reader sees in each picture what the change was to bring.
+
+    swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
+    first name, the other is not among its first two, and where that stood, at least two thirds of the squared error
+    to the true answer are gone (a second of the same thing is no removal; the share was set by eye). Else: the thing
+    is its first name, and the new colour, place, light or style the first of its kind.
+    """
+    readings = reader.read(pictures)
+    if kind == "swap":
+        return [after.things[0].name in reading.first(len(after.things)) for reading in readings]
+    if kind == "removal":
+        true, where = render(after), mask(before, after)
+        enough = psnr(render(before), true, where) + 10 * math.log10(3)
+        stays, goes = after.things[0].name, before.things[1].name
+        return [
+            reading.first(1) == [stays]
+            and goes not in reading.first(2)
+            and psnr(picture, true, where) > enough
+            for picture, reading in zip(pictures, readings, strict=True)
+        ]
+    found = [answers(reading, parse(caption(after))) for reading in readings]
+    return [all(one["object"] + one[kind]) for one in found]
+
+
+def measured(
+    reader: Reader, made: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
+) -> dict[str, dict[str, float]]:
+    """How the edits fare, by kind.
+
+    shown, truth, baseline: the share of edits, of true answers and of unedited pictures from the same noise that
+    show the change. kept, bound, baseline kept: PSNR of what the change truly leaves alone, if that is anything, for
+    the edits, for the autoencoder alone and for the unedited. near, baseline near, source near: PSNR of the whole
+    picture to the true answer. For swaps also drawn: the share of targets that the model draws right from noise of
+    its own (`alone`); shown of drawn: how many of these the edit shows.
+    """
+    rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for i, arrays in enumerate(made):
+        scene = scenes()[i]
+        for k, (kind, after) in enumerate(changes(i).items()):
+            ours, baseline = (Image.fromarray(arrays[name][k]) for name in ("edits", "baseline"))
+            source, true, stays = render(scene), render(after), ~mask(scene, after)
+            pictures = [ours, true, baseline, *(alone[i : i + 1] if kind == "swap" else ())]
+            seen = shows(reader, kind, pictures, scene, after)
+            row: dict[str, float] = dict(zip(("shown", "truth", "baseline", "drawn"), seen, strict=False))
+            if stays.mean() > 0.02:
+                row["kept"], row["baseline kept"] = psnr(ours, true, stays), psnr(baseline, true, stays)
+                row["bound"] = psnr(Image.fromarray(arrays["kept"]), true, stays)
+            row["near"], row["baseline near"] = psnr(ours, true), psnr(baseline, true)
+            row["source near"] = psnr(source, true)
+            rows[kind].append(row)
+    found: dict[str, dict[str, float]] = {}
+    for kind, some in rows.items():
+        keys = {key: [row[key] for row in some if key in row] for key in some[0]} if some else {}
+        found[kind] = {"of": len(some)} | {key: float(np.mean(values)) for key, values in keys.items()}
+    if drawn := [row["shown"] for row in rows["swap"] if row.get("drawn")]:
+        found["swap"]["shown of drawn"] = float(np.mean(drawn))
+    return found
+
+
+def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
+    """A few changes of every kind: source, true answer, edit, and the same noise unedited.
+
+    Not chosen: for kind after kind the first scenes that have it and were not shown yet.
+    """
+    found: figures.Cells = []
+    waiting = list(range(len(made)))
+    for kind in KINDS:
+        for i in [i for i in waiting if kind in changes(i)][:each]:
+            waiting.remove(i)
+            k, after = list(changes(i)).index(kind), changes(i)[kind]
+            found += [
+                (render(scenes()[i]), caption(scenes()[i])),
+                (render(after), "the true answer"),
+                (Image.fromarray(made[i]["edits"][k]), caption(after)),
+                (Image.fromarray(made[i]["baseline"][k]), "the same noise, unedited"),
+            ]
+    return found

@@ -1,0 +1,74 @@
+"""Where words look: their attention maps on held-out scenes of one thing, beside what they name.
+
+`report.py` has them made and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import coverage
+from jobs import Job, JobRunner, loaded
+from wordbrush.api import invert
+from wordbrush.pocket import Scene, caption, caption_parts, render, sample
+from wordbrush.pocket.vocabulary import COLOURS, SIZES
+from wordbrush.word_map import word_map
+
+FIRST, SCENES, CHUNK = 50_000, 120, 10  # the held-out seed of the first, how many, and how many in a job
+SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
+
+
+@cache
+def scenes() -> list[Scene]:
+    """Held-out scenes of one thing, of every size, light and style, not chosen."""
+    return [sample(seed, things=1, split="test") for seed in range(FIRST, FIRST + SCENES)]
+
+
+def words_of(scene: Scene) -> list[tuple[str, str]]:
+    """(class, words) of what a one-thing caption says that has a place of its own in the picture."""
+    classes = {"place": "place", 0: "object"}
+    parts = [(text, classes[referent]) for text, referent in caption_parts(scene) if referent in classes]
+    return [
+        ("colour" if text in COLOURS else "size" if text in SIZES else kind, text) for text, kind in parts
+    ]
+
+
+def mapped(weights: Path, first: int) -> dict[str, np.ndarray]:
+    """The maps of `words_of` of some scenes, one after the other, as `wordbrush heatmap` has them by default."""
+    model = loaded(weights, torch.float32)
+    found: list[np.ndarray] = []
+    for scene in scenes()[first : first + CHUNK]:
+        prompt = caption(scene)
+        source = invert(model, render(scene), prompt)
+        for _, word in words_of(scene):
+            found.append(word_map(model, prompt, word, source.trajectory, source.schedule).numpy())
+    return {"maps": np.stack(found)}
+
+
+def made(runner: JobRunner) -> list[np.ndarray]:
+    """The maps [h, w] of all words of the leading scenes, as many as time suffices for."""
+    jobs = [Job(f"maps-{i}", mapped, (i,)) for i in range(0, SCENES, CHUNK)]
+    return [heat for arrays in runner.read(jobs) for heat in arrays["maps"]]
+
+
+def measured(made: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+    """Mean intersection over union of words' maps and what they name, in latent cells, by class of word.
+
+    everywhere: what a map that covers the whole picture would have.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    words = [(scene, kind) for scene in scenes() for kind, _ in words_of(scene)]
+    for (scene, kind), heat in zip(words, made, strict=False):
+        covered = coverage(scene)[0] > 127
+        true, shown = ~covered if kind == "place" else covered, heat > SHOWN
+        found.setdefault(kind, []).append(((shown & true).sum() / (shown | true).sum(), true.mean()))
+    means = {kind: np.mean(pairs, axis=0) for kind, pairs in sorted(found.items())}
+    return {
+        kind: {"iou": float(iou), "everywhere": float(everywhere), "of": len(found[kind])}
+        for kind, (iou, everywhere) in means.items()
+    }

@@ -1,0 +1,162 @@
+"""A training run: resumable, on a time budget, with one or more workers that share its weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from threading import Barrier
+
+import numpy as np
+import torch
+from torch import Tensor, multiprocessing, nn
+
+from data import RUNS
+from muon import Muon
+from shared import SharedWeights, Updater
+
+CHECKPOINT_SECONDS = 60
+LOG_STEPS = 20
+
+# (progress in [0, 1], numpy's random numbers, torch's) -> what to minimise, and figures for the log
+Loss = Callable[[float, np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a machine is used. `batch` counts all workers' pictures; `minutes` are processor time on a CPU, so that
+    a busy machine changes when a run ends, not what it learns.
+    """
+
+    device: str
+    workers: int
+    batch: int
+    minutes: float
+
+    def clock(self) -> float:
+        return time.process_time() if self.device == "cpu" else time.monotonic()
+
+
+def rate(progress: float, step: int) -> float:
+    """The learning rate's factor: 50 steps of warm-up, then a cosine in time down to 3 %."""
+    return min(1.0, (step + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+class Run:
+    """What the workers share: the weights, the checkpoint they go on from, and the time that is spent."""
+
+    def __init__(self, name: str, preset: Preset, modules: list[nn.Module]) -> None:
+        self.name, self.preset = name, preset
+        self.shared = SharedWeights(modules, preset.workers, preset.device)
+        self.seconds = torch.zeros((), dtype=torch.float64).share_memory_()
+        if (checkpoint := RUNS / f"{name}.pt").exists():
+            saved = torch.load(checkpoint, map_location=preset.device, weights_only=True)
+            with torch.no_grad():
+                self.shared.load(saved["shared"])
+            self.seconds.fill_(saved["seconds"])
+
+    def save(self) -> None:
+        part = RUNS / f"{self.name}.part"
+        torch.save({"shared": self.shared.saved(), "seconds": self.seconds.item()}, part)
+        os.replace(part, RUNS / f"{self.name}.pt")
+
+    def train(
+        self,
+        worker: int,
+        meet: Barrier | None,
+        modules: list[nn.Module],
+        loss: Loss,
+        muon: float = 0.02,
+        adam: float = 1e-3,
+    ) -> None:
+        """One worker's steps, until the preset's minutes are spent, those before a restart included.
+
+        `muon` is the rate of matrices and kernels; the rest learns at the rate `adam`. What a step sees is a function
+        of (step, worker) alone.
+        """
+        preset = self.preset
+        self.shared.bind(modules, "weights", worker)
+        updater = Updater(self.shared, worker, meet, "muon", lr=adam)
+        for optimiser in updater.optimisers:
+            if isinstance(optimiser, Muon):
+                optimiser.param_groups[0]["full"] = muon
+        first = step = int(self.shared.steps.item())
+        start, saved = preset.clock() - self.seconds.item(), time.monotonic()
+        seen: list[dict[str, float]] = []
+        while True:
+            if worker == 0:
+                self.seconds.fill_(preset.clock() - start)
+            if meet is not None:
+                meet.wait()  # so that all workers read the same time, and stop at the same step
+            progress = self.seconds.item() / (60 * preset.minutes)
+            if worker == 0 and (progress >= 1 or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                self.save()
+                saved = time.monotonic()
+            if progress >= 1:
+                return
+            seeds = np.random.SeedSequence([0, step, worker]).spawn(2)
+            generator = torch.Generator().manual_seed(int(seeds[1].generate_state(1)[0]))
+            with torch.autocast(preset.device, dtype=torch.bfloat16):
+                value, figures = loss(progress, np.random.default_rng(seeds[0]), generator)
+            value.backward()
+            # More minutes raise a rate that had fallen: without warming up, a step then undoes what was learned.
+            factor = rate(progress, step - first)
+            updater.step(torch.tensor([factor, 0.0]), preset.batch)
+            step += 1
+            seen.append(figures)
+            if step % LOG_STEPS == 0:
+                if worker == 0:
+                    # What is learned may change with the progress, and with it what there is to average.
+                    told = {key: [one[key] for one in seen if key in one] for key in figures}
+                    means = {key: sum(values) / len(values) for key, values in told.items()}
+                    self._log(step, {"lr": factor, **means})
+                seen.clear()
+
+    def _log(self, step: int, figures: dict[str, float]) -> None:
+        line = {"step": step, "samples": step * self.preset.batch, "seconds": round(self.seconds.item())}
+        line |= {key: round(value, 4) for key, value in figures.items()}
+        with (RUNS / f"{self.name}.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def arguments(description: str | None, presets: Mapping[str, Preset]) -> argparse.ArgumentParser:
+    """A recipe's command line, with what all have in common; `chosen` reads it."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=presets, default="cpu")
+    parser.add_argument("--minutes", type=float, help="how long to train, earlier runs included")
+    return parser
+
+
+def chosen(told: argparse.Namespace, presets: Mapping[str, Preset]) -> Preset:
+    """The preset that was named, with what else was said of it."""
+    preset = presets[told.preset]
+    said = {name: getattr(told, name, None) for name in ("minutes", "workers")}
+    return replace(preset, **{name: value for name, value in said.items() if value})
+
+
+def use_threads(preset: Preset) -> None:
+    """One thread for each worker on a CPU: two such workers are faster than one with two threads."""
+    if preset.device == "cpu":
+        torch.set_num_threads(1)
+
+
+def compile_all(*networks: nn.Module) -> None:
+    """Compile networks in place. Where there is no compiler they run as they are: no reason to lose a run."""
+    torch._dynamo.config.suppress_errors = True
+    for network in networks:
+        network.compile()
+
+
+def spawn(task: Callable[[int, Run, Barrier | None], None], run: Run) -> None:
+    """Run `task(worker, run, meet)` in every worker and wait for all of them."""
+    if run.preset.workers == 1:
+        task(0, run, None)
+        return
+    meet = multiprocessing.get_context("spawn").Barrier(run.preset.workers)
+    multiprocessing.spawn(task, (run, meet), nprocs=run.preset.workers)

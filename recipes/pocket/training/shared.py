@@ -1,0 +1,168 @@
+"""Weights in shared memory: several processes of one thread train one model as fast as their cores allow.
+
+Two processes of one thread each beat one of two threads, because nothing waits for the slower half of every small
+operation. Each worker adds its gradients in a row of its own; then each averages, updates and smooths its share of
+the weights, in place, where all the others see them. Nothing is copied or sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Barrier
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muon import Muon, suits
+
+ROWS = ("weights", "average", "first", "second")  # second moments are Adam's, first ones everyone's
+
+
+class SharedWeights:
+    """The trained numbers of some modules, and the optimiser's, as rows of one float32 tensor.
+
+    Parameters are sorted by the worker that updates them, so that a worker's share is one slice of every row.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], workers: int, device: str) -> None:
+        named = [
+            (f"{i}.{name}", p) for i, module in enumerate(modules) for name, p in module.named_parameters()
+        ]
+        named.sort(key=lambda item: -item[1].numel())
+        shares: list[list[tuple[str, Tensor]]] = [[] for _ in range(workers)]
+        for item in named:
+            min(shares, key=lambda share: sum(p.numel() for _, p in share)).append(item)
+        self.shapes = {name: p.shape for share in shares for name, p in share}
+        self.members = [[name for name, _ in share] for share in shares]
+        sizes = [sum(p.numel() for _, p in share) for share in shares]
+        self.slices = [slice(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(workers)]
+        self.state = torch.zeros(len(ROWS), sum(sizes), device=device)
+        self.gradients = torch.zeros(workers, sum(sizes), device=device)
+        self.norms = torch.zeros(workers, device=device)
+        self.steps = torch.zeros(())
+        self.samples = torch.zeros((), dtype=torch.int64)
+        weights = self.named("weights")
+        for name, p in named:
+            weights[name].copy_(p.detach())
+        self.row("average").copy_(self.row("weights"))
+        if device == "cpu":
+            for tensor in (self.state, self.gradients, self.norms, self.steps, self.samples):
+                tensor.share_memory_()
+
+    def row(self, name: str) -> Tensor:
+        return self.state[ROWS.index(name)]
+
+    def named(self, row: str | Tensor) -> dict[str, Tensor]:
+        """A row as one view for each parameter, in its shape; kernels with their channels last."""
+        flat = self.row(row) if isinstance(row, str) else row
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        views = {}
+        for (name, shape), part in zip(self.shapes.items(), parts, strict=True):
+            if len(shape) == 4:
+                out, into, height, width = shape
+                views[name] = part.view(out, height, width, into).permute(0, 3, 1, 2)
+            else:
+                views[name] = part.view(shape)
+        return views
+
+    def bind(self, modules: Sequence[nn.Module], row: str, worker: int | None = None) -> None:
+        """Let the modules' parameters be a row's numbers, their gradients (given a worker) that worker's row."""
+        values = self.named(row)
+        gradients = self.named(self.gradients[worker]) if worker is not None else {}
+        for i, module in enumerate(modules):
+            for name, p in module.named_parameters():
+                p.data = values[f"{i}.{name}"]
+                p.grad = gradients.get(f"{i}.{name}")
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds: every row, by parameter name, whatever the number of workers."""
+        rows = {row: {name: t.clone() for name, t in self.named(row).items()} for row in ROWS}
+        return {"rows": rows, "steps": self.steps.item(), "samples": self.samples.item()}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        for row in ROWS:
+            for name, tensor in self.named(row).items():
+                tensor.copy_(saved["rows"][row][name])
+        self.steps.fill_(saved["steps"])
+        self.samples.fill_(saved["samples"])
+
+
+class Updater:
+    """One worker's part of every step: Muon for matrices and kernels, or Adam for everything.
+
+    `keep`: how much of the averaged weights stays in every step.
+    """
+
+    def __init__(
+        self,
+        shared: SharedWeights,
+        worker: int,
+        meet: Barrier | None,
+        optimiser: str,
+        lr: float,
+        keep: float = 0.999,
+    ) -> None:
+        self.shared, self.worker, self.meet, self.keep = shared, worker, meet, keep
+        self.mine = shared.slices[worker]
+        self.done = int(shared.steps.item())
+        weights, sums = shared.named("weights"), shared.named(shared.gradients[0])
+        first, second = shared.named("first"), shared.named("second")
+        self.optimisers: list[torch.optim.Optimizer] = []
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        state: dict[nn.Parameter, dict[str, Tensor]] = {}
+        for name in shared.members[worker]:
+            p = nn.Parameter(weights[name])
+            p.grad = sums[name]
+            # Embeddings are looked up row by row; they are no matrices that mix.
+            by_muon = optimiser == "muon" and suits(p) and "embedding" not in name
+            groups[by_muon].append(p)
+            if by_muon:
+                state[p] = {"momentum": first[name]}
+            else:
+                steps = shared.steps.to(p.device, copy=True)
+                state[p] = {"step": steps, "exp_avg": first[name], "exp_avg_sq": second[name]}
+        if groups[True]:
+            self.optimisers.append(Muon(groups[True], lr=20 * lr))
+        adam = torch.optim.AdamW(groups[False], lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        self.optimisers.append(adam)
+        for made in self.optimisers:
+            for group in made.param_groups:
+                group["full"] = group["lr"]
+                made.state.update({p: state[p] for p in group["params"]})
+
+    def _wait(self) -> None:
+        if self.meet is not None:
+            self.meet.wait()
+
+    @torch.no_grad()
+    def step(self, control: Tensor, samples: int) -> tuple[Tensor, bool]:
+        """Average all workers' gradients, of `samples` in all, and follow them.
+
+        `control` is [learning rate factor, whether this step is the last], read while all workers are in here, so
+        that all read the same. Returns the gradients' norm, and whether this was the last step.
+        """
+        shared, mine = self.shared, self.mine
+        self._wait()  # every worker's gradients are there
+        factor, last = control.tolist()
+        mean = shared.gradients[0, mine]
+        for other in shared.gradients[1:, mine]:
+            mean.add_(other)
+        mean.div_(len(shared.gradients))
+        shared.norms[self.worker] = mean.square().sum()
+        self._wait()  # every share's norm is there
+        norm = shared.norms.sum().sqrt()
+        mean.mul_((1 / (norm + 1e-6)).clamp(max=1.0))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["full"] * factor
+            optimiser.step()
+        if self.worker == 0:
+            shared.steps.add_(1)
+            shared.samples.add_(samples)
+        self.done += 1
+        keep = min(self.keep, self.done / (self.done + 10))
+        shared.row("average")[mine].lerp_(shared.row("weights")[mine], 1 - keep)
+        shared.gradients[:, mine].zero_()
+        self._wait()  # every share of the weights is new
+        return norm, bool(last)
