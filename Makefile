@@ -1,8 +1,8 @@
-# make demo   install, edit a picture file, say where the before/after picture lies
-# make test   install what the tests need and run them
+# make demo   install, edit a picture file, print the path of the before/after picture
+# make test   install what the tests need, and run them
 # make check  style, types and the direction of imports
 #
-# PYTHON=… picks the interpreter, TORCH=… another torch (TORCH=torch for the one with CUDA).
+# PYTHON=… selects the interpreter, TORCH=… the torch package (TORCH=torch for the CUDA build).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH  ?= torch==2.13.0
@@ -20,10 +20,10 @@ test: .venv/installed-dev
 check: .venv/installed-dev
 	scripts/check
 
-# torch first: with none present, other packages' ranges admit its newest release, whose Linux build brings several
-# gigabytes of CUDA. Where pip offers a choice, its options (PIP_INDEX_URL, PIP_FIND_LINKS) name the CPU build.
+# torch first: otherwise the other packages pull in its newest release, whose Linux build brings several gigabytes of
+# CUDA. To choose the CPU build, set pip's own variables (PIP_INDEX_URL, PIP_FIND_LINKS).
 .venv/torch:
-	@echo "Installing into .venv: about two minutes, most of them for torch"
+	@echo "Installing into .venv: about two minutes, most of it for torch"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install "$(TORCH)"
 	@touch $@
