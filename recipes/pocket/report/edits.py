@@ -17,10 +17,9 @@ import torch
 from PIL import Image
 
 import figures
-from jobs import Job, JobRunner, loaded, painting, pixels
+from jobs import Job, JobRunner, loaded, painting
 from reading import answers, psnr
 from wordbrush.api import edit, invert
-from wordbrush.denoise import denoise
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.pocket import Scene, caption, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
@@ -95,14 +94,11 @@ def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     prompt, targets = caption(scene), [caption(changed) for changed in changes(i).values()]
     source = invert(model, render(scene), prompt, options={"guidance_scale": guidance})
     results = edit(model, source, targets)
-    z = source.z_T.expand(len(targets), -1, -1, -1)
-    text, null = model.encode_text(targets), model.encode_text([""])
-    for step in denoise(model, z, text, null, source.schedule, guidance_scale=guidance):
-        z = step.latents
+    z_T = source.z_T.expand(len(targets), -1, -1, -1)  # noqa: N806
     return {
         "kept": np.asarray(source.image(model)),
         "edits": np.stack([np.asarray(result.image) for result in results]),
-        "baseline": pixels(model.decode(z)),
+        "baseline": painted(model, z_T, targets, source.schedule, guidance),
     }
 
 

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from data import RUNS
 from wordbrush.denoise import denoise
+from wordbrush.guidance import TextGuidance
 from wordbrush.images import to_image
-from wordbrush.model import Model
-from wordbrush.source import initial_latents
+from wordbrush.model import Conditioning, Model
+from wordbrush.sampling import initial_latents
+from wordbrush.schedule import Schedule
 
 STEPS = 50
 CHUNK = 20  # prompts painted at once; guidance makes it twice as many rows
@@ -111,10 +113,20 @@ def paint(
     model = loaded(weights, torch.bfloat16)
     seeds = range(first, first + len(prompts))
     latents = torch.cat([initial_latents(model, seed, *model.image_size) for seed in seeds])
-    text, null = model.encode_text(prompts), model.encode_text([""])
-    for step in denoise(model, latents, text, null, model.schedule(steps), guidance_scale=guidance):
+    return {"pictures": painted(model, latents, prompts, model.schedule(steps), guidance)}
+
+
+def painted(
+    model: Model, latents: Tensor, prompts: Sequence[str], schedule: Schedule, guidance: float
+) -> np.ndarray:
+    """Pictures of prompts from z_T, one row each: uint8 [N, H, W, 3]."""
+    conditions = {
+        "text": Conditioning(model.encode_text(prompts)),
+        "null": Conditioning(model.encode_text([""])),
+    }
+    for step in denoise(model, latents, conditions, schedule, TextGuidance(guidance)):
         latents = step.latents
-    return {"pictures": pixels(model.decode(latents))}
+    return pixels(model.decode(latents))
 
 
 def pixels(pictures: Tensor) -> np.ndarray:
