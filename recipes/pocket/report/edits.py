@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import figures
-from jobs import Job, JobRunner, loaded, painting
+from jobs import Job, JobRunner, loaded, painted, painting
 from reading import answers, psnr
 from wordbrush.api import edit, invert
 from wordbrush.evaluation.judges.reader import Reader
