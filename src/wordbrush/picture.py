@@ -74,7 +74,9 @@ def _as_png(image: Image.Image) -> bytes:
     """A PIL image as a file's bytes. Raises `ImageError` for one that is no 8- or 16-bit picture."""
     file = io.BytesIO()
     try:
-        image.save(file, "PNG", icc_profile=image.info.get("icc_profile"), exif=image.getexif())
+        image.save(
+            file, "PNG", compress_level=1, icc_profile=image.info.get("icc_profile"), exif=image.getexif()
+        )
     except OSError:  # CMYK and other modes that PNG does not have
         try:
             images.rgb(image).save(file, "PNG")
