@@ -1,16 +1,16 @@
-"""What a Prompt-to-Prompt edit costs beside plain generation on the same model.
+"""The cost of a Prompt-to-Prompt edit, relative to plain generation on the same model.
 
     python benchmarks/p2p.py                              # every model, dtype and number of targets: hours
     python benchmarks/p2p.py --model pocket --dtype float32 --targets 1
 
-One process, one thread; the variants of a row run in turn, in reversed order on odd rounds, and every ratio is
-taken within its round. Times are CPU time, so a neighbour on the machine matters little. Memory is the peak
-resident set of a step above what was resident before it. Each finished row is appended to the results file.
+One process, one thread. The variants of a row run one after the other, in reversed order in odd rounds, and every ratio
+is taken within its round. Times are CPU time, so other load on the machine matters little. Memory is the peak resident
+set during a step, above what was resident before it. Each finished row is appended to the results file.
 
 step       one UNet call in the heaviest phase (cross-attention edit and self-attention injection both on),
            relative to a plain call of the *same rows*, 1 + 2n for n targets
-explicit   the same edit with every map built, as the tests' oracle does it, on the 2 (n + 1) rows that it needs
-edit       a whole edit of a known trajectory, relative to generating source and targets plainly
+explicit   the same edit by the tests' implementation that builds every map, on the 2 (n + 1) rows that it needs
+edit       a whole edit of a known trajectory, relative to plain generation of source and targets
 """
 
 import argparse
@@ -53,12 +53,12 @@ REFINED = (
     "a cat on a sunny beach",
     "a cat on a beach at sunset",
 )
-STEPS = 4  # of the step measurement: the edit is on in all of them
+STEPS = 4  # in the step measurement; the edit is active in all of them
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Something to measure: a context to open, and a call that is given a step index."""
+    """Something to measure: a context to enter, and a call that takes a step index."""
 
     name: str
     context: Callable[[], AbstractContextManager[None]]
@@ -100,7 +100,7 @@ def main() -> None:
 def measure_steps(
     model: Model, targets: int, rounds: int, explicit: bool
 ) -> list[dict[str, float | str | None]]:
-    """Time and memory of one step of each variant, relative to plain rows."""
+    """Time and memory of one step of each variant, relative to the same rows without an edit."""
     height, width = model.image_size
     size = model.latent_size(height, width)
     before = model.read(SOURCE)
@@ -149,7 +149,7 @@ def measure_steps(
             "seconds": round(statistics.median(seconds[variant.name]), 4),
             "ratio": round(_ratio(seconds[variant.name], seconds["plain"]), 3),
             "memory_mib": round(statistics.median(memory[variant.name]), 1),
-            # What the allocator holds already covers a small model's step: no ratio then.
+            # A small model's step fits into memory that the allocator already holds: then there is no ratio.
             "memory_ratio": round(statistics.median(memory[variant.name]) / plain_memory, 2)
             if plain_memory > 1
             else None,
@@ -160,7 +160,7 @@ def measure_steps(
 
 
 def explicit_variants(model: Model, targets: int, limit: int, call: Callable[[int], object]) -> list[Variant]:
-    """The tests' oracle, which builds every map, on the same edits."""
+    """The same edits by the tests' implementation, which builds every map."""
     before = model.read(SOURCE)
     alphas = torch.ones(STEPS + 1, model.tokens, dtype=model.dtype)
     swaps = [align(before, model.read(prompt)).replace_matrix.to(model.dtype) for prompt in SWAPS[:targets]]
@@ -190,7 +190,7 @@ def _explicitly(model: Model, edits: Sequence[oracle.CrossEdit], limit: int) -> 
 
 
 def measure_edit(model: Model, targets: int, rounds: int) -> dict[str, float | str | None]:
-    """A whole edit of a known trajectory beside generating source and targets plainly, 10 steps each."""
+    """A whole edit of a known trajectory, relative to plain generation of source and targets; 10 steps each."""
     steps = 10
     schedule = model.schedule(steps)
     h, w = model.latent_size(*model.image_size)

@@ -1,4 +1,4 @@
-"""Models to measure on: the built-in one, and random weights in a middle size and in Stable Diffusion 1.5's shape."""
+"""Models to benchmark: the built-in one, and random weights in a middle size and in Stable Diffusion 1.5's shape."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ NAMES = ("pocket", *RANDOM)
 
 
 def build(name: str, dtype: torch.dtype) -> Model:
-    """The model of that name. Random ones have a two-layer text encoder and a tiny autoencoder: neither is timed."""
+    """The model of that name. The random ones have a two-layer text encoder and a tiny autoencoder (not timed)."""
     if name == "pocket":
         return Model.load("pocket", device="cpu", dtype=dtype)
     torch.manual_seed(0)

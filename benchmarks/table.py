@@ -1,4 +1,4 @@
-"""Print the results of `p2p.py` as Markdown: the last measurement of each row counts.
+"""Print the results of `p2p.py` as a Markdown table, with the last measurement of each row.
 
 python benchmarks/table.py
 """
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _cell(row: dict[str, float | None] | None) -> str:
-    """Time relative to plain, and memory where it was measured."""
+    """Time relative to plain, and relative memory where it was measured."""
     if row is None:
         return "–"
     memory = f" ({row['memory_ratio']:.2f})" if row.get("memory_ratio") is not None else ""

@@ -1,8 +1,8 @@
-"""What a user waits for: the help, an edit of a picture file from the shell, and scenes of the built-in world.
+"""What a user waits for: the help text, an edit from the command line, and rendered scenes of the built-in world.
 
     python benchmarks/waiting.py
 
-Wall time, of fresh processes for the commands, so leave the machine alone meanwhile.
+Measures wall time, and starts a new process for every command, so the machine should be idle.
 """
 
 import statistics
@@ -21,14 +21,14 @@ SCENES = 500
 
 
 def seconds(*command: str) -> float:
-    """How long a command takes."""
+    """Wall time of a command."""
     began = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def rendered(first: int) -> float:
-    """How many new scenes are drawn in a second, by one thread."""
+    """New scenes rendered per second by one thread."""
     scenes = [sample(seed) for seed in range(first, first + SCENES)]
     began = time.perf_counter()
     for scene in scenes:

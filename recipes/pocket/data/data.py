@@ -1,16 +1,16 @@
-"""Render the training pictures once, so that every training step only has to read them.
+"""Render the training pictures once, so that training steps only read them.
 
     python recipes/pocket/data/data.py                       # 60,000 and 40,000 to train on, 1,000 held out
     python recipes/pocket/data/data.py --train 300000 --threes 200000 --workers 16
 
-Writes into `runs/pocket/train` and `runs/pocket/test`, row i being `sample(i, split=...)`, and at the end of the
-first those with three things:
+Writes to `runs/pocket/train` and `runs/pocket/test`. Row i is `sample(i, split=...)`; the scenes of three things are at
+the end of the training rows:
 
     pictures.npy   uint8 [N, 128, 128, 3]
-    coverage.npy   uint8 [N, 3, 16, 16]: how much of each latent cell thing 0, 1, 2 covers, 255 is all of it
+    coverage.npy   uint8 [N, 3, 16, 16]: the share of each latent cell that thing 0, 1, 2 covers; 255 is all of it
     scenes.jsonl   {"scene": ..., "caption": "a red cat on a beach", "parts": [["a", null], ["red", 0], ...]}
 
-Stopped halfway, it goes on where it was; the names above appear only when all rows are there.
+If stopped, it continues where it was; files with the names above exist only once all rows are written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ THREES = 1_000_000  # the seed of the first scene of three things
 
 
 def coverage(scene: Scene) -> np.ndarray:
-    """How much of each latent cell every thing covers: uint8 [3, 16, 16], zeros for things that are not there."""
+    """The share of each latent cell that each thing covers: uint8 [3, 16, 16], zeros for things that do not exist."""
     labels = segment(scene, PICTURE)
     seen = labels == np.arange(1, 4, dtype=np.uint8)[:, None, None]
     cells = seen.reshape(3, PICTURE // CELL, CELL, PICTURE // CELL, CELL).mean((2, 4))
@@ -44,9 +44,9 @@ def coverage(scene: Scene) -> np.ndarray:
 
 
 def rendered(first: int, last: int, split: str, plain: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The rows first … last - 1 of the three files; from row `plain` on, scenes of three things."""
+    """The rows first … last - 1 of the three files; rows from `plain` on are scenes of three things."""
     scenes = [
-        # Seeds of their own. Who never saw three things paints two.
+        # Separate seeds. A model that never saw three things paints two.
         sample(row, split=split) if row < plain else sample(THREES + row - plain, things=3, split=split)
         for row in range(first, last)
     ]
@@ -70,8 +70,9 @@ def _rendered_chunk(
 
 
 def write(split: str, plain: int, threes: int, workers: int, again: bool = False) -> None:
-    """Render `plain` scenes of a split and `threes` of three things. Does nothing where as many are there already,
-    unless `again`.
+    """Render `plain` scenes of a split and `threes` of three things.
+
+    Does nothing if as many are there already, unless `again`.
     """
     count = plain + threes
     folder = RUNS / split
@@ -83,7 +84,7 @@ def write(split: str, plain: int, threes: int, workers: int, again: bool = False
     parts = [folder / f"{count}.part.{name}" for name in names]
     pictures = _array(parts[0], (count, PICTURE, PICTURE, 3))
     cells = _array(parts[1], (count, 3, PICTURE // CELL, PICTURE // CELL))
-    # A chunk's lines are written after its arrays, so whole chunks of lines say what is done.
+    # A chunk's lines are written after its arrays, so the complete chunks of lines show what is done.
     lines = parts[2].read_text().splitlines(keepends=True) if parts[2].exists() else []
     done = len(lines) // CHUNK * CHUNK
     parts[2].write_text("".join(lines[:done]))
@@ -109,7 +110,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pictures(split: str) -> np.ndarray:
-    """All pictures of a split, read from disk as they are used: uint8 [N, 128, 128, 3]."""
+    """All pictures of a split, memory-mapped: uint8 [N, 128, 128, 3]."""
     return np.load(RUNS / split / "pictures.npy", mmap_mode="r")
 
 
@@ -120,7 +121,7 @@ def rows(split: str) -> Iterator[dict[str, Any]]:
 
 
 def samples_of(weights: Path) -> int:
-    """How many samples the model in a folder that `export.py` wrote had learnt from."""
+    """The number of samples that the model in a folder written by `export.py` was trained on."""
     return int(json.loads((weights / "manifest.json").read_text())["samples"])
 
 
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--threes", type=int, default=40_000, help="and of three")
     parser.add_argument("--test", type=int, default=1_000, help="how many held-out pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
-    parser.add_argument("--again", action="store_true", help="replace what is there: the world has changed")
+    parser.add_argument("--again", action="store_true", help="replace existing files, after the world has changed")
     arguments = parser.parse_args()
     write("test", arguments.test, 0, arguments.workers, arguments.again)
     write("train", arguments.train, arguments.threes, arguments.workers, arguments.again)

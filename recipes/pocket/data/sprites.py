@@ -2,8 +2,8 @@
 
     python recipes/pocket/data/sprites.py [--font /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf]
 
-Writes `sprites.png` (one sheet) and `sprites.json` (name -> [left, top, width, height]) into the package.
-Needed only after the vocabulary changes; on Debian the font is in `fonts-noto-color-emoji`.
+Writes `sprites.png` (one sheet) and `sprites.json` (name -> [left, top, width, height]) to the package. Only needed
+after the vocabulary changes. On Debian the font is in `fonts-noto-color-emoji`.
 """
 
 from __future__ import annotations

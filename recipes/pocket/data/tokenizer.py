@@ -2,9 +2,9 @@
 
     python recipes/pocket/data/tokenizer.py
 
-Every word of the world is one token, except `TWO_TOKENS`, because methods that follow words must survive
-words made of several tokens. `RARE` are single tokens no caption contains: free names for personalisation.
-Any other text falls back to smaller pieces, in the end to bytes, so nothing is unknown.
+Every word of the world is one token, except `TWO_TOKENS`: methods that follow words must also handle words of
+several tokens. `RARE` are single tokens that no caption contains, free for use in personalisation. Any other text is
+split into smaller parts, down to bytes, so nothing is unknown.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ RARE = (
     "sks zwx olis ohwx xqv vbn qyz jkl wuz plyx gafk dobz nuqe kevu tazi ryx "
     "ugo fip hux bliq cewo snyk yoj mivo"
 ).split()
-# Common words a user may type that no caption holds: one token each, so that prompts stay well inside the
-# context.
+# Common words that users may type and no caption contains: one token each, so that prompts fit into the context.
 COMMON = (
     "a an and as at beside behind big by for from front has her his in is it its large little near new no "
     "not of off old on one or our out over picture image drawing painting photo small tall that the their "
@@ -47,7 +46,7 @@ COMMON = (
 
 
 def world_words() -> list[str]:
-    """Every word a caption of the world can hold, cut as CLIP cuts ("child's" is "child" and "'s")."""
+    """Every word that a caption can contain, split as CLIP does ("child's" is "child" and "'s")."""
     phrases = [
         *vocabulary.NAMES,
         *vocabulary.COLOURS,
@@ -62,7 +61,7 @@ def world_words() -> list[str]:
 
 
 def byte_symbols() -> list[str]:
-    """The 256 printable stand-ins for bytes that byte-level BPE uses (Radford et al. 2019), in byte order."""
+    """The 256 printable characters by which byte-level BPE represents bytes (Radford et al. 2019), in byte order."""
     ranges = ("!", "~"), ("¡", "¬"), ("®", "ÿ")
     printable = {code for first, last in ranges for code in range(ord(first), ord(last) + 1)}
     spare = iter(range(256, 512))
@@ -72,8 +71,8 @@ def byte_symbols() -> list[str]:
 def learn_merges(words: list[str], two_tokens: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is one token and every split word is two.
 
-    Learning on the words themselves, rather than chaining each word's letters, is what keeps one word's
-    merges from breaking another's. A pair across a split word's seam is not merged while it stands there.
+    The merges are learned on all words together, not built by chaining the letters of each word, so that the merges
+    of one word do not break another. The pair at the boundary of a split word is not merged.
     """
     pieces = [(*word[:-1], word[-1] + WORD_END) for word in words]
     for left, right in two_tokens.values():
@@ -85,7 +84,7 @@ def learn_merges(words: list[str], two_tokens: dict[str, tuple[str, str]]) -> li
     while pairs := Counter(pair for piece in pieces for pair in zip(piece, piece[1:], strict=False)):
         for left, right in seams:
             pairs.pop((pieces[left][-1], pieces[right][0]), None)
-        # Ties go to the alphabet, so that the same words always make the same tokenizer.
+        # Ties are resolved alphabetically, so that the same words always give the same tokenizer.
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for piece in pieces:
@@ -100,7 +99,7 @@ def learn_merges(words: list[str], two_tokens: dict[str, tuple[str, str]]) -> li
 def build(words: list[str]) -> CLIPTokenizer:
     """A `CLIPTokenizer` in which each of `words` is one token (two for those in `TWO_TOKENS`).
 
-    Raises `ValueError` if the learned merges tokenise one of the words otherwise.
+    Raises `ValueError` if the learned merges split a word differently.
     """
     split = {word: parts for word, parts in TWO_TOKENS.items() if word in words}
     whole = sorted({*words, *COMMON, *RARE} - split.keys())
@@ -117,7 +116,7 @@ def build(words: list[str]) -> CLIPTokenizer:
 
 
 def save(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write the folder with CLIP's own two files beside the fast format, for readers that know only those."""
+    """Write the folder: the fast format, and CLIP's two original files for programs that read only those."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     state = json.loads(tokenizer.backend_tokenizer.to_str())["model"]

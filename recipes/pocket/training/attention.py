@@ -1,9 +1,9 @@
-"""Attention for training: plain batched products that also show where each word looks, and the loss on it.
+"""Attention for training: plain batched products that also return the word maps, and the loss on these maps.
 
-The renderer knows which cells every thing covers, so each word's cross-attention map can be taught directly: a
-cell of the cat should look at "cat", a cell of the ground at the place. This binds words to things long before the
-denoising loss alone would, and gives the sharp word maps that Prompt-to-Prompt edits with. (The same idea with
-photographs and segmenters: O. Avrahami et al., "Break-A-Scene", SIGGRAPH Asia 2023, eq. 3.)
+The renderer knows which cells each thing covers, so each word's cross-attention map can be trained directly: a cell of
+the cat should attend to "cat", a cell of the background to the place. This binds words to things much earlier than the
+denoising loss alone would, and gives the sharp word maps that Prompt-to-Prompt needs. (The same idea for photographs
+with segmentation: O. Avrahami et al., "Break-A-Scene", SIGGRAPH Asia 2023, eq. 3.)
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
-# How much of a cell's attention its words should get before the loss lets go. The rest stays free.
+# The share of a cell's attention that its words should get; above it the loss is zero and the rest stays free.
 THING_GOAL, NOUN_GOAL, ADJECTIVE_GOAL, PLACE_GOAL = 0.7, 0.45, 0.1, 0.4
-# How much attention the things' words may keep on ground that no thing covers.
+# The share of attention that the words of things may get where no thing is.
 STRAY = 0.05
-# The noise level (signal to noise ratio) at which a cell's content is half decided.
+# The signal-to-noise ratio at which half of a cell's content is determined.
 DECIDED = 0.1
 
 
 class PlainAttention:
-    """An attention processor. Cross-attention keeps `words`, the mean map of the first half of its heads.
+    """An attention processor. Cross-attention keeps `words`, the mean map over the first half of its heads.
 
-    Only half, so that the others stay free for what the denoising loss alone finds useful.
+    The other half stays free for whatever the denoising loss finds useful.
     """
 
     def __init__(self, keep: bool) -> None:
@@ -61,7 +61,7 @@ class PlainAttention:
 
 
 def install(unet: UNet2DConditionModel, keep: bool) -> list[PlainAttention]:
-    """Give every attention of `unet` plain products; returns the cross-attention processors, which keep maps."""
+    """Replace every attention processor of `unet`; returns those of the cross-attention, which keep maps."""
     processors = {name: PlainAttention(keep and ".attn2." in name) for name in unet.attn_processors}
     unet.set_attn_processor(dict(processors))
     return [processor for processor in processors.values() if processor.keep]
@@ -69,7 +69,7 @@ def install(unet: UNet2DConditionModel, keep: bool) -> list[PlainAttention]:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What the words of a batch stand for.
+    """What the words of a batch refer to.
 
     `things` and `nouns`: float [B, 3, tokens], 1 where a token belongs to the words (the noun) of thing k.
     `place`: float [B, tokens]. `coverage`: float [B, 3, 16, 16], the share of each cell that thing k covers.
@@ -92,10 +92,10 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
 
 
 def grounding_loss(maps: Iterable[Tensor], grounds: Grounds, snr: Tensor) -> Tensor:
-    """How far the word maps are from where the words' things are; 0 when every goal is met.
+    """The distance between the word maps and the cells of the things; 0 when every goal is met.
 
-    `maps`: [B, cells, tokens] each. `snr`: [B], the signal to noise ratio each sample was shown at; what noise
-    still hides cannot be pointed at, so the loss fades with it. Things count equally, whatever their size.
+    `maps`: [B, cells, tokens] each. `snr`: [B], the signal-to-noise ratio of each sample; what noise hides
+    cannot be located, so the loss fades with it. Things count equally, whatever their size.
     """
     certainty = snr / (snr + DECIDED)
     losses = []
@@ -109,7 +109,7 @@ def grounding_loss(maps: Iterable[Tensor], grounds: Grounds, snr: Tensor) -> Ten
         covered = (coverage > 0.5) * said.unsqueeze(-1)
         bare = (coverage.sum(1) < 0.05).float()
         inside = _mean(_short_of(mass, THING_GOAL) + _short_of(noun, NOUN_GOAL), covered)
-        # Each adjective by itself: the denoising loss teaches a colour's map, but not that of a size.
+        # Each adjective separately: the denoising loss teaches the maps of colours, but not those of sizes.
         where = covered / covered.sum(-1, keepdim=True).clamp(min=1)
         adjectives = grounds.things - grounds.nouns
         adjective = _short_of(words, ADJECTIVE_GOAL)

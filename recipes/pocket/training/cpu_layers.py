@@ -1,8 +1,8 @@
 """Convolutions and group norms that train fast in bfloat16 on processors without matrix tiles.
 
-On a CPU with AVX512-BF16 but no AMX, oneDNN's bfloat16 convolution gradients run at a tenth of the speed of its
-forward pass: a UNet step of 32 samples takes 5.4 s, against 2.1 s in float32. The same gradients written as what
-is fast, a forward convolution and one matrix product, bring the step to 1.3 s; group norms written as sums over
+On a CPU with AVX512-BF16 but without AMX, oneDNN's bfloat16 convolution gradients run at a tenth of the speed of its
+forward pass: a UNet step of 32 samples takes 5.4 s, compared with 2.1 s in float32. Written as a forward convolution
+and one matrix product, which are fast, the same gradients bring the step to 1.3 s. Group norms written as sums over
 channels-last rows save another tenth.
 """
 
@@ -36,7 +36,7 @@ class Convolve3x3(torch.autograd.Function):
         batch, channels, height, width = x.shape
         grad_x = None
         if ctx.needs_input_grad[0]:
-            # The gradient of a convolution by its input is a convolution with the kernel turned by 180°.
+            # The gradient with respect to the input is a convolution with the kernel rotated by 180°.
             turned = w.flip(2, 3).transpose(0, 1).contiguous(memory_format=NHWC)
             grad_x = F.conv2d(grad, turned, padding=1)
         rows = grad.permute(0, 2, 3, 1).reshape(-1, w.shape[0])
@@ -54,7 +54,7 @@ class Convolve3x3(torch.autograd.Function):
 
 
 class Normalise(torch.autograd.Function):
-    """Group norm (Wu and He 2018) of channels-last pictures; sums in float32, the rest in the input's type."""
+    """Group norm (Wu and He 2018) of channels-last pictures; sums in float32, everything else in the input's type."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, epsilon: float) -> Tensor:
@@ -120,10 +120,10 @@ def _normalise(self: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def speed_up(model: nn.Module) -> None:
-    """Give `model` the fastest layers for training under CPU bfloat16 autocast.
+    """Use the fastest layers for training `model` under CPU bfloat16 autocast.
 
-    3×3 convolutions take `Convolve3x3`, 1×1 ones are matrix products, what remains (strided ones) runs in
-    float32; group norms take `Normalise`. Parameters stay where they are; only each `forward` is replaced.
+    3×3 convolutions use `Convolve3x3`, 1×1 ones are matrix products, all others (strided ones) run in float32;
+    group norms use `Normalise`. Parameters stay where they are; only each `forward` is replaced.
     """
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):

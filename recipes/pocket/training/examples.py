@@ -1,4 +1,4 @@
-"""What the diffusion model learns from: latents, captions as tokens, and what every token stands for."""
+"""The training data of the diffusion model: latents, captions as tokens, and what every token refers to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from attention import Grounds
 from data import RUNS, rows
 from wordbrush.pocket import vocabulary
 
-HELD_BACK = 256  # rows at the front that training leaves out, for the losses in the log
-LABELS = [*vocabulary.NAMES, *vocabulary.PLACES]  # what a cell can show
+HELD_BACK = 256  # rows at the start that are not trained on, for the losses in the log
+LABELS = [*vocabulary.NAMES, *vocabulary.PLACES]  # of a cell
 UNLABELLED = -100
 
-# Codes of what a token stands for, beside 0, 1, 2: the thing of that index.
+# Codes of what a token refers to; 0, 1, 2 are the things of that index.
 PLACE, OTHER = 3, 4
-NOUN = 8  # added to a thing's code for the word that names it
+NOUN = 8  # added to a thing's code for its noun
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Batch:
 
 
 class Examples:
-    """All training rows in memory; batches are made on the device that trains."""
+    """All training rows in memory; batches are made on the training device."""
 
     def __init__(self, tokenizer: CLIPTokenizer, device: str) -> None:
         self.device = device
@@ -55,7 +55,7 @@ class Examples:
         self.all = np.arange(HELD_BACK, len(scenes))
 
     def order(self, seed: int, first: int, count: int, easy: bool) -> np.ndarray:
-        """The rows of the samples `first` … `first + count - 1` of a run, epoch after shuffled epoch."""
+        """The rows of the samples `first` … `first + count - 1` of a run; every epoch is shuffled anew."""
         pool = self.easy if easy else self.all
         taken = []
         while count:
@@ -66,7 +66,7 @@ class Examples:
         return np.concatenate(taken)
 
     def batch(self, index: np.ndarray, dropped: Tensor) -> Batch:
-        """The rows `index`; the captions of those `dropped` (bool [B]) are empty, for guidance without them."""
+        """The rows `index`; the captions of those `dropped` (bool [B]) are empty, for classifier-free guidance."""
         ids, codes = torch.from_numpy(self.ids[index]), torch.from_numpy(self.codes[index])
         ids[dropped], codes[dropped] = torch.from_numpy(self.null_ids[0]), OTHER
         things = torch.stack([(codes == k) | (codes == k + NOUN) for k in range(3)], 1)
@@ -90,14 +90,14 @@ class Examples:
 
 
 def is_easy(scene: dict[str, Any]) -> bool:
-    """One thing in its own colours, a photo by day."""
+    """Whether a scene is a photo by day of one thing in its own colours."""
     only, *others = scene["things"]
     plain = only["colour"] is None and scene["light"] == "day" and scene["style"] == "photo"
     return plain and not others
 
 
 def encode(captions: list[list[tuple[str, Any]]], tokenizer: CLIPTokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Captions in parts as (token ids, codes), each [N, 32]: padded with the end token as CLIP pads."""
+    """Captions in parts as (token ids, codes), each [N, 32], padded with the end token as CLIP does."""
     length = tokenizer.model_max_length
     ids = np.full((len(captions), length), tokenizer.eos_token_id, dtype=np.int32)
     codes = np.full((len(captions), length), OTHER, dtype=np.int8)
@@ -111,7 +111,7 @@ def encode(captions: list[list[tuple[str, Any]]], tokenizer: CLIPTokenizer) -> t
             tokens = known[text]
             ids[i, at : at + len(tokens)] = tokens
             if isinstance(referent, int):
-                # A thing's words stand together, its noun last.
+                # The words of a thing are consecutive, its noun last.
                 last = j + 1 == len(parts) or parts[j + 1][1] != referent
                 codes[i, at : at + len(tokens)] = referent + (NOUN if last else 0)
             elif referent == "place":

@@ -1,4 +1,4 @@
-"""Muon: momentum whose every matrix is orthogonalised, so that no direction of a layer waits for another.
+"""Muon: momentum with every matrix orthogonalised, so that all directions of a layer learn at the same rate.
 
 K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon, with the polynomial coefficients of N. Amsel
 et al., "The Polar Express", 2025, arXiv:2505.16932. Kernels of convolutions count as matrices
@@ -21,7 +21,7 @@ POLYNOMIALS = (
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About U·Vᵀ of the matrix's singular value decomposition, from matrix products in bfloat16 alone."""
+    """Approximately U·Vᵀ of the singular value decomposition, using only matrix products in bfloat16."""
     wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.T.bfloat16()
     wide = wide / (1.01 * wide.norm() + 1e-7)
     for a, b, c in POLYNOMIALS:

@@ -1,4 +1,4 @@
-"""A training run: resumable, on a time budget, with one or more workers that share its weights."""
+"""A resumable training run with a time budget and one or more workers that share its weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from shared import SharedWeights, Updater
 CHECKPOINT_SECONDS = 60
 LOG_STEPS = 20
 
-# (progress in [0, 1], numpy's random numbers, torch's) -> what to minimise, and figures for the log
+# (progress in [0, 1], NumPy random generator, torch random generator) -> the loss, and figures for the log
 Loss = Callable[[float, np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How a machine is used. `batch` counts all workers' pictures; `minutes` are processor time on a CPU, so that
-    a busy machine changes when a run ends, not what it learns.
+    """How a machine is used.
+
+    `batch` counts the pictures of all workers. `minutes` are processor time on a CPU, so a busy machine changes when
+    a run ends, not what it learns.
     """
 
     device: str
@@ -47,7 +49,7 @@ def rate(progress: float, step: int) -> float:
 
 
 class Run:
-    """What the workers share: the weights, the checkpoint they go on from, and the time that is spent."""
+    """What the workers share: the weights, the checkpoint to resume from, and the time spent."""
 
     def __init__(self, name: str, preset: Preset, modules: list[nn.Module]) -> None:
         self.name, self.preset = name, preset
@@ -73,10 +75,10 @@ class Run:
         muon: float = 0.02,
         adam: float = 1e-3,
     ) -> None:
-        """One worker's steps, until the preset's minutes are spent, those before a restart included.
+        """Run one worker's steps until the preset's minutes are spent, including those before a restart.
 
-        `muon` is the rate of matrices and kernels; the rest learns at the rate `adam`. What a step sees is a function
-        of (step, worker) alone.
+        `muon` is the learning rate of matrices and kernels, `adam` that of all other parameters. The data of a step
+        depend only on (step, worker).
         """
         preset = self.preset
         self.shared.bind(modules, "weights", worker)
@@ -91,7 +93,7 @@ class Run:
             if worker == 0:
                 self.seconds.fill_(preset.clock() - start)
             if meet is not None:
-                meet.wait()  # so that all workers read the same time, and stop at the same step
+                meet.wait()  # all workers read the same time and stop at the same step
             progress = self.seconds.item() / (60 * preset.minutes)
             if worker == 0 and (progress >= 1 or time.monotonic() - saved > CHECKPOINT_SECONDS):
                 self.save()
@@ -103,16 +105,16 @@ class Run:
             with torch.autocast(preset.device, dtype=torch.bfloat16):
                 value, figures = loss(progress, np.random.default_rng(seeds[0]), generator)
             value.backward()
-            # More minutes raise a rate that had fallen: without warming up, a step then undoes what was learned.
+            # More minutes raise a rate that had fallen; without a warm-up such a step would undo what was learned.
             factor = rate(progress, step - first)
             updater.step(torch.tensor([factor, 0.0]), preset.batch)
             step += 1
             seen.append(figures)
             if step % LOG_STEPS == 0:
                 if worker == 0:
-                    # What is learned may change with the progress, and with it what there is to average.
-                    told = {key: [one[key] for one in seen if key in one] for key in figures}
-                    means = {key: sum(values) / len(values) for key, values in told.items()}
+                    # The figures may change as training progresses.
+                    values = {key: [one[key] for one in seen if key in one] for key in figures}
+                    means = {key: sum(some) / len(some) for key, some in values.items()}
                     self._log(step, {"lr": factor, **means})
                 seen.clear()
 
@@ -124,7 +126,7 @@ class Run:
 
 
 def arguments(description: str | None, presets: Mapping[str, Preset]) -> argparse.ArgumentParser:
-    """A recipe's command line, with what all have in common; `chosen` reads it."""
+    """A command line with the options that all training scripts have; `chosen` reads it."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -133,11 +135,11 @@ def arguments(description: str | None, presets: Mapping[str, Preset]) -> argpars
     return parser
 
 
-def chosen(told: argparse.Namespace, presets: Mapping[str, Preset]) -> Preset:
-    """The preset that was named, with what else was said of it."""
-    preset = presets[told.preset]
-    said = {name: getattr(told, name, None) for name in ("minutes", "workers")}
-    return replace(preset, **{name: value for name, value in said.items() if value})
+def chosen(options: argparse.Namespace, presets: Mapping[str, Preset]) -> Preset:
+    """The selected preset, with the values given on the command line."""
+    preset = presets[options.preset]
+    given = {name: getattr(options, name, None) for name in ("minutes", "workers")}
+    return replace(preset, **{name: value for name, value in given.items() if value})
 
 
 def use_threads(preset: Preset) -> None:
@@ -147,7 +149,7 @@ def use_threads(preset: Preset) -> None:
 
 
 def compile_all(*networks: nn.Module) -> None:
-    """Compile networks in place. Where there is no compiler they run as they are: no reason to lose a run."""
+    """Compile networks in place. Without a compiler they run uncompiled, so that the run does not fail."""
     torch._dynamo.config.suppress_errors = True
     for network in networks:
         network.compile()

@@ -1,10 +1,10 @@
-"""The shapes of every network of the pocket model: what `--preset cpu` and `--preset gpu` have in common."""
+"""The configuration of every network of the pocket model, the same for `--preset cpu` and `--preset gpu`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# diffusers.AutoencoderKL. Few channels where there are many pixels (they cost a CPU most), many where few.
+# diffusers.AutoencoderKL. Few channels at high resolution, where they are most expensive on a CPU, and many at low.
 AUTOENCODER: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -16,11 +16,11 @@ AUTOENCODER: dict[str, Any] = {
     "norm_num_groups": 4,
     "mid_block_add_attention": False,
     "sample_size": 128,
-    # The statistics of the latents are folded into the weights, so they need no factor.
+    # The latents are normalised inside the weights, so they need no factor.
     "scaling_factor": 1.0,
 }
 
-# transformers.CLIPTextModel, read as Stable Diffusion reads it: the last hidden state of all 32 tokens.
+# transformers.CLIPTextModel, used as in Stable Diffusion: the last hidden state of all 32 tokens.
 TEXT_ENCODER: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 768,
@@ -56,8 +56,8 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
 }
 
-# transformers.VisionTextDualEncoderModel, the judge: CLIP with a ConvNeXt for eyes, which learns small pictures in a
-# fraction of the examples that a vision transformer needs. It shares nothing with the networks above.
+# transformers.VisionTextDualEncoderModel, the judge: CLIP with a ConvNeXt as image encoder, which learns small pictures
+# from a fraction of the examples that a vision transformer needs. It shares nothing with the networks above.
 JUDGE_EYES: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 4,
@@ -66,7 +66,7 @@ JUDGE_EYES: dict[str, Any] = {
     "depths": [1, 2, 4],
     "hidden_act": "relu",
     "layer_scale_init_value": 0.5,
-    "hidden_size": 224,  # of what it says of a whole picture: the name under which the dual encoder looks for it
+    "hidden_size": 224,  # of the features of a whole picture; the dual encoder expects this name
 }
 JUDGE_WORDS: dict[str, Any] = {
     "hidden_size": 128,
@@ -77,7 +77,7 @@ JUDGE_WORDS: dict[str, Any] = {
 }
 JUDGE_PROJECTION = 192
 
-# transformers.ConvNextModel: what the reader and the encoder look with. The judge's shape, a little narrower.
+# transformers.ConvNextModel, the image network of the reader and the encoder: the judge's, a little narrower.
 LOOK: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 4,

@@ -1,8 +1,8 @@
-"""Weights in shared memory: several processes of one thread train one model as fast as their cores allow.
+"""Weights in shared memory: several single-threaded processes train one model as fast as their cores allow.
 
-Two processes of one thread each beat one of two threads, because nothing waits for the slower half of every small
-operation. Each worker adds its gradients in a row of its own; then each averages, updates and smooths its share of
-the weights, in place, where all the others see them. Nothing is copied or sent.
+Two processes of one thread each are faster than one process of two threads, because no small operation waits for the
+slower thread. Each worker adds its gradients to its own row. Then each worker averages the gradients, updates and
+smooths its share of the weights, in place, where all others see them. Nothing is copied or sent.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from muon import Muon, suits
 
-ROWS = ("weights", "average", "first", "second")  # second moments are Adam's, first ones everyone's
+ROWS = ("weights", "average", "first", "second")  # the second moment is used by Adam only
 
 
 class SharedWeights:
-    """The trained numbers of some modules, and the optimiser's, as rows of one float32 tensor.
+    """The trained parameters of some modules and the optimiser state, as rows of one float32 tensor.
 
     Parameters are sorted by the worker that updates them, so that a worker's share is one slice of every row.
     """
@@ -54,7 +54,7 @@ class SharedWeights:
         return self.state[ROWS.index(name)]
 
     def named(self, row: str | Tensor) -> dict[str, Tensor]:
-        """A row as one view for each parameter, in its shape; kernels with their channels last."""
+        """A row as one view per parameter, in its shape; convolution kernels in channels-last order."""
         flat = self.row(row) if isinstance(row, str) else row
         parts = flat.split([shape.numel() for shape in self.shapes.values()])
         views = {}
@@ -67,7 +67,7 @@ class SharedWeights:
         return views
 
     def bind(self, modules: Sequence[nn.Module], row: str, worker: int | None = None) -> None:
-        """Let the modules' parameters be a row's numbers, their gradients (given a worker) that worker's row."""
+        """Make the modules' parameters views of a row, and their gradients (given a worker) views of that worker's row."""
         values = self.named(row)
         gradients = self.named(self.gradients[worker]) if worker is not None else {}
         for i, module in enumerate(modules):
@@ -76,7 +76,7 @@ class SharedWeights:
                 p.grad = gradients.get(f"{i}.{name}")
 
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint holds: every row, by parameter name, whatever the number of workers."""
+        """The content of a checkpoint: every row by parameter name, independent of the number of workers."""
         rows = {row: {name: t.clone() for name, t in self.named(row).items()} for row in ROWS}
         return {"rows": rows, "steps": self.steps.item(), "samples": self.samples.item()}
 
@@ -89,9 +89,9 @@ class SharedWeights:
 
 
 class Updater:
-    """One worker's part of every step: Muon for matrices and kernels, or Adam for everything.
+    """One worker's part of every update: Muon for matrices and kernels and Adam for the rest, or Adam for everything.
 
-    `keep`: how much of the averaged weights stays in every step.
+    `keep`: the decay of the averaged weights per step.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Updater:
         for name in shared.members[worker]:
             p = nn.Parameter(weights[name])
             p.grad = sums[name]
-            # Embeddings are looked up row by row; they are no matrices that mix.
+            # Embeddings are looked up row by row; they are not matrices that mix channels.
             by_muon = optimiser == "muon" and suits(p) and "embedding" not in name
             groups[by_muon].append(p)
             if by_muon:
@@ -126,10 +126,10 @@ class Updater:
             self.optimisers.append(Muon(groups[True], lr=20 * lr))
         adam = torch.optim.AdamW(groups[False], lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.optimisers.append(adam)
-        for made in self.optimisers:
-            for group in made.param_groups:
+        for each in self.optimisers:
+            for group in each.param_groups:
                 group["full"] = group["lr"]
-                made.state.update({p: state[p] for p in group["params"]})
+                each.state.update({p: state[p] for p in group["params"]})
 
     def _wait(self) -> None:
         if self.meet is not None:
@@ -137,20 +137,20 @@ class Updater:
 
     @torch.no_grad()
     def step(self, control: Tensor, samples: int) -> tuple[Tensor, bool]:
-        """Average all workers' gradients, of `samples` in all, and follow them.
+        """Average the gradients of all workers, of `samples` samples in total, and update the weights.
 
-        `control` is [learning rate factor, whether this step is the last], read while all workers are in here, so
-        that all read the same. Returns the gradients' norm, and whether this was the last step.
+        `control` is [learning rate factor, whether this step is the last]. It is read while all workers are in this
+        method, so that all read the same values. Returns the gradient norm, and whether this was the last step.
         """
         shared, mine = self.shared, self.mine
-        self._wait()  # every worker's gradients are there
+        self._wait()  # the gradients of every worker are complete
         factor, last = control.tolist()
         mean = shared.gradients[0, mine]
         for other in shared.gradients[1:, mine]:
             mean.add_(other)
         mean.div_(len(shared.gradients))
         shared.norms[self.worker] = mean.square().sum()
-        self._wait()  # every share's norm is there
+        self._wait()  # the norm of every share is computed
         norm = shared.norms.sum().sqrt()
         mean.mul_((1 / (norm + 1e-6)).clamp(max=1.0))
         for optimiser in self.optimisers:
@@ -164,5 +164,5 @@ class Updater:
         keep = min(self.keep, self.done / (self.done + 10))
         shared.row("average")[mine].lerp_(shared.row("weights")[mine], 1 - keep)
         shared.gradients[:, mine].zero_()
-        self._wait()  # every share of the weights is new
+        self._wait()  # every share of the weights is updated
         return norm, bool(last)

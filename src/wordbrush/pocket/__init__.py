@@ -1,11 +1,11 @@
-"""The built-in world: captioned scenes whose every edit has a true answer, and the small model trained on it.
+"""The built-in world: captioned scenes in which every edit has a true answer, and the small model trained on them.
 
     scene = sample(7)
     render(scene), caption(scene), segment(scene)
     other = change(scene, name="tiger")
     mask(scene, other)
 
-`vocabulary` lists every word, `recipes/pocket` shows how the model was trained.
+`vocabulary` lists all words; `recipes/pocket` has the scripts that trained the model.
 """
 
 from wordbrush.pocket.captions import Constraint, Constraints, caption, caption_parts, parse

@@ -1,11 +1,11 @@
-"""What a scene is called, and what a caption means: two inverse functions over one small grammar.
+"""From a scene to its caption and back: two inverse functions for one small grammar.
 
     caption = [style] thing [relation thing] ["and" thing] [place] [light]
     thing   = ("a" | "an") [size] [colour] name
 
-Captions are lower case, have no commas and at most 24 words. Half of the photos are called one, a place is
-said eleven times out of twelve (`Scene.wording` decides), everything else always, a medium size and day
-never.
+Captions are lower case, without commas, and have at most 24 words. Half of the photos are called "a photo of", and
+eleven of twelve captions name the place (`Scene.wording` decides). Medium size and day are never mentioned;
+everything else always is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Referent = int | str | None
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a caption says of one thing: its name, and perhaps its colour and size (None: not said)."""
+    """What a caption says about one thing: its name, and optionally its colour and size (None: not mentioned)."""
 
     name: str
     colour: str | None = None
@@ -43,7 +43,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a caption says, in the world's own words (`NAMES`, `PLACES`, …); None where it says nothing."""
+    """What a caption says, as keys of `NAMES`, `PLACES`, …; None for what it does not mention."""
 
     things: tuple[Constraint, ...]
     relation: str | None = None
@@ -53,15 +53,15 @@ class Constraints:
 
 
 def caption(scene: Scene) -> str:
-    """The scene in words. A held-out thing goes by its class ("a dog" for a poodle), its look unsaid."""
+    """The caption of a scene. A held-out thing is called by its class ("a dog" for a poodle), without its pattern."""
     return " ".join(text for text, _ in caption_parts(scene))
 
 
 def caption_parts(scene: Scene) -> list[tuple[str, Referent]]:
-    """The caption in pieces, each with what it speaks of.
+    """The caption in parts, each with what it refers to.
 
-    A referent is a thing's index (its adjectives and its noun), "place", "light", "style", "relation", or
-    None for articles and "and". The texts, joined with single spaces, are the caption.
+    A referent is the index of a thing (for its adjectives and its noun), "place", "light", "style", "relation",
+    or None for articles and "and". The texts joined with single spaces are the caption.
     """
     parts: list[tuple[str, Referent]] = []
     if scene.style != "photo" or scene.wording % 2 == 0:
@@ -89,11 +89,11 @@ def _noun_phrase(thing: Thing) -> list[str]:
 
 
 def parse(text: str) -> Constraints:
-    """What a caption says. The inverse of `caption` as far as a caption says it.
+    """What a caption says: the inverse of `caption`, for everything that a caption mentions.
 
-    Case, punctuation, doubled spaces and the spellings in `SPELLINGS` do not matter, nor does "the" for "a".
-    Raises `PromptError` for a word the world does not know (naming the nearest) and for words in an order the
-    grammar does not have.
+    Case, punctuation, repeated spaces, the spellings in `SPELLINGS` and "the" for "a" make no difference. Raises
+    `PromptError` for an unknown word (suggesting the nearest known one) and for words in an order that the
+    grammar does not allow.
     """
     words = _words(text)
     if not words:
@@ -109,7 +109,7 @@ def parse(text: str) -> Constraints:
         if words[:1] == ["and"]:
             words = words[1:]
             continue
-        # "on a red chair" relates; "on a red background" is a place: places are tried first.
+        # "on a red chair" is a relation, "on a red background" a place: so places are tried first.
         if len(things) == 2 or _leading(words, PLACES)[0]:
             break
         relation, rest = _leading(words, RELATIONS)
@@ -129,7 +129,7 @@ def _words(text: str) -> list[str]:
 
 
 def _leading(words: list[str], phrases: dict[str, str]) -> tuple[str | None, list[str]]:
-    """The key whose phrase opens `words`, longest phrase first, and the words after it."""
+    """The key whose phrase `words` begins with (the longest such phrase), and the words after it."""
     for key, phrase in sorted(phrases.items(), key=lambda item: -len(item[1])):
         opening = phrase.split()
         if _same(words[: len(opening)], opening):
@@ -170,5 +170,5 @@ def _refuse(words: list[str], expected: str) -> NoReturn:
             near = nearest(word, (*NAMES, *sorted(known)))
             raise PromptError(f"the built-in world does not know the word {word!r}: did you mean {near!r}?")
     raise PromptError(
-        f"expected {expected} at {' '.join(words)!r}: captions go 'a small red cat on a beach at night'."
+        f"expected {expected} at {' '.join(words)!r}: write it like 'a small red cat on a beach at night'."
     )

@@ -1,8 +1,8 @@
 """Light and style, as functions of the finished picture.
 
-So a scene at night is the scene by day, darkened: changing only the light changes nothing else. Every
-function here is *local*: a pixel depends only on pixels at most `REACH` away, which is what makes the mask of
-an object edit meaningful under any look.
+A scene at night is the scene by day, darkened, so changing the light changes nothing else. Every function here is
+*local*: a pixel depends only on pixels at most `REACH` away. This keeps the mask of an object edit valid in every
+light and style.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-# How far a pixel's colour travels under each style, in pixels of a 128-pixel picture. Lights move nothing.
+# How far each style can spread a pixel's colour, in pixels of a 128-pixel picture. Lights work pixel by pixel.
 REACH: dict[str, int] = {
     "photo": 0,
     "watercolour": 2,
@@ -43,7 +43,7 @@ def _same(picture: Image.Image) -> Image.Image:
 def _mixed(
     saturation: float, gain: tuple[float, float, float], lift: tuple[int, int, int]
 ) -> tuple[float, ...]:
-    """The 3 x 4 matrix that moves colours towards grey, then scales and lifts each channel."""
+    """The 3 x 4 matrix that blends colours with grey, then scales each channel and adds an offset."""
     grey = np.array([0.30, 0.59, 0.11]) * (1 - saturation)
     rows = [(grey + saturation * np.eye(3)[i]) * gain[i] for i in range(3)]
     return tuple(float(v) for row, up in zip(rows, lift, strict=True) for v in (*row, up))
@@ -55,12 +55,12 @@ def _night(picture: Image.Image) -> Image.Image:
 
 def _sunset(picture: Image.Image) -> Image.Image:
     warm = picture.convert("RGB", _mixed(0.72, (1.00, 0.70, 0.50), (26, 8, 14)))
-    # The sky glows: from violet at the top to orange at the horizon, where the glow ends.
+    # The glow of the sky: violet at the top, orange at the horizon, where it ends.
     return ImageChops.screen(warm, _fade(picture.size, ((70, 20, 90), (150, 70, 20), (24, 6, 0), (10, 0, 0))))
 
 
 def _fog(picture: Image.Image) -> Image.Image:
-    # Thicker towards the top, that is, far away.
+    # Thicker towards the top, which is farther away.
     thickness = _fade(picture.size, ((176,) * 3, (150,) * 3, (104,) * 3)).getchannel(0)
     return Image.composite(Image.new("RGB", picture.size, (214, 218, 222)), picture, thickness)
 
@@ -81,13 +81,13 @@ def _fade(size: tuple[int, int], stops: tuple[tuple[int, int, int], ...]) -> Ima
 
 @cache
 def _streaks(size: int) -> Image.Image:
-    """How much rain covers each pixel: the same strokes always, so that light is a pure function."""
+    """How much rain covers each pixel: always the same strokes, so that light is a pure function."""
     rng = random.Random("rain")
     page = Image.new("L", (2 * size, 2 * size))
     draw = ImageDraw.Draw(page)
     unit = 2 * size / 128
     for i in range(25):
-        # One stroke per cell of a 5 x 5 grid: even, without looking ruled.
+        # One stroke per cell of a 5 x 5 grid: evenly spread, but not regular.
         x, y = (i % 5 + rng.random()) * 128 / 5, (i // 5 + rng.random()) * 128 / 5
         length = rng.uniform(10, 17)
         ends = (x * unit, y * unit, (x - 0.30 * length) * unit, (y + length) * unit)
@@ -108,9 +108,9 @@ def _scale(picture: Image.Image) -> float:
 
 
 def _outlines(picture: Image.Image, width: int = 3) -> NDArray[np.float32]:
-    """Where colour changes within a few pixels: 0 on flat ground, towards 1 on outlines; one value per pixel.
+    """How much the colour changes within a few pixels: 0 in flat areas, near 1 on outlines; one value per pixel.
 
-    Relative to the brightness around, so that a sketch of a night scene has lines too.
+    Relative to the surrounding brightness, so that a sketch of a night scene has lines too.
     """
     pixels = np.asarray(picture)
     high = _widened(pixels, np.maximum, width).astype(np.float32)
@@ -119,7 +119,7 @@ def _outlines(picture: Image.Image, width: int = 3) -> NDArray[np.float32]:
 
 
 def _widened(pixels: NDArray[np.uint8], extreme: np.ufunc, width: int) -> NDArray[np.uint8]:
-    """The extreme over a square around each pixel; Pillow's rank filters take ten times as long."""
+    """The maximum or minimum over a square around each pixel; Pillow's rank filters are ten times slower."""
     for axis in (0, 1):
         pad = [(0, 0)] * 3
         pad[axis] = (width // 2, width // 2)
@@ -133,7 +133,7 @@ def _widened(pixels: NDArray[np.uint8], extreme: np.ufunc, width: int) -> NDArra
 
 
 def _watercolour(picture: Image.Image) -> Image.Image:
-    """Pigment runs together, pools at edges, and leaves the paper's border white."""
+    """Blurred colours, darker at edges, with a white paper border."""
     run = picture.filter(ImageFilter.BoxBlur(1.0 * _scale(picture)))
     wash = _array(run.convert("RGB", _mixed(1.1, (0.72, 0.72, 0.72), (70, 69, 66))))
     pools = 1 - 0.45 * np.clip(_outlines(run) - 0.12, 0, 1)
@@ -143,7 +143,7 @@ def _watercolour(picture: Image.Image) -> Image.Image:
 
 @cache
 def _paint(size: int) -> NDArray[np.float32]:
-    """How much pigment the paper takes: uneven inside, none along a ragged border."""
+    """How much pigment is on the paper: uneven inside, none along an irregular border."""
     rng = np.random.default_rng(7)
 
     def soft(low: float, high: float, cells: int) -> NDArray[np.float32]:
@@ -165,7 +165,7 @@ def _sketch(picture: Image.Image) -> Image.Image:
 
 
 def _pixel_art(picture: Image.Image) -> Image.Image:
-    """Big square pixels with few tones."""
+    """Large square pixels with few tones."""
     cells = max(1, picture.width // 4)
     small = picture.resize((cells, cells), Image.Resampling.BOX)
     few = small.point([round(round(v / 255 * 11) / 11 * 255) for v in range(256)] * 3)
@@ -173,7 +173,7 @@ def _pixel_art(picture: Image.Image) -> Image.Image:
 
 
 def _drawing(picture: Image.Image) -> Image.Image:
-    """Wax crayon by an unsteady hand: bright colours, thick dark outlines, paper between the strokes."""
+    """Wax crayon with shaky lines: bright colours, thick dark outlines, paper visible between the strokes."""
     pixels = np.asarray(picture)
     shaken = pixels.reshape(-1, 3)[_shake(picture.width)].reshape(pixels.shape)
     flat = Image.fromarray(shaken).filter(ImageFilter.BoxBlur(0.7 * _scale(picture)))
@@ -185,7 +185,7 @@ def _drawing(picture: Image.Image) -> Image.Image:
 
 @cache
 def _shake(size: int) -> NDArray[np.int64]:
-    """For every pixel, the flat index of the pixel an unsteady hand draws there: at most two away."""
+    """For every pixel, the flat index of the pixel that is drawn there: a smooth shift of about two pixels at most."""
     down: NDArray[np.float64]
     across: NDArray[np.float64]
     down, across = np.mgrid[:size, :size].astype(np.float64)
@@ -199,7 +199,7 @@ def _shake(size: int) -> NDArray[np.int64]:
 
 @cache
 def _strokes(size: int) -> NDArray[np.float32]:
-    """How much wax covers each pixel: broad slanting strokes."""
+    """How much wax covers each pixel: broad diagonal strokes."""
     down, across = np.mgrid[:size, :size].astype(np.float32) * (128 / size)
     strokes = np.sin((across + 0.7 * down) * 0.56 + 1.5 * np.sin(down / 11))
     pressure = 0.5 * np.sin((across + 0.5 * down) * 0.23)
@@ -207,7 +207,7 @@ def _strokes(size: int) -> NDArray[np.float32]:
 
 
 def _mosaic(picture: Image.Image) -> Image.Image:
-    """Small uneven tiles of one colour each, with pale joints between them."""
+    """Small irregular tiles of one colour each, with light joints between them."""
     tiles, joints, counts = _tiles(picture.width)
     pixels = _array(picture).reshape(-1, 3)
     means = np.stack([np.bincount(tiles, pixels[:, channel], len(counts)) for channel in range(3)], axis=-1)
@@ -218,7 +218,7 @@ def _mosaic(picture: Image.Image) -> Image.Image:
 
 @cache
 def _tiles(size: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """For every pixel its tile and how much of it is joint; for every tile its number of pixels."""
+    """For every pixel its tile and the share of joint in it; for every tile its number of pixels."""
     rng = np.random.default_rng(11)
     pitch = 4.7 * size / 128
     n = int(np.ceil(size / pitch)) + 2

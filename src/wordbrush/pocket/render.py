@@ -1,4 +1,4 @@
-"""A scene as a picture, as a label map, and the true mask of a change between two scenes."""
+"""Scenes as pictures and label maps, and the true mask of the difference between two scenes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def render(scene: Scene, size: int = 128) -> Image.Image:
 
 
 def segment(scene: Scene, size: int = 128) -> UInt8[np.ndarray, "{size} {size}"]:
-    """Which thing is seen at each pixel: 0 is the place, 1 + i is thing i where it is over half opaque."""
+    """The thing visible at each pixel: 0 is the place, 1 + i is thing i where it is more than half opaque."""
     _check(size)
     labels = np.zeros((size, size), dtype=np.uint8)
     for i in reversed(range(len(scene.things))):
@@ -33,9 +33,9 @@ def segment(scene: Scene, size: int = 128) -> UInt8[np.ndarray, "{size} {size}"]
 def mask(scene: Scene, other: Scene, size: int = 128) -> Bool[np.ndarray, "{size} {size}"]:
     """Where two scenes truly differ (True: edit here).
 
-    Objects: wherever a thing that only one of them has can be seen, its shadow included. Another place:
-    everything but what unchanged things cover. Another light or style: everything. Photos are identical
-    outside the mask, under any light; in another style, further than `looks.REACH` from it.
+    Things: wherever a thing that only one scene has is visible, including its shadow. Another place: everything
+    except what unchanged things cover. Another light or style: everything. Photos are identical outside the mask,
+    in any light; in other styles, pictures are identical further than `looks.REACH` from it.
     """
     _check(size)
     if (scene.light, scene.style) != (other.light, other.style):
@@ -43,7 +43,7 @@ def mask(scene: Scene, other: Scene, size: int = 128) -> Bool[np.ndarray, "{size
     place_differs = (scene.place, scene.place_seed) != (other.place, other.place_seed)
     shared = [thing for thing in scene.things if thing in other.things]
     if shared != [thing for thing in other.things if thing in scene.things]:
-        shared = []  # the same things, stacked in another order
+        shared = []  # the same things in another order of overlap
     differing = np.zeros((size, size), dtype=bool)
     for one in (scene, other):
         uncovered = np.ones((size, size), dtype=bool)
@@ -63,7 +63,7 @@ def _check(size: int) -> None:
 
 
 def _patch(thing: Thing, size: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The thing with its shadow, and where its upper left corner goes."""
+    """The thing with its shadow, and the position of its upper left corner."""
     wide, high = sprites.extent(thing.name, thing.size)
     width, height = max(1, round(wide * size)), max(1, round(high * size))
     patch, margin = sprites.grounded(thing.name, thing.colour, width, height, thing.flip)

@@ -1,9 +1,9 @@
-"""A scene is a value: what is where, in which place, light and style. Change one field and the rest stays.
+"""Scenes as immutable values: things with positions, a place, a light and a style.
 
     scene = sample(7)
     other = change(scene, thing=0, name="tiger")
 
-Nothing here draws: `render` makes the picture, `captions` the words.
+This module draws nothing: `render` makes pictures, `captions` makes captions.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from wordbrush.pocket.vocabulary import (
     rare,
 )
 
-# How many ways a caption can be worded (see `captions`): wording 0 says everything there is to say.
+# The number of wordings of a caption (see `captions`): wording 0 mentions everything.
 WORDINGS = 24
-# How many variants of each place a split sees. The two splits share none.
+# The number of variants of each place in a split. The two splits share none.
 VARIANTS = 96
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn object.
+    """One object in a scene.
 
-    `name`: a key of `NAMES` or `HELD_OUT`. `colour`: a key of `COLOURS`, one of `HELD_OUT_LOOKS`, or None for
-    its own colours. `x`, `y`: its centre as fractions of the picture, from the left and from the top. `flip`:
-    mirrored. Raises `InputError` for words or positions outside the world.
+    `name`: a key of `NAMES` or `HELD_OUT`. `colour`: a key of `COLOURS`, one of `HELD_OUT_LOOKS`, or None for its
+    own colours. `size`: a key of `SIZES`. `x`, `y`: its centre as fractions of the picture, from the left and from
+    the top. `flip`: mirrored. Raises `InputError` for unknown words and for positions outside the picture.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things in a place, under a light, in a style.
+    """Things in a place, with a light and a style.
 
-    `things`: one to three, nearest first, which is also the order the caption names them in. `place_seed`:
-    which variant of the place. `relation`: what the first thing is to the second (a key of `RELATIONS`), or
-    None for a plain "and". `wording`: picks among the caption's free choices, 0 to 23; 0 says everything.
-    Raises `InputError` for anything else.
+    `things`: one to three, nearest first; the caption names them in this order. `place_seed`: the variant of the
+    place. `relation`: how the first thing relates to the second (a key of `RELATIONS`), or None for "and".
+    `wording`: selects the optional parts of the caption, 0 to 23; 0 mentions everything. Raises `InputError` for
+    any other values.
     """
 
     things: tuple[Thing, ...]
@@ -94,12 +94,12 @@ class Scene:
             raise InputError(f"expected wording in 0 to {WORDINGS - 1}, got {self.wording}.")
 
     def to_json(self) -> str:
-        """The scene as one line of JSON; `from_json` gives back an equal scene."""
+        """The scene as one line of JSON; `from_json` returns an equal scene."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Scene:
-        """The scene `to_json` wrote. Raises `InputError` for anything it could not have written."""
+        """The scene that `to_json` wrote. Raises `InputError` for any other text."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
@@ -112,7 +112,7 @@ class Scene:
 
 
 def _checked(values: object, kind: type[Thing] | type[Scene]) -> dict[str, Any]:
-    """`values` as constructor arguments of `kind`: right keys, right JSON types."""
+    """`values` as constructor arguments of `kind`, with keys and JSON types checked."""
     label = kind.__name__.lower()
     if not isinstance(values, dict):
         raise InputError(f"expected a {label} as a JSON object, got {values!r}.")
@@ -151,12 +151,11 @@ def change(
     light: str | None = None,
     style: str | None = None,
 ) -> Scene:
-    """The scene with something changed and everything else, the caption's wording included, as it was.
+    """The scene with something changed and everything else unchanged, including the caption's wording.
 
-    `name`, `colour`, `size` and `remove` act on `scene.things[thing]`; `colour=None` gives it back its own
-    colours. `add` puts one more thing behind the others. Raises `InputError` for words outside the world (it
-    names the nearest one), for a thing the scene does not have, and for fewer than one or more than three
-    things.
+    `name`, `colour`, `size` and `remove` apply to `scene.things[thing]`; `colour=None` restores its own colours.
+    `add` puts one more thing behind the others. Raises `InputError` for unknown words (suggesting the nearest
+    known one), for a thing that the scene does not have, and for fewer than one or more than three things.
     """
     things = list(scene.things)
     relation = scene.relation
@@ -166,7 +165,7 @@ def change(
         if name is not None or colour != "same" or size is not None:
             raise InputError("a thing can be removed or changed, not both.")
         del things[thing]
-        # The relation spoke of the first two things; without one of them it has no meaning.
+        # The relation is between the first two things; without one of them it has no meaning.
         if thing < 2:
             relation = None
     else:
@@ -201,10 +200,10 @@ def sample(
 ) -> Scene:
     """A random scene; the same arguments always give the same one.
 
-    `things`: how many (1 to 3), or None for the split's own mixture (three in the test split alone).
-    `split="test"` draws other variants of the places, and in half of its scenes a pair of thing and colour,
-    or thing and place, that training never shows (`vocabulary.rare`). The switches make an easier world:
-    `tints=False` no coloured things, `sizes=False` only medium, `places=False` only plain backgrounds,
+    `things`: how many (1 to 3), or None for the mixture of the split (three only in the test split).
+    `split="test"` uses other variants of the places, and half of its scenes have a combination of thing and
+    colour, or thing and place, that training never shows (`vocabulary.rare`). The flags make scenes simpler:
+    `tints=False` no coloured things, `sizes=False` only medium ones, `places=False` only plain backgrounds,
     `looks=False` only photos by day. Raises `InputError` for another number of things or another split.
     """
     check("split", split, ("train", "test"))
@@ -226,7 +225,7 @@ def sample(
         pairs = [(name, place) for name in names]
         pairs += [(name, colour) for name, colour in zip(names, colours, strict=True) if colour is not None]
         found = any(rare(name, attribute) for name, attribute in pairs)
-        # Training never sees a rare pair; the test split has them by design in half of its scenes.
+        # Training never has a rare pair; in the test split half of the scenes have one.
         if found == seeking_rare:
             break
 
@@ -235,7 +234,7 @@ def sample(
         style = _draw(
             rng, {None: 76, "watercolour": 6, "sketch": 5, "pixel art": 5, "drawing": 4, "mosaic": 4}
         )
-        # A grey sketch cannot tell a sunset from a day, nor keep its contrast in fog.
+        # In a grey sketch, sunset looks like day, and fog takes away its contrast.
         coloured = style != "sketch"
         light = _draw(rng, {None: 78, "night": 7, "sunset": 6 * coloured, "fog": 5 * coloured, "rain": 4})
     return Scene(
@@ -254,7 +253,7 @@ def _draw(rng: random.Random, weights: dict[Any, int]) -> Any:
 
 
 def _names(rng: random.Random, count: int, relation: str | None) -> list[str]:
-    """Different names, nearest thing first; the second one fits the relation."""
+    """Different names, nearest thing first; the second one suits the relation."""
     pool = list(NAMES)
     weights = [3 if name in COMMON else 1 for name in pool]
     names: list[str] = []
@@ -278,20 +277,20 @@ def _place(rng: random.Random) -> str:
 
 
 def _colours(rng: random.Random, count: int, place: str, share: float) -> list[str | None]:
-    """A colour for this share of the things, never the background's own."""
+    """A colour for this share of the things, never that of a plain background."""
     pool = [colour for colour in COLOURS if not place.startswith(colour)]
     return [rng.choice(pool) if rng.random() < share else None for _ in range(count)]
 
 
 def _mixture(count: int, relation: str | None, style: str | None) -> dict[tuple[str, ...], int]:
-    """How often each choice of sizes comes up, with a carrier or a shelter as the second thing."""
+    """Weights of the combinations of sizes; for "on" and "under" the second thing carries or shelters the first."""
     if count == 3:
         return {("medium", "medium", "medium"): 1}
     if relation == "on":
         return {("medium", "medium"): 45, ("small", "medium"): 30, ("small", "large"): 25}
     if relation == "under":
         return {("medium", "large"): 60, ("small", "large"): 40}
-    # A small thing would be a dozen blocks of pixel art, or as many tiles, or a smear of crayon.
+    # In these coarse styles a small thing would be about a dozen blocks, tiles or strokes, and not recognisable.
     coarse = style in ("pixel art", "mosaic", "drawing")
     if count == 1:
         return {("small",): 0 if coarse else 12, ("medium",): 53, ("large",): 35}
@@ -308,7 +307,7 @@ def _arranged(
     sizes: bool,
     style: str | None,
 ) -> tuple[Thing, ...]:
-    """Sizes and positions that make the relation true and keep every thing readable."""
+    """Things with sizes and positions that make the relation true and keep every thing recognisable."""
     chosen: list[str] = ["medium"] * len(names)
     if sizes:
         chosen = list(_draw(rng, _mixture(len(names), relation, style)))
@@ -326,7 +325,7 @@ def _centres(
     rng: random.Random, names: list[str], extents: list[tuple[float, float]], relation: str | None
 ) -> list[tuple[float, float]]:
     def resting(i: int, floor: float) -> float:
-        """The centre's height for a thing whose foot is at `floor`; what hovers hangs higher."""
+        """The y of the centre of a thing that stands at `floor`; things that fly are higher."""
         height = extents[i][1]
         lift = 0.16 if names[i] in sprites.SHADOWLESS and relation != "under" else 0.0
         return max(height / 2 + 0.03, floor - height / 2 - lift * rng.uniform(0.3, 1.0))
@@ -351,7 +350,7 @@ def _centres(
     first_left = relation == "left" or (relation != "right" and rng.random() < 0.7)
     left, right = (0, 1) if first_left else (1, 0)
     free = 1 - extents[0][0] - extents[1][0]
-    # Two wide things overlap a little rather than leave the picture.
+    # Two wide things overlap a little instead of leaving the picture.
     edge = rng.uniform(0.1, 0.4) * free if free > 0 else free / 4
     other = rng.uniform(0.1, 0.4) * free if free > 0 else free / 4
     centres = [(0.0, 0.0)] * 2

@@ -1,6 +1,6 @@
-"""The drawn things: cut from a shared sheet, tinted, scaled, with a soft shadow where they touch the ground.
+"""Sprites of the things: cut from one sheet, tinted, scaled, with a soft shadow on the ground.
 
-The sheet is Noto Color Emoji (SIL OFL 1.1, see `LICENSE-NotoColorEmoji.txt`), cut by
+The sheet is made from Noto Color Emoji (SIL OFL 1.1, see `LICENSE-NotoColorEmoji.txt`) by
 `recipes/pocket/data/sprites.py`.
 """
 
@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from wordbrush.pocket.vocabulary import COLOURS, SIZES
 
-# These hover, or stand on nothing one could see a shadow on.
+# Things that fly, or whose shadow would not be visible.
 SHADOWLESS = frozenset(
     {"airplane", "balloon", "butterfly", "ghost", "helicopter", "ladybird", "rocket", "umbrella"}
 )
 
-# Where on a thing another can stand: the rider's feet, as a fraction of the carrier's height from its top.
+# Things that can carry another: where its feet are, as a fraction of the carrier's height from the top.
 SEATS = {
     "chair": 0.60,
     "couch": 0.72,
@@ -32,7 +32,7 @@ SEATS = {
     "elephant": 0.20,
 }
 
-# Things one can be under: where the shelter ends, as a fraction of its height from its top.
+# Things that can shelter another: where the roof ends, as a fraction of its height from the top.
 SHELTERS = {"umbrella": 0.55, "tree": 0.66}
 
 
@@ -50,8 +50,8 @@ def _boxes() -> dict[str, list[int]]:
 def extent(name: str, size: str) -> tuple[float, float]:
     """Width and height of a thing as fractions of the picture.
 
-    The longest side is the size's length, a little longer for slim things (a pair of sunglasses would
-    otherwise be a line).
+    The longest side is the length of the size, a little more for slim things (sunglasses would otherwise be
+    almost a line).
     """
     _, _, width, height = _boxes()[name]
     slim = min(1.18, (max(width, height) / min(width, height)) ** 0.25)
@@ -61,7 +61,7 @@ def extent(name: str, size: str) -> tuple[float, float]:
 
 @lru_cache(maxsize=8192)
 def sprite(name: str, colour: str | None, width: int, height: int, flip: bool) -> Image.Image:
-    """A thing without its shadow: an RGBA picture of the given pixels."""
+    """A thing without its shadow: an RGBA picture of `width` × `height` pixels."""
     left, top, w, h = _boxes()[name]
     drawn = _sheet().crop((left, top, left + w, top + h))
     if colour is not None:
@@ -73,9 +73,9 @@ def sprite(name: str, colour: str | None, width: int, height: int, flip: bool) -
 
 @lru_cache(maxsize=8192)
 def grounded(name: str, colour: str | None, width: int, height: int, flip: bool) -> tuple[Image.Image, int]:
-    """A thing over its shadow, and how many pixels in from the left and the top the thing itself starts.
+    """A thing with its shadow (RGBA), and the margin in pixels left of and above the thing itself.
 
-    The shadow is nowhere darker than 40 %, so "more than half opaque" means the thing itself.
+    The shadow is at most 40 % opaque, so "more than half opaque" means the thing itself.
     """
     drawn = sprite(name, colour, width, height, flip)
     if name in SHADOWLESS:
@@ -87,7 +87,7 @@ def grounded(name: str, colour: str | None, width: int, height: int, flip: bool)
     floor = margin + height - drop * 0.5
     ImageDraw.Draw(page).ellipse((margin + left, floor - drop, margin + right, floor + drop), fill=100)
     page = page.filter(ImageFilter.GaussianBlur(margin * 0.3))
-    # Cut the blur's invisible tail, so that the support of a thing ends where the eye says it does.
+    # Cut off the invisible tail of the blur, so that the mask of a thing ends where its shadow visibly ends.
     page = page.point([v if v >= 6 else 0 for v in range(256)])
     patch = Image.merge("RGBA", [*Image.new("RGB", page.size, (16, 18, 28)).split(), page])
     patch.alpha_composite(drawn, (margin, margin))
@@ -95,7 +95,7 @@ def grounded(name: str, colour: str | None, width: int, height: int, flip: bool)
 
 
 def _feet(drawn: Image.Image) -> tuple[float, float]:
-    """Left and right end of what touches the ground, widened a little."""
+    """Left and right end of the part that touches the ground, widened a little."""
     alpha = np.asarray(drawn.getchannel("A"))
     columns = np.flatnonzero((alpha[-max(2, alpha.shape[0] // 5) :] > 128).any(axis=0))
     left, right = float(columns[0]), float(columns[-1])
@@ -104,24 +104,24 @@ def _feet(drawn: Image.Image) -> tuple[float, float]:
 
 
 def _lightness(drawn: Image.Image) -> NDArray[np.float32]:
-    """Lightness in [0, 1], stretched so that the sprite's own typical tone sits in the middle.
+    """Lightness in [0, 1], stretched so that the typical tone of the sprite is in the middle.
 
-    A snowman is almost white, a hat almost black; both must take a colour as well as a cat does.
+    A snowman is almost white and a hat almost black; both must show a tint as well as a cat does.
     """
     rgba = np.asarray(drawn, dtype=np.float32) / 255
     grey = rgba[..., :3] @ np.array([0.30, 0.55, 0.15], dtype=np.float32)
     solid = grey[rgba[..., 3] > 0.5]
     body = solid[solid > 0.16]
-    # Dark details do not count, unless the thing is made of them (sunglasses).
+    # Dark details are ignored, unless the whole thing is dark (sunglasses).
     middle = float(np.clip(np.median(body if body.size > 0.4 * solid.size else solid), 0.14, 0.97))
     above = 0.58 + 0.42 * (grey - middle) / max(1 - middle, 0.35)
     return np.where(grey < middle, 0.58 * grey / middle, above).astype(np.float32)
 
 
 def _painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
-    """The sprite's shading in another colour, `middle`: RGB in [0, 1], one for all pixels or one each."""
+    """The sprite recoloured with `middle` (RGB in [0, 1], one for all pixels or one for each), keeping its shading."""
     tone = _lightness(drawn)[..., None]
-    # Eyes and outlines stay dark; shades keep some of the colour; highlights go to near white.
+    # Eyes and outlines stay dark, shadows keep some of the colour, highlights become nearly white.
     stops = (0.0, 0.26, 0.58, 1.0)
     shades = (middle * 0.10 + 0.02, middle * 0.48, middle, 0.45 * middle + 0.55)
     colour = np.zeros(tone.shape[:2] + (3,), dtype=np.float32)
@@ -140,7 +140,7 @@ def _tinted(drawn: Image.Image, colour: str) -> Image.Image:
 
 
 def _patterned(drawn: Image.Image, look: str) -> Image.Image:
-    """One of `HELD_OUT_LOOKS`, painted over the sprite's own shading."""
+    """The sprite with one of `HELD_OUT_LOOKS` as its pattern, keeping its shading."""
     down, across = np.mgrid[: drawn.height, : drawn.width].astype(np.float32)
     if look == "rainbow":
         bands = np.array([COLOURS[c] for c in ("red", "orange", "yellow", "green", "blue", "purple")])

@@ -1,7 +1,7 @@
-"""Every word the built-in world knows. Frozen: the shipped weights were trained on exactly these.
+"""All words of the built-in world. They must not change: the shipped weights were trained on exactly these.
 
-A *thing* has a name, perhaps a colour, and a size; a scene puts one to three of them in a *place*, under a
-*light*, in a *style*. The tables here are the only place where any of these words is written down.
+A *thing* has a name, a size and optionally a colour. A scene has one to three things in a *place*, with a *light*
+and a *style*. These words are defined only here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from wordbrush.errors import InputError
 
-# Name -> code point in Noto Color Emoji. Whole bodies where they read well at sixty pixels, else faces.
+# Name -> code point in Noto Color Emoji. Whole bodies if they are recognisable at sixty pixels, otherwise faces.
 NAMES: dict[str, int] = {
     "cat": 0x1F408,
     "dog": 0x1F415,
@@ -79,16 +79,16 @@ NAMES: dict[str, int] = {
     "ghost": 0x1F47B,
 }
 
-# Said without an article.
+# Used without an article.
 PLURALS = frozenset({"sunglasses"})
 
-# Words people reach for first; training shows them three times as often as the rest.
+# The words people try first; training shows them three times as often as the others.
 COMMON = frozenset(
     {"cat", "dog", "fox", "bear", "tiger", "lion", "rabbit", "horse", "car", "bicycle", "house", "castle"}
     | {"cake", "apple", "robot", "teapot", "backpack"}
 )
 
-# "My own thing" for personalisation: drawn, never trained on. Name -> (code point, class word in captions).
+# Things for personalisation: drawn, but never in training. Name -> (code point, class word in captions).
 HELD_OUT: dict[str, tuple[int, str]] = {
     "poodle": (0x1F429, "dog"),
     "koala": (0x1F428, "bear"),
@@ -122,13 +122,13 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (238, 240, 244),
 }
 
-# Patterns no caption names: the other half of "my own thing" (a striped cat is still called a cat).
+# Patterns for personalisation: no caption names them (a striped cat is still called a cat).
 HELD_OUT_LOOKS = ("striped", "dotted", "checked", "rainbow")
 
-# Longest side in pixels of a 128-pixel picture. Medium goes without saying.
+# Longest side in pixels of a 128-pixel picture. Captions do not mention medium.
 SIZES: dict[str, int] = {"small": 48, "medium": 62, "large": 84}
 
-# Plain backgrounds are places too, called "blue background" and so on.
+# Plain backgrounds are places too: "blue background" and so on.
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "red": (226, 92, 84),
     "orange": (250, 178, 104),
@@ -177,7 +177,7 @@ STYLES: dict[str, str] = {
     "mosaic": "a mosaic of",
 }
 
-# What the first thing is to the second. No relation is a plain "and".
+# How the first thing relates to the second. No relation is "and".
 RELATIONS: dict[str, str] = {
     "beside": "next to",
     "left": "to the left of",
@@ -186,7 +186,7 @@ RELATIONS: dict[str, str] = {
     "under": "under",
 }
 
-# Spellings that mean the same; captions write the right-hand side.
+# Other spellings and synonyms -> the word that captions use.
 SPELLINGS: dict[str, str] = {
     "watercolour": "watercolor",
     "gray": "grey",
@@ -201,7 +201,7 @@ SPELLINGS: dict[str, str] = {
 
 
 def check(kind: str, word: str, known: Iterable[str]) -> str:
-    """Return `word` if it is one of `known`; else raise `InputError` naming the nearest known word."""
+    """Return `word` if it is one of `known`; otherwise raise `InputError` with the nearest known word."""
     words = list(known)
     if word in words:
         return word
@@ -211,11 +211,11 @@ def check(kind: str, word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that looks most like `word`."""
+    """The known word with the most similar spelling."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
 
 
 def rare(name: str, attribute: str) -> bool:
-    """Whether training never pairs this thing with this colour or place: one pair in twelve, by hash."""
+    """Whether training never combines this thing with this colour or place: one pair in twelve, chosen by hash."""
     digest = hashlib.blake2s(f"{name}/{attribute}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % 12 == 0
