@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument("--threes", type=int, default=40_000, help="and of three")
     parser.add_argument("--test", type=int, default=1_000, help="how many held-out pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
-    parser.add_argument("--again", action="store_true", help="replace existing files, after the world has changed")
+    parser.add_argument(
+        "--again", action="store_true", help="replace existing files, after the world has changed"
+    )
     arguments = parser.parse_args()
     write("test", arguments.test, 0, arguments.workers, arguments.again)
     write("train", arguments.train, arguments.threes, arguments.workers, arguments.again)

@@ -1,15 +1,14 @@
-"""Train the encoder: what pictures have in common, learnt from pictures alone, without captions or labels.
+"""Train the encoder, which measures how similar pictures are, from pictures alone, without captions or labels.
 
     python recipes/pocket/judges/encoder.py --preset cpu --minutes 22   # train, export runs/pocket/encoder, measure
-    python recipes/pocket/judges/encoder.py --name trial --method vicreg --minutes 3.5  # a trial, under its own name
+    python recipes/pocket/judges/encoder.py --name trial --method vicreg --minutes 3.5  # a trial with its own name
     python recipes/pocket/judges/encoder.py --report                    # only measure
 
-Two views of a picture, cut out of it where they overlap, shall be told to be one; how is the method's own affair:
-`simclr` (T. Chen et al., 2020, arXiv:2002.05709, without the layers on top) or `vicreg` (A. Bardes et al., 2022,
-arXiv:2105.04906).
+It learns to match two overlapping views of a picture, by one of two methods: `simclr` (T. Chen et al., 2020,
+arXiv:2002.05709, without the layers on top) or `vicreg` (A. Bardes et al., 2022, arXiv:2105.04906).
 
-A place is easier to know again than a thing, and would be all that is learnt. So a batch is drawn from pictures whose
-borders have about the same colours: in such company a view is told by its thing.
+A place is easier to recognise than a thing, and it would be all that is learned. So each batch is drawn from pictures
+whose borders have similar colours: among these, views can only be matched by their things.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "tra
 
 from data import RUNS, pictures
 from run import Preset, Run, arguments, chosen, use_threads
-from shapes import LOOK
+from shapes import ENCODER
 
 PRESETS = {
     "cpu": Preset(device="cpu", workers=1, batch=128, minutes=22),
-    "gpu": Preset(device="cuda", workers=1, batch=256, minutes=3),  # as many as most groups have
+    "gpu": Preset(device="cuda", workers=1, batch=256, minutes=3),  # the size of most groups
 }
 SEED = 3
 MUON = 0.01
 TEMPERATURE = 0.15
-GROUPS = 128  # groups of pictures with like borders; a batch is of one of them
+GROUPS = 128  # groups of pictures with similar borders; a batch comes from one group
 NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
 class Views:
-    """How views are cut: their pixels a side, from so many of the picture, their middles at most so far apart."""
+    """How views are cut: their size in pixels, the range of sides in the picture, and their greatest distance."""
 
     size: int
     sides: tuple[float, float]
@@ -66,7 +65,7 @@ class Views:
         return _view(images, first, sides[0], self.size, rng), _view(images, second, sides[1], self.size, rng)
 
 
-# A quarter of the picture's pixels to learn things by; then nearly all of it, to learn where in it to look.
+# First a quarter of the picture's pixels, to learn things; then nearly all of it, to learn where to look.
 CLOSE, FAR = Views(64, (45, 90), apart=20), Views(96, (88, 128), apart=10)
 LATER = 0.5  # the progress from which on views are far
 
@@ -74,7 +73,7 @@ LATER = 0.5  # the progress from which on views are far
 def _view(
     images: Tensor, middles: np.ndarray, sides: np.ndarray, pixels: int, rng: np.random.Generator
 ) -> Tensor:
-    """The squares around `middles` [B, 2] (right, down), half of them mirrored, colours and sharpness disturbed."""
+    """The squares around `middles` [B, 2] (right, down), half of them mirrored, with random colour and blur changes."""
     count, size = len(images), images.shape[-1]
     mirrored = rng.choice([-1.0, 1.0], count)
     moves = np.zeros((count, 2, 3))
@@ -84,12 +83,12 @@ def _view(
     grid = F.affine_grid(_tensor(moves, images), [count, 3, pixels, pixels], align_corners=False)
     view = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
-    def drawn(low: float, high: float, channels: int = 1) -> Tensor:
+    def uniform(low: float, high: float, channels: int = 1) -> Tensor:
         return _tensor(rng.uniform(low, high, (count, channels, 1, 1)), images)
 
     grey = view.mean(1, keepdim=True)
-    view = grey + drawn(0.8, 1.2) * (view - grey)
-    view = drawn(0.92, 1.08, channels=3) * drawn(0.85, 1.15) * view + drawn(-0.1, 0.1)
+    view = grey + uniform(0.8, 1.2) * (view - grey)
+    view = uniform(0.92, 1.08, channels=3) * uniform(0.85, 1.15) * view + uniform(-0.1, 0.1)
     some = torch.from_numpy(rng.random(count) < 1 / 3)
     view[some] = F.avg_pool2d(F.pad(view[some], (1, 1, 1, 1), mode="replicate"), 3, 1)
     return view.clamp(-1, 1)
@@ -99,8 +98,8 @@ def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like)
 
 
-def like_borders(shown: np.ndarray) -> list[np.ndarray]:
-    """The rows of `shown` [N, 128, 128, 3] in groups whose borders have about the same colours (k-means)."""
+def similar_borders(shown: np.ndarray) -> list[np.ndarray]:
+    """The rows of `shown` [N, 128, 128, 3] in groups whose borders have similar colours (k-means)."""
     rough = np.concatenate(
         [
             part.reshape(len(part), 4, 32, 4, 32, 3)[:, :, ::4, :, ::4].mean((2, 4), dtype=np.float32)
@@ -121,15 +120,15 @@ def like_borders(shown: np.ndarray) -> list[np.ndarray]:
 
 
 class Pictures:
-    """The training pictures, drawn so that those of a batch have like borders."""
+    """The training pictures, drawn so that the pictures of a batch have similar borders."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.shown = pictures("train")
-        self.groups = like_borders(self.shown)
+        self.groups = similar_borders(self.shown)
 
     def alike(self, count: int, rng: np.random.Generator) -> Tensor:
-        """`count` different pictures of one group large enough, in [-1, 1]."""
+        """`count` different pictures from one group that is large enough, in [-1, 1]."""
         groups = [group for group in self.groups if len(group) >= count] or [np.arange(len(self.shown))]
         sizes = np.array([len(group) for group in groups])
         chosen = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
@@ -141,11 +140,11 @@ class Pictures:
 
 
 class SimCLR(nn.Module):
-    """Of all views in the batch, a view's partner has the nearest direction: asked of the embedding itself."""
+    """Among all views in the batch, the other view of the same picture must be nearest, in the embedding itself."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = ConvNextModel(ConvNextConfig(**LOOK))
+        self.encoder = ConvNextModel(ConvNextConfig(**ENCODER))
 
     def loss(self, one: Tensor, other: Tensor) -> Tensor:
         seen = F.normalize(self.encoder(pixel_values=torch.cat([one, other])).pooler_output.float(), dim=1)
@@ -158,12 +157,12 @@ class SimCLR(nn.Module):
 
 
 class VICReg(nn.Module):
-    """Partners are near; every number differs from picture to picture; no two numbers say the same."""
+    """Two views are near; every component varies between pictures; no two components are correlated."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = ConvNextModel(ConvNextConfig(**LOOK))
-        width, wide = LOOK["hidden_sizes"][-1], 768
+        self.encoder = ConvNextModel(ConvNextConfig(**ENCODER))
+        width, wide = ENCODER["hidden_sizes"][-1], 768
         self.head = nn.Sequential(
             nn.Linear(width, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, wide)
         )
@@ -197,10 +196,10 @@ def embeddings(encoder: ConvNextModel, images: Sequence[Image.Image]) -> Tensor:
 
 
 def agreement(encoder: ConvNextModel, count: int = 2_000) -> dict[str, float]:
-    """How often the nearest neighbours of held-out pictures of one thing, among such pictures, agree with them.
+    """How often the nearest neighbours of held-out pictures of one thing show the same as they do.
 
-    "thing", "place", "light", "style": the share of the five nearest, over pictures, that show the same; "by
-    chance": of all others.
+    "thing", "place", "light", "style": the share of the five nearest that show the same, averaged over pictures; "by
+    chance": the same share of all other pictures.
     """
     scenes = [sample(seed, split="test", things=1) for seed in range(5_000, 5_000 + count)]
     seen = embeddings(encoder, [render(scene) for scene in scenes])
@@ -208,13 +207,13 @@ def agreement(encoder: ConvNextModel, count: int = 2_000) -> dict[str, float]:
     alike.fill_diagonal_(-2)
     nearest = alike.topk(NEIGHBOURS).indices.numpy()
     figures = {}
-    for kind, told in (
+    for kind, shown in (
         ("thing", [scene.things[0].name for scene in scenes]),
         ("place", [scene.place for scene in scenes]),
         ("light", [scene.light for scene in scenes]),
         ("style", [scene.style for scene in scenes]),
     ):
-        truth = np.unique(told, return_inverse=True)[1]
+        truth = np.unique(shown, return_inverse=True)[1]
         same = truth[:, None] == truth
         figures[kind] = float(same[np.arange(count)[:, None], nearest].mean())
         figures[f"{kind} by chance"] = float((same.sum() - count) / (count * (count - 1)))
@@ -222,13 +221,13 @@ def agreement(encoder: ConvNextModel, count: int = 2_000) -> dict[str, float]:
 
 
 def subjects(encoder: ConvNextModel, views: int = 12) -> dict[str, float]:
-    """Whether pictures of one sprite that training never showed, in different places, are nearer than of two.
+    """Whether pictures of the same sprite, never shown in training, are nearer than pictures of different sprites.
 
-    Mean cosines of pairs with the same and with another sprite, never in the same place, and the chance that a
-    pair of the first kind is nearer than one of the second (AUC).
+    The mean cosines of pairs with the same and with different sprites, always in different places, and the probability
+    that a pair of the first kind is nearer than one of the second (AUC).
     """
     rng = np.random.default_rng(SEED)
-    told, where, images = [], [], []
+    names, where, images = [], [], []
     for name in vocabulary.HELD_OUT:
         for place in rng.choice(list(vocabulary.PLACES), views, replace=False).tolist():
             thing = Thing(
@@ -238,12 +237,12 @@ def subjects(encoder: ConvNextModel, views: int = 12) -> dict[str, float]:
                 y=rng.uniform(0.5, 0.62),
                 flip=rng.random() < 0.5,
             )
-            told.append(name)
+            names.append(name)
             where.append(place)
             images.append(render(Scene((thing,), place, place_seed=int(rng.integers(96, 192)))))
     seen = embeddings(encoder, images)
     alike = (seen @ seen.T).numpy()
-    same = np.array(told)[:, None] == np.array(told)
+    same = np.array(names)[:, None] == np.array(names)
     apart = np.triu(np.array(where)[:, None] != np.array(where), 1)
     one, two = alike[same & apart], alike[~same & apart]
     order = np.sort(two)
@@ -258,8 +257,8 @@ def subjects(encoder: ConvNextModel, views: int = 12) -> dict[str, float]:
 def export(encoder: ConvNextModel, held: Tensor, folder: Path) -> None:
     """Write the encoder as transformers reads it, in half precision, with its processor.
 
-    The mean over the pictures `held` [N, 3, 128, 128] is taken out of the embedding, in the bias of its last layer,
-    so that pictures with nothing in common have a cosine of about 0.
+    The mean embedding of the pictures `held` [N, 3, 128, 128] is subtracted in the bias of the last layer, so that
+    pictures with nothing in common have a cosine of about 0.
     """
     encoder = encoder.float().eval()
     with torch.no_grad():
@@ -275,7 +274,7 @@ def export(encoder: ConvNextModel, held: Tensor, folder: Path) -> None:
 
 
 def report(folder: Path) -> None:
-    """How the exported encoder does on held-out pictures: <folder>_report.json."""
+    """Measure the exported encoder on held-out pictures; writes <folder>_report.json."""
     encoder = ConvNextModel.from_pretrained(folder, dtype=torch.float32).eval()
     figures: dict[str, Any] = {"neighbours": agreement(encoder), "sprites never shown": subjects(encoder)}
     figures = {kind: {name: round(v, 4) for name, v in some.items()} for kind, some in figures.items()}
@@ -289,29 +288,29 @@ def report(folder: Path) -> None:
 def main() -> None:
     parser = arguments(__doc__, PRESETS)
     parser.add_argument("--method", choices=METHODS, default="simclr")
-    parser.add_argument("--name", default="encoder", help="what the run and its folder are called")
+    parser.add_argument("--name", default="encoder", help="the name of the run and its folder")
     parser.add_argument("--report", action="store_true", help="only measure the exported encoder")
-    told = parser.parse_args()
-    preset = chosen(told, PRESETS)
+    options = parser.parse_args()
+    preset = chosen(options, PRESETS)
     use_threads(preset)
-    if not told.report:
+    if not options.report:
         torch.manual_seed(SEED)
-        student = METHODS[told.method]().to(preset.device)
+        learner = METHODS[options.method]().to(preset.device)
         source = Pictures(preset.device)
 
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
         ) -> tuple[Tensor, dict[str, float]]:
             cut = CLOSE if progress < LATER else FAR
-            value = student.loss(*cut.of(source.alike(preset.batch, rng), rng))
+            value = learner.loss(*cut.of(source.alike(preset.batch, rng), rng))
             return value, {"loss": value.item()}
 
-        run = Run(told.name, preset, [student])
-        run.train(0, None, [student], loss, muon=MUON)
-        run.shared.bind([student], "average")
+        run = Run(options.name, preset, [learner])
+        run.train(0, None, [learner], loss, muon=MUON)
+        run.shared.bind([learner], "average")
         every = source.of(np.arange(0, len(source.shown), max(1, len(source.shown) // 1000))).cpu()
-        export(student.cpu().encoder, every, RUNS / told.name)
-    report(RUNS / told.name)
+        export(learner.cpu().encoder, every, RUNS / options.name)
+    report(RUNS / options.name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train and ask the judge: a small CLIP that says what a picture of the world shows.
+"""Train and use the judge: a small CLIP that says what a picture of the built-in world shows.
 
     python recipes/pocket/judges/judge.py --preset cpu --minutes 15   # train, export runs/pocket/judge, measure
 
@@ -10,10 +10,10 @@ To judge pictures (PIL, 128 pixels square):
     ask(judge, images, PLACES)           # also LIGHTS, STYLES
     grade(judge, images, scenes)         # the share of pictures that show what their scenes say
 
-It learns from the true pictures alone, never from the model it will judge: these very questions, answered through
-the text tower; what every cell of 16 × 16 pixels shows, told by a layer that the export leaves out; and CLIP's own
-loss, whole captions against whole pictures. Three steps of four see windows of 64 pixels, mostly around a thing: a
-quarter of the work, and full of what has to be told apart.
+It is trained only on true pictures, never on pictures of the model that it judges. It learns to answer these questions
+through the text tower, to name what every cell of 16 × 16 pixels shows (in a layer that is not exported), and to match
+whole captions with whole pictures (CLIP's own loss). Three of four steps use windows of 64 pixels, mostly around a
+thing, which cost a quarter of the time and show what has to be distinguished.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "tra
 
 from data import RUNS, pictures, rows
 from run import Preset, Run, arguments, chosen, use_threads
-from shapes import JUDGE_EYES, JUDGE_PROJECTION, JUDGE_WORDS
+from shapes import JUDGE_IMAGE, JUDGE_PROJECTION, JUDGE_TEXT
 
 PRESETS = {
     "cpu": Preset(device="cpu", workers=1, batch=24, minutes=15),
@@ -55,13 +55,13 @@ PRESETS = {
 NAMES = list(vocabulary.NAMES)
 TINTS = [*vocabulary.COLOURS, None]  # None: a thing's own colours
 CELLS, CELL = 8, 16  # cells a side, pixels a side of a cell
-WHOLE = 0.25  # the share of steps that see whole pictures
-WINDOWS = (0, 32, 64)  # where the 64-pixel windows begin, down and right, that things are looked for in
-# Muon turns the weights over in 1 / rate steps; in that time every one of 63 things must come by often enough.
+WHOLE = 0.25  # the share of steps with whole pictures
+WINDOWS = (0, 32, 64)  # where the 64-pixel windows in which things are searched begin, down and right
+# Muon replaces the weights within 1 / rate steps; each of the 63 things must appear often enough in that time.
 MUON = 0.003
 UNLABELLED = -100
 
-# Questions: what to say of a picture, one answer for each key of the vocabulary's table, in its order.
+# The questions: one answer for each key of the vocabulary's table, in its order.
 PLACES = list(vocabulary.PLACES.values())
 LIGHTS = ["by day", *list(vocabulary.LIGHTS.values())[1:]]
 STYLES = [phrase.removesuffix(" of") for phrase in vocabulary.STYLES.values()]
@@ -113,10 +113,10 @@ def read(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
 def ask(judge: Judge, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
     """How probable each answer is for each picture: [N, answers].
 
-    All answers to several of `QUESTIONS` may stand in one list; those to one question sum to 1. The place, the
-    light and the style are asked of the whole picture. Things are looked for in it and in nine windows, half
-    as wide and high: a name counts as much as the whole and the best of its windows say. Anything else, a thing's
-    colour say, is answered by the look it fits best.
+    One list can contain all answers to several of `QUESTIONS`; those to one question sum to 1. Place, light and style
+    are asked about the whole picture. Things are searched in the whole picture and in nine windows of half its width
+    and height: a name gets the sum of its probability in the whole and in its best window. Anything else, such as a
+    thing's colour, is answered from whichever of these fits best.
     """
     words = read(judge.model, judge.tokenizer(list(answers), padding=True, return_tensors="pt").input_ids)
     looks = torch.cat([_looks(judge, images[first : first + 50]) for first in range(0, len(images), 50)])
@@ -139,7 +139,7 @@ def ask(judge: Judge, images: Sequence[Image.Image], answers: Sequence[str]) -> 
 
 
 def _looks(judge: Judge, images: Sequence[Image.Image]) -> Tensor:
-    """Unit vectors [N, 10, D] of the whole pictures and their windows, row by row."""
+    """Unit vectors [N, 10, D] of the whole pictures and of their windows, row by row."""
     pixels = judge.processor(list(images), return_tensors="pt").pixel_values
     half = pixels.shape[-1] // 2
     windows = [pixels[:, :, y : y + half, x : x + half] for y in WINDOWS for x in WINDOWS]
@@ -147,11 +147,11 @@ def _looks(judge: Judge, images: Sequence[Image.Image]) -> Tensor:
 
 
 def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share of pictures that show what their scene says, for each kind of thing it says.
+    """The share of pictures that show what their scene says, for each aspect of a scene.
 
-    "object": scenes of one thing, its name first of all names. "both", "three": scenes of more, theirs the first
-    two or three. "colour": every tinted thing, its tint first of nine (its own colours among them). "place",
-    "light", "style": the first of all. "… of" counts what was asked.
+    "object": scenes of one thing whose name ranks first. "both", "three": scenes of more things, whose names rank
+    first. "colour": tinted things whose tint ranks first of nine (the thing's own colours are one of them). "place",
+    "light", "style": the right one ranks first. "… of": the number of questions.
     """
     right: dict[str, list[bool]] = {}
     shown = ask(judge, images, things()).argsort(-1, descending=True)
@@ -183,10 +183,10 @@ def grade(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) 
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """`pixels` [B, 3, S, S], which names are `there` [B, 63], what each cell shows (`shown`, `tinted` [B, cells]),
-    how much of it the picture's first, second and third thing cover (`covered` [B, 3, cells]), and one thing of
-    each picture to ask about: its name (or `UNLABELLED`) and its tint.
+class Batch:
+    """A training batch: `pixels` [B, 3, S, S]; which names are `there` [B, 63]; what each cell shows (`shown` and
+    `tinted`, both [B, cells]); the share of it that the first, second and third thing cover (`covered` [B, 3, cells]);
+    and one thing of each picture to ask about: its name (or `UNLABELLED`) and its tint.
     """
 
     pixels: Tensor
@@ -198,8 +198,8 @@ class Lesson:
     tints: np.ndarray
 
 
-class Lessons:
-    """The training pictures with all that is true of them: what the judge learns from, and the reader."""
+class TrainingData:
+    """The training pictures with their labels: the training data of the judge and of the reader."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -233,10 +233,10 @@ class Lessons:
 
     def take(
         self, index: np.ndarray, whole: bool, rng: np.random.Generator, generator: torch.Generator
-    ) -> Lesson:
-        """The pictures `index`, whole or 64 pixels of each, mostly around one of its things.
+    ) -> Batch:
+        """The pictures `index`, whole or a 64-pixel window of each, mostly around one of its things.
 
-        A thing counts as there if half of it is.
+        A thing counts as there if half of it is in the window.
         """
         rows = np.arange(len(index))
         names, tints = self.names[index], self.tints[index]
@@ -266,7 +266,7 @@ class Lessons:
         shown = np.where(most > 110, names[rows[:, None], nearest], np.where(bare, places, UNLABELLED))
         tinted = np.where(most > 110, tints[rows[:, None], nearest], UNLABELLED)
         one_hot = F.one_hot(torch.from_numpy(names).clamp(min=0), len(NAMES))
-        return Lesson(
+        return Batch(
             self._degraded(images, rng, generator),
             (one_hot * torch.from_numpy(there).unsqueeze(-1)).sum(1).float().to(self.device),
             torch.from_numpy(cells).to(self.device).float() / 255,
@@ -277,7 +277,7 @@ class Lessons:
         )
 
     def _degraded(self, rows: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        """Pictures in [-1, 1], half of them a little blurred, dimmed or grainy: the judge must not mind."""
+        """Pictures in [-1, 1], half of them slightly blurred, dimmed or noisy, so that the judge is robust to this."""
         images = torch.from_numpy(rows).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         some = len(images) // 4
         images[:some] = F.interpolate(F.avg_pool2d(images[:some], 2), scale_factor=2, mode="bilinear")
@@ -290,13 +290,13 @@ class Lessons:
         return torch.from_numpy(np.ascontiguousarray(values)).long().to(self.device)
 
 
-class WordedLessons(Lessons):
-    """The lessons with the judge's questions in words."""
+class TokenisedData(TrainingData):
+    """The training data with the judge's questions as tokens."""
 
     def __init__(self, tokenizer: CLIPTokenizer, device: str) -> None:
         super().__init__(device)
         self.tokenizer = tokenizer
-        # All simple questions in one list of texts, so that the text tower reads them in one go.
+        # All simple questions in one list of texts, for one pass through the text tower.
         self.simple = self.ids([*things(), *PLACES, *LIGHTS, *STYLES])
         self.sizes = [len(NAMES), len(PLACES), len(LIGHTS), len(STYLES)]
         self.colour_ids = [self.ids(colours(name)) for name in NAMES]
@@ -305,89 +305,87 @@ class WordedLessons(Lessons):
         return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids.to(self.device)
 
 
-class Student(nn.Module):
-    """The judge with the two layers it only has while it learns."""
+class TrainableJudge(nn.Module):
+    """The judge with the two layers that it has only in training."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         words = CLIPTextConfig(
-            **JUDGE_WORDS,
+            **JUDGE_TEXT,
             vocab_size=len(tokenizer),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
         config = VisionTextDualEncoderConfig.from_vision_text_configs(
-            ConvNextConfig(**JUDGE_EYES), words, projection_dim=JUDGE_PROJECTION
+            ConvNextConfig(**JUDGE_IMAGE), words, projection_dim=JUDGE_PROJECTION
         )
         torch.manual_seed(1)
         # PyTorch's fused attention has a slow backward pass on a CPU.
         self.clip = VisionTextDualEncoderModel._from_config(config, attn_implementation="eager")
-        width = JUDGE_EYES["hidden_size"]
+        width = JUDGE_IMAGE["hidden_size"]
         self.names = nn.Linear(width, len(NAMES) + len(PLACES))
         self.tints = nn.Linear(width, len(TINTS))
 
     def forward(
         self,
-        lessons: WordedLessons,
+        data: TokenisedData,
         index: np.ndarray,
         whole: bool,
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
         """The loss of the rows `index`, and figures for the log."""
-        lesson = lessons.take(index, whole, rng, generator)
-        seen, cells = see(self.clip, lesson.pixels)
+        batch = data.take(index, whole, rng, generator)
+        seen, cells = see(self.clip, batch.pixels)
         scale = self.clip.logit_scale.exp().clamp(max=100)
 
-        # The simple questions. Several things share the answer to the first.
-        logits = (scale * seen @ read(self.clip, lessons.simple).T).split(lessons.sizes, dim=1)
-        # Where nothing is, no name should stand out.
-        share = lesson.there + 1e-6
+        # The simple questions. For the first, several things share the probability.
+        logits = (scale * seen @ read(self.clip, data.simple).T).split(data.sizes, dim=1)
+        # If nothing is there, no name should dominate.
+        share = batch.there + 1e-6
         share = share / share.sum(1, keepdim=True)
         questions = F.cross_entropy(logits[0], share)
         for answers, kind in zip(logits[1:], ("place", "light", "style"), strict=True):
-            truth = lessons.tensor(lessons.truths[kind][index])
+            truth = data.tensor(data.truths[kind][index])
             questions = questions + 0.3 * F.cross_entropy(answers, truth)
 
-        # The colour of one thing of each of some pictures.
-        some = rng.permutation(np.flatnonzero(lesson.asked >= 0))[: len(index) // 3]
-        ids = [lessons.colour_ids[name] for name in lesson.asked[some]]
-        length, end = max(rows.shape[1] for rows in ids), lessons.tokenizer.eos_token_id
+        # The colour of one thing in some of the pictures.
+        some = rng.permutation(np.flatnonzero(batch.asked >= 0))[: len(index) // 3]
+        ids = [data.colour_ids[name] for name in batch.asked[some]]
+        length, end = max(rows.shape[1] for rows in ids), data.tokenizer.eos_token_id
         ids = torch.cat([F.pad(rows, (0, length - rows.shape[1]), value=end) for rows in ids])
         said = read(self.clip, ids).view(len(some), len(TINTS), -1)
         answers = scale * torch.einsum("bd,btd->bt", seen[torch.from_numpy(some)], said)
-        truth = lessons.tensor(lesson.tints[some])
+        truth = data.tensor(batch.tints[some])
         colour = F.cross_entropy(answers, truth)
 
         # What every cell shows.
-        dense = F.cross_entropy(self.names(cells).float().flatten(0, 1), lesson.shown.flatten())
-        dense = dense + 0.5 * F.cross_entropy(
-            self.tints(cells).float().flatten(0, 1), lesson.tinted.flatten()
-        )
+        dense = F.cross_entropy(self.names(cells).float().flatten(0, 1), batch.shown.flatten())
+        dense = dense + 0.5 * F.cross_entropy(self.tints(cells).float().flatten(0, 1), batch.tinted.flatten())
         loss = questions + colour + dense
 
-        one = lesson.there.sum(1) == 1
+        one = batch.there.sum(1) == 1
         figures = {
             "questions": questions.item(),
             "colour": colour.item(),
             "cells": dense.item(),
-            "object right": (logits[0].argmax(1) == lesson.there.argmax(1))[one].float().mean().item(),
+            "object right": (logits[0].argmax(1) == batch.there.argmax(1))[one].float().mean().item(),
             "colour right": (answers.argmax(1) == truth).float().mean().item(),
         }
-        if whole:  # CLIP's own loss: which caption belongs to which picture
-            pairs = scale * seen @ read(self.clip, lessons.ids([lessons.captions[i] for i in index])).T
+        if whole:  # CLIP's own loss, which matches captions and pictures
+            pairs = scale * seen @ read(self.clip, data.ids([data.captions[i] for i in index])).T
             own = torch.arange(len(index), device=pairs.device)
             contrast = (F.cross_entropy(pairs, own) + F.cross_entropy(pairs.T, own)) / 2
             loss, figures["contrast"] = loss + 0.3 * contrast, contrast.item()
         return loss, figures
 
 
-def export(student: Student, tokenizer: CLIPTokenizer, folder: Path) -> None:
+def export(network: TrainableJudge, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write the judge as transformers reads it, in half precision, with its processor and tokenizer."""
     with torch.no_grad():
-        student.clip.logit_scale.clamp_(max=float(np.log(100)))
-    student.clip.half().save_pretrained(folder)
+        network.clip.logit_scale.clamp_(max=float(np.log(100)))
+    network.clip.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(
         size={"shortest_edge": 128},
@@ -398,7 +396,7 @@ def export(student: Student, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def report() -> None:
-    """The judge's own accuracy on true held-out pictures: judge_report.json."""
+    """Measure the judge on true held-out pictures; writes judge_report.json."""
     scenes = [Scene.from_json(json.dumps(line["scene"])) for line in rows("test")]
     images = [Image.fromarray(picture) for picture in pictures("test")]
     judge = load()
@@ -415,25 +413,25 @@ def report() -> None:
 def main() -> None:
     parser = arguments(__doc__, PRESETS)
     parser.add_argument("--report", action="store_true", help="only measure the exported judge")
-    told = parser.parse_args()
-    preset = chosen(told, PRESETS)
+    options = parser.parse_args()
+    preset = chosen(options, PRESETS)
     use_threads(preset)
-    if not told.report:
+    if not options.report:
         tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
-        student = Student(tokenizer).to(preset.device)
-        lessons = WordedLessons(tokenizer, preset.device)
+        network = TrainableJudge(tokenizer).to(preset.device)
+        data = TokenisedData(tokenizer, preset.device)
 
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
         ) -> tuple[Tensor, dict[str, float]]:
             whole = rng.random() < WHOLE
             count = preset.batch if whole else 4 * preset.batch
-            return student(lessons, rng.integers(len(lessons.captions), size=count), whole, rng, generator)
+            return network(data, rng.integers(len(data.captions), size=count), whole, rng, generator)
 
-        run = Run("judge", preset, [student])
-        run.train(0, None, [student], loss, muon=MUON)
-        run.shared.bind([student], "average")
-        export(student.cpu(), tokenizer, RUNS / "judge")
+        run = Run("judge", preset, [network])
+        run.train(0, None, [network], loss, muon=MUON)
+        run.shared.bind([network], "average")
+        export(network.cpu(), tokenizer, RUNS / "judge")
     report()
 
 

@@ -1,11 +1,11 @@
-"""Train the world reader: what every cell of a picture shows, and where, in what light and style it all is.
+"""Train the world reader: it says what every cell of a picture shows, and the place, light and style.
 
     python recipes/pocket/judges/reader.py --preset cpu --minutes 26   # train, export runs/pocket/reader, measure
     python recipes/pocket/judges/reader.py --report                    # only measure
 
-It learns from the judge's lessons, blurred, dimmed and grainy ones among them, and like the judge from the true
-pictures alone; it has weights, loss and draws of its own, and no words. Every cell is taught how much of it each thing
-covers, so that what it says there is a share of the picture.
+It uses the judge's training data, with blurred, dimmed and noisy pictures, and like the judge only true pictures. Its
+weights, its loss and its random numbers are its own, and it has no text tower. For every cell it learns the share that
+each thing covers, so its answers are shares of the picture.
 """
 
 from __future__ import annotations
@@ -44,68 +44,66 @@ from wordbrush.pocket import Scene, segment, vocabulary
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "training")]
 
 from data import RUNS, pictures, rows
-from judge import NAMES, Lessons
+from judge import NAMES, TrainingData
 from run import Preset, Run, arguments, chosen, use_threads
-from shapes import LOOK
+from shapes import ENCODER
 
 PRESETS = {
     "cpu": Preset(device="cpu", workers=1, batch=32, minutes=26),
     "gpu": Preset(device="cuda", workers=1, batch=512, minutes=3),
 }
 SEED = 2
-HELD_BACK = 1 / 30  # of the training pictures: nothing learns from them, the calibration is fitted to them
+HELD_BACK = 1 / 30  # of the training pictures: not trained on, used to fit the calibration
 MUON = 0.004
 ANSWERED = {"place": vocabulary.PLACES, "light": vocabulary.LIGHTS, "style": vocabulary.STYLES}
-WHOLE, WHOLE_LATER, LATER = (
-    0.25,
-    0.5,
-    0.7,
-)  # the share of steps that see whole pictures, and that after `LATER`
+# The share of steps with whole pictures, at first and from the progress `LATER` on.
+WHOLE, WHOLE_LATER, LATER = 0.25, 0.5, 0.7
 
 
-def lesson_loss(
+def reader_loss(
     network: ReaderNetwork,
-    lessons: Lessons,
+    data: TrainingData,
     index: np.ndarray,
     whole: bool,
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of the rows `index`, and figures for the log."""
-    lesson = lessons.take(index, whole, rng, generator)
-    said = network(lesson.pixels)
+    batch = data.take(index, whole, rng, generator)
+    said = network(batch.pixels)
 
-    # Every cell's answer is how much of it each thing covers, so that probabilities are shares of the picture.
-    names = lessons.tensor(lessons.names[index].clip(min=0))  # where there is no thing, nothing is covered
-    shares = lesson.covered.new_zeros(len(index), len(NAMES) + 1, lesson.covered.shape[2])
-    shares.scatter_add_(1, names.unsqueeze(-1).expand_as(lesson.covered), lesson.covered)
-    shares[:, -1] = 1 - lesson.covered.sum(1)
+    # The target of every cell is the share that each thing covers, so that probabilities are shares of the picture.
+    names = data.tensor(data.names[index].clip(min=0))  # a missing thing covers nothing
+    shares = batch.covered.new_zeros(len(index), len(NAMES) + 1, batch.covered.shape[2])
+    shares.scatter_add_(1, names.unsqueeze(-1).expand_as(batch.covered), batch.covered)
+    shares[:, -1] = 1 - batch.covered.sum(1)
     cells = F.cross_entropy(said.things.flatten(2), shares)
-    tints = F.cross_entropy(said.tints.flatten(2), lesson.tinted)
+    tints = F.cross_entropy(said.tints.flatten(2), batch.tinted)
 
-    # All cells together: which names they are, by how much of the picture they cover.
+    # All cells together: the names in the picture, by the share that they cover.
     covered = said.things.flatten(2).softmax(1)[:, :-1].mean(2) + 1e-6
-    told = lesson.there.sum(1) > 0
-    there = lesson.there[told] / lesson.there[told].sum(1, keepdim=True)
-    together = F.cross_entropy(covered[told].log(), there)  # the softmax of a logarithm is the share
+    occupied = batch.there.sum(1) > 0
+    there = batch.there[occupied] / batch.there[occupied].sum(1, keepdim=True)
+    together = F.cross_entropy(covered[occupied].log(), there)  # the softmax of a logarithm is the share
 
     loss = 2 * cells + 0.5 * tints + 0.3 * together
     figures = {"cells": cells.item(), "tints": tints.item(), "together": together.item()}
     for kind, answers in (("place", said.place), ("light", said.light), ("style", said.style)):
-        one = F.cross_entropy(answers, lessons.tensor(lessons.truths[kind][index]))
+        one = F.cross_entropy(answers, data.tensor(data.truths[kind][index]))
         loss = loss + 0.2 * one
         figures[kind] = one.item()
-    single = lesson.there.sum(1) == 1
-    right = covered.argmax(1) == lesson.there.argmax(1)
+    single = batch.there.sum(1) == 1
+    right = covered.argmax(1) == batch.there.argmax(1)
     figures["object right"] = right[single].float().mean().item()
-    known = lesson.tinted >= 0
-    figures["tint right"] = (said.tints.flatten(2).argmax(1) == lesson.tinted)[known].float().mean().item()
+    known = batch.tinted >= 0
+    figures["tint right"] = (said.tints.flatten(2).argmax(1) == batch.tinted)[known].float().mean().item()
     return loss, figures
 
 
 def held_back(counts: np.ndarray) -> np.ndarray:
-    """Which training rows nothing learns from, of how many things each shows: the last of those with three, and the
-    last of the others. Bool [N].
+    """The training rows that are not trained on, given the number of things in each row. Bool [N].
+
+    They are the last of those with three things and the last of the others.
     """
     back = np.zeros(len(counts), dtype=bool)
     for some in (np.flatnonzero(counts == 3), np.flatnonzero(counts != 3)):
@@ -113,11 +111,11 @@ def held_back(counts: np.ndarray) -> np.ndarray:
     return back
 
 
-def drawn(names: np.ndarray) -> np.ndarray:
-    """How often a row is to be learnt from, of what it shows: [N, 3] indices, negative where nothing is. Sums to 1.
+def row_probabilities(names: np.ndarray) -> np.ndarray:
+    """The probability of drawing each row, summing to 1; `names` [N, 3] are indices, negative where there is no thing.
 
-    So that every name comes about as often as any other: the seventeen common ones are a third of the world's things,
-    all of three, and a reader shall not expect them.
+    All names come about equally often: otherwise the seventeen common ones would dominate, and the reader would learn
+    to expect them.
     """
     there = names >= 0
     often = np.bincount(names[there], minlength=len(NAMES))
@@ -129,7 +127,7 @@ def drawn(names: np.ndarray) -> np.ndarray:
 
 
 def shown(split: str) -> tuple[list[Scene], list[Image.Image]]:
-    """The scenes of a split to measure or fit on, and their pictures: of the training split, those held back."""
+    """Scenes for measuring or fitting, and their pictures: a split, or of the training split the held-back rows."""
     scenes = [Scene.from_json(json.dumps(line["scene"])) for line in rows(split)]
     chosen = np.arange(len(scenes))
     if split == "train":
@@ -139,7 +137,7 @@ def shown(split: str) -> tuple[list[Scene], list[Image.Image]]:
 
 
 def regions(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """What the reader may be asked to look at: all of a picture, a box in it, exactly one thing or what is bare."""
+    """Regions to ask about: the whole picture, a box in it, and exactly one thing or the area that no thing covers."""
     region = np.zeros((SIDE, SIDE), dtype=bool)
     height, width = rng.integers(20, 96, 2)
     top, left = rng.integers(SIDE - height + 1), rng.integers(SIDE - width + 1)
@@ -148,9 +146,10 @@ def regions(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def seen(scene: Scene, labels: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Which of `NAMES` can be seen in a region: 1, 0, or -1 where the eye would not decide.
+    """Which of `NAMES` are visible in a region: 1, 0, or -1 if it is ambiguous.
 
-    One counts as seen if it covers nearly half a cell of the region, or half of it is in there; as not, if none is.
+    A thing is visible if it covers nearly half a cell of the region or if half of it is in the region, and not visible
+    if nothing of it is in the region.
     """
     truth = np.zeros(len(NAMES), dtype=int)
     for i, thing in enumerate(scene.things):
@@ -162,9 +161,9 @@ def seen(scene: Scene, labels: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def calibrated(network: ReaderNetwork) -> Calibration:
-    """What makes the network's answers probabilities, fitted to training pictures that it did not learn from.
+    """The calibration of the network's probabilities, fitted to held-back training pictures.
 
-    Every picture is asked about in all of its `regions`.
+    Every picture is used with all of its `regions`.
     """
     scenes, images = shown("train")
     rng = np.random.default_rng(SEED)
@@ -183,7 +182,7 @@ def calibrated(network: ReaderNetwork) -> Calibration:
         clues["thing"].append(evidence(shares[:, :-1], cells).flatten())
         truths["thing"].append(truth.flatten())
         clues["something"].append(evidence(1 - shares[:, -1:], cells).flatten())
-        # Seen for sure, not seen for sure, or neither.
+        # Certainly visible, certainly not visible, or neither.
         one, doubtful = truth.amax(1) == 1, (truth < 0).any(1)
         truths["something"].append(torch.where(one, 1, torch.where(doubtful, -1, 0)))
     fitted = {kind: _logistic(torch.cat(clues[kind]), torch.cat(truths[kind])) for kind in clues}
@@ -195,7 +194,7 @@ def calibrated(network: ReaderNetwork) -> Calibration:
 
 
 def _logistic(clues: Tensor, truth: Tensor) -> tuple[float, float]:
-    """The factor and the constant that make known truths (1 or 0, not -1) most likely."""
+    """The factor and the constant of the most likely logistic fit to the known truths (1 or 0, not -1)."""
     known = truth >= 0
     values, asked = clues[known], truth[known].float()
     weights = torch.tensor([1.0, 0.0], requires_grad=True)
@@ -205,7 +204,7 @@ def _logistic(clues: Tensor, truth: Tensor) -> tuple[float, float]:
 
 
 def _temperature(logits: Tensor, truth: list[int]) -> float:
-    """What logits are to be divided by for the truths to be most likely."""
+    """The temperature that makes the truths most likely; logits are divided by it."""
     log = torch.zeros(1, requires_grad=True)
     _minimise(lambda: F.cross_entropy(logits / log.exp(), torch.tensor(truth)), log)
     return round(log.exp().item(), 4)
@@ -225,9 +224,9 @@ def _minimise(loss: Callable[[], Tensor], weights: Tensor) -> None:
 
 
 def export(network: ReaderNetwork, folder: Path) -> None:
-    """Write the reader as `wordbrush.evaluation.judges.reader` loads it: half precision, and calibrated as such."""
+    """Write the reader as `wordbrush.evaluation.judges.reader` loads it: half precision, and calibrated in it."""
     network = network.half().float().eval()
-    settings = {"look": LOOK, "answers": ANSWERS, "calibration": asdict(calibrated(network))}
+    settings = {"look": ENCODER, "answers": ANSWERS, "calibration": asdict(calibrated(network))}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
@@ -235,10 +234,10 @@ def export(network: ReaderNetwork, folder: Path) -> None:
 
 
 def grade(readings: Sequence[Reading], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share of pictures that are read as they are, for each kind of thing a scene says; as `judge.grade`.
+    """The share of pictures that are read correctly, for each aspect of a scene; as in `judge.grade`.
 
-    Also "own colours": things without a tint that are read as such, and of all that is seen (`Reading.sees`) how
-    much is there, of all that is there how much is seen.
+    In addition "own colours": things without a tint that are read as such. "seen, and there" is the precision and
+    "there, and seen" the recall of what is seen (`Reading.sees`).
     """
     right: dict[str, list[bool]] = {}
     for reading, scene in zip(readings, scenes, strict=True):
@@ -258,7 +257,7 @@ def grade(readings: Sequence[Reading], scenes: Sequence[Scene]) -> dict[str, flo
 
 
 def calibration_error(chances: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
-    """The expected calibration error: how far probabilities are from frequencies, in equal bins, by their weight."""
+    """The expected calibration error: the weighted mean difference of probability and frequency, in equal bins."""
     chance, truth = np.array(chances), np.array(right, dtype=float)
     which = np.minimum((chance * bins).astype(int), bins - 1)
     gaps = [abs(chance[which == i].sum() - truth[which == i].sum()) for i in range(bins)]
@@ -266,7 +265,7 @@ def calibration_error(chances: Sequence[float], right: Sequence[bool], bins: int
 
 
 def calibration_errors(readings: Sequence[Reading], scenes: Sequence[Scene]) -> dict[str, float]:
-    """Of the most probable place, light and style; of every thing that has a chance of 2 % or more."""
+    """For the most probable place, light and style, and for every thing with a probability of 2 % or more."""
     errors = {}
     for kind in ANSWERED:
         said = [getattr(reading, kind) for reading in readings]
@@ -285,7 +284,7 @@ def calibration_errors(readings: Sequence[Reading], scenes: Sequence[Scene]) -> 
 
 
 def by_region(reader: Reader, scenes: list[Scene], images: list[Image.Image]) -> dict[str, float]:
-    """Reading through exact masks: of each thing of scenes with several (200 pixels or more), and of what is bare."""
+    """Reading with exact masks: of things in scenes with several (200 pixels or more), and of the bare area."""
     asked: list[tuple[int, str | None, np.ndarray]] = []
     for i, scene in enumerate(scenes):
         labels = segment(scene)
@@ -311,7 +310,7 @@ def by_region(reader: Reader, scenes: list[Scene], images: list[Image.Image]) ->
 
 
 def report() -> None:
-    """The exported reader's accuracy and calibration on the held-out pictures: reader_report.json."""
+    """Measure the exported reader's accuracy and calibration on held-out pictures; writes reader_report.json."""
     scenes, images = shown("test")
     reader = Reader.load(RUNS / "reader")
     started = time.process_time()
@@ -335,23 +334,23 @@ def report() -> None:
 def main() -> None:
     parser = arguments(__doc__, PRESETS)
     parser.add_argument("--report", action="store_true", help="only measure the exported reader")
-    told = parser.parse_args()
-    preset = chosen(told, PRESETS)
+    options = parser.parse_args()
+    preset = chosen(options, PRESETS)
     use_threads(preset)
-    if not told.report:
+    if not options.report:
         torch.manual_seed(SEED)
-        network = ReaderNetwork(LOOK).to(preset.device)
-        lessons = Lessons(preset.device)
-        chances = drawn(lessons.names)
+        network = ReaderNetwork(ENCODER).to(preset.device)
+        data = TrainingData(preset.device)
+        chances = row_probabilities(data.names)
 
         def loss(
             progress: float, rng: np.random.Generator, generator: torch.Generator
         ) -> tuple[Tensor, dict[str, float]]:
-            (rng,) = rng.spawn(1)  # other draws than the judge's
+            (rng,) = rng.spawn(1)  # other random numbers than the judge's
             whole = rng.random() < (WHOLE if progress < LATER else WHOLE_LATER)
             count = preset.batch if whole else 4 * preset.batch
             index = rng.choice(len(chances), count, p=chances)
-            return lesson_loss(network, lessons, index, whole, rng, generator)
+            return reader_loss(network, data, index, whole, rng, generator)
 
         run = Run("reader", preset, [network])
         run.train(0, None, [network], loss, muon=MUON)

@@ -1,9 +1,9 @@
-"""What more training gives: the bars of `report.py` against the samples that models had learnt from.
+"""The effect of more training: the aspects of `report.py` against the number of training samples.
 
     python recipes/pocket/training/export.py --checkpoint runs/pocket/diffusion-116k.pt --out runs/pocket/exported/116k
     python recipes/pocket/report/curve.py runs/pocket/exported/* src/wordbrush/pocket/weights
 
-Each model paints the first `--count` captions of `report.py`, kept where that keeps them. Writes the table in
+Each model paints the first `--count` captions of `report.py`, which are kept in the same folder. Writes the table in
 `docs/pocket.md` and `docs/gallery/pocket-curve.webp`.
 """
 
@@ -36,7 +36,7 @@ from jobs import JobRunner
 from report import measure_paintings, paint
 
 BEGIN = "<!-- curve: written by recipes/pocket/report/curve.py -->"
-# Okabe & Ito 2008: told apart by every common kind of colour blindness.
+# Okabe & Ito 2008: distinguishable with every common kind of colour blindness.
 SHOWN = {
     "object": "#0072B2",
     "both objects": "#56B4E9",
@@ -50,14 +50,14 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Point:
-    """What a model reached after so many training samples: `measure_paintings`."""
+    """The results of `measure_paintings` for a model after `samples` training samples."""
 
     samples: int
     reached: dict[str, Any]
 
 
 def measured(weights: Path, workers: ProcessPoolExecutor, reader: Reader, count: int, end: float) -> Point:
-    """A model's point, from the paintings that are there when time is up."""
+    """The point of a model, from the pictures that exist when the time is up."""
     model = Model.load(weights, device="cpu")
     runner = JobRunner.of(model, weights, workers, end)
     scenes, painted = paint(runner, count, model.defaults.guidance_scale)
@@ -65,7 +65,7 @@ def measured(weights: Path, workers: ProcessPoolExecutor, reader: Reader, count:
 
 
 def table(points: Sequence[Point]) -> str:
-    """The curve as a table, a line a model."""
+    """The curve as a table, one line per model."""
     lines = [
         f"| samples | {' | '.join(SHOWN)} | captions |",
         f"|---:|{'---:|' * (len(SHOWN) + 1)}",
@@ -81,7 +81,7 @@ def table(points: Sequence[Point]) -> str:
 
 
 def plot(points: Sequence[Point], path: Path) -> None:
-    """The curve as a lossless WebP: a line for every aspect over the samples, in doublings."""
+    """The curve as a lossless WebP: one line per aspect over the number of samples, on a log₂ axis."""
     figure: Any = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -91,7 +91,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
         shares = [100 * point.reached[aspect]["right"] for point in points]
         axes.plot(samples, shares, marker="o", markersize=4, color=colour, linewidth=1.6)
         ends.append((shares[-1], aspect, colour))
-    # Names stand at the lines' ends, one below the other.
+    # Names are at the ends of the lines, one below the other.
     height = 101.5
     for share, aspect, colour in sorted(ends, reverse=True):
         height = min(height - 5, share)
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", type=Path, nargs="+", help="folders that export.py wrote")
+    parser.add_argument("models", type=Path, nargs="+", help="folders written by export.py")
     parser.add_argument("--count", type=int, default=160, help="captions, half of them of one thing")
     parser.add_argument("--minutes", type=float, default=30, help="for painting")
     parser.add_argument("--workers", type=int, default=os.cpu_count())

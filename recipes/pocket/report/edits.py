@@ -1,7 +1,7 @@
-"""Forty rendered scenes, six kinds of change, and for each the true answer: what Prompt-to-Prompt's defaults make of
-them, beside what the same noise gives without the edit.
+"""Edits of forty rendered scenes, with six kinds of change and their true answers: the results of Prompt-to-Prompt's
+defaults, beside the same noise without the edit.
 
-`report.py` has them made and counted.
+Used by `report.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.pocket import Scene, caption, change, mask, parse, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, COMMON, LIGHTS, PLACES, STYLES
 
-FIRST = 40_000  # the held-out seed that the search for scenes begins at; also that of the swaps' own noise
+FIRST = 40_000  # the first held-out seed of the search for scenes, and of the noise for the swaps' targets
 ALONE, PAIRS = 30, 10  # scenes of one thing, and of two
 KINDS = ("swap", "colour", "light", "style", "place", "removal")
 
@@ -34,9 +34,9 @@ KINDS = ("swap", "colour", "light", "style", "place", "removal")
 
 @cache
 def scenes() -> list[Scene]:
-    """The first held-out photos by day whose captions say the place: some of one thing, then some of two.
+    """The first held-out photos by day whose captions name the place: some of one thing, then some of two.
 
-    Their things are not small, and of two neither is on or under the other.
+    No thing is small, and of two things neither is on or under the other.
     """
     return _found(1, ALONE) + _found(2, PAIRS)
 
@@ -55,10 +55,10 @@ def _found(things: int, count: int) -> list[Scene]:
 
 
 def changes(i: int) -> dict[str, Scene]:
-    """What becomes of scene `i`: the true answers by the kind of change.
+    """The changed scenes of scene `i`, by the kind of change.
 
-    Every scene has its first thing swapped. Scenes of one thing take colour and light, or place and style, in turns;
-    scenes of two lose the second thing.
+    In every scene the first thing is swapped. Scenes of one thing alternate between colour and light, and place and
+    style. In scenes of two, the second thing is removed.
     """
     rng = random.Random(i)
     scene = scenes()[i]
@@ -84,10 +84,10 @@ def changes(i: int) -> dict[str, Scene]:
 
 
 def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
-    """Scene `i` inverted and edited as anyone would with the defaults.
+    """Scene `i`, inverted and edited with the default options.
 
-    `kept` is the autoencoder's own reconstruction; `edits` has one picture per change, `baseline` what the targets
-    give from the same noise without an edit.
+    `kept` is the autoencoder's reconstruction; `edits` has one picture per change; `baseline` has the target prompts
+    painted from the same noise without an edit.
     """
     model = loaded(weights, torch.float32)
     scene = scenes()[i]
@@ -102,8 +102,8 @@ def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     }
 
 
-def made(runner: JobRunner, guidance: float) -> tuple[list[dict[str, np.ndarray]], list[Image.Image]]:
-    """What `edited` gives for each scene, and the swaps' targets painted from noise of their own."""
+def run(runner: JobRunner, guidance: float) -> tuple[list[dict[str, np.ndarray]], list[Image.Image]]:
+    """The result of `edited` for each scene, and the swaps' target prompts painted from other noise."""
     jobs = [Job(f"edited-{i}-{guidance:g}", edited, (i, guidance)) for i in range(len(scenes()))]
     targets = [caption(changes(i)["swap"]) for i in range(len(scenes()))]
     return runner.read(jobs), runner.pictures(painting(FIRST, targets, guidance))
@@ -115,12 +115,12 @@ def made(runner: JobRunner, guidance: float) -> tuple[list[dict[str, np.ndarray]
 def shows(
     reader: Reader, kind: str, pictures: Sequence[Image.Image], before: Scene, after: Scene
 ) -> list[bool]:
-    """Whether the reader sees in each picture what the change was to bring.
+    """Whether the reader sees the intended change in each picture.
 
-    swap: the new thing is among its first names, as many as there are things. removal: the thing that stays is its
-    first name, the other is not among its first two, and where that stood, at least two thirds of the squared error
-    to the true answer are gone (a second of the same thing is no removal; the share was set by eye). Else: the thing
-    is its first name, and the new colour, place, light or style the first of its kind.
+    swap: the new thing is among its first names, as many as there are things. removal: the remaining thing is its first
+    name, the other is not among its first two, and where that was, at least two thirds of the squared error to the true
+    answer are gone (so that a copy of the remaining thing does not count; the share was set by eye). Otherwise: the
+    thing is its first name, and the new colour, place, light or style the first of its kind.
     """
     readings = reader.read(pictures)
     if kind == "swap":
@@ -140,18 +140,18 @@ def shows(
 
 
 def measured(
-    reader: Reader, made: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
+    reader: Reader, results: Sequence[dict[str, np.ndarray]], alone: Sequence[Image.Image]
 ) -> dict[str, dict[str, float]]:
-    """How the edits fare, by kind.
+    """The results of the edits, by kind.
 
     shown, truth, baseline: the share of edits, of true answers and of unedited pictures from the same noise that
-    show the change. kept, bound, baseline kept: PSNR of what the change truly leaves alone, if that is anything, for
-    the edits, for the autoencoder alone and for the unedited. near, baseline near, source near: PSNR of the whole
-    picture to the true answer. For swaps also drawn: the share of targets that the model draws right from noise of
-    its own (`alone`); shown of drawn: how many of these the edit shows.
+    show the change. kept, bound, baseline kept: PSNR of the part that the change leaves untouched (if there is one),
+    for the edits, for the autoencoder alone and for the unedited pictures. near, baseline near, source near: PSNR of
+    the whole picture to the true answer. For swaps also drawn: the share of targets that the model draws right from
+    other noise (`alone`); shown of drawn: the share of these that the edit shows.
     """
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
-    for i, arrays in enumerate(made):
+    for i, arrays in enumerate(results):
         scene = scenes()[i]
         for k, (kind, after) in enumerate(changes(i).items()):
             ours, baseline = (Image.fromarray(arrays[name][k]) for name in ("edits", "baseline"))
@@ -174,13 +174,13 @@ def measured(
     return found
 
 
-def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
+def cells(results: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
     """A few changes of every kind: source, true answer, edit, and the same noise unedited.
 
-    Not chosen: for kind after kind the first scenes that have it and were not shown yet.
+    Not hand-picked: for each kind the first scenes that have it and were not shown yet.
     """
     found: figures.Cells = []
-    waiting = list(range(len(made)))
+    waiting = list(range(len(results)))
     for kind in KINDS:
         for i in [i for i in waiting if kind in changes(i)][:each]:
             waiting.remove(i)
@@ -188,7 +188,7 @@ def cells(made: Sequence[dict[str, np.ndarray]], each: int) -> figures.Cells:
             found += [
                 (render(scenes()[i]), caption(scenes()[i])),
                 (render(after), "the true answer"),
-                (Image.fromarray(made[i]["edits"][k]), caption(after)),
-                (Image.fromarray(made[i]["baseline"][k]), "the same noise, unedited"),
+                (Image.fromarray(results[i]["edits"][k]), caption(after)),
+                (Image.fromarray(results[i]["baseline"][k]), "the same noise, unedited"),
             ]
     return found

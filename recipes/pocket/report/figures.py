@@ -1,4 +1,4 @@
-"""The report card on paper: the tables beside their aims, and the sheets of pictures."""
+"""The tables of the report, with their targets, and the sheets of pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cells = list[tuple[Image.Image, str]]  # pictures and their captions
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: what was measured, what the reader or the bound makes of the truth, and the bar for it."""
+    """A line of the table: the measured value, the value for the truth or the bound, the target, and the count."""
 
     name: str
     value: float
@@ -30,7 +30,7 @@ class Figure:
     unit: str = "%"
 
     def text(self, value: float | None) -> str:
-        """A value of this figure as it is printed."""
+        """A value of this figure as printed."""
         if value is None:
             return ""
         return {"%": f"{100 * value:.1f} %", "dB": f"{value:.1f} dB", "IoU": f"{value:.2f}"}[self.unit]
@@ -51,7 +51,7 @@ BARS = {
 
 
 def listed(report: dict[str, Any]) -> list[Figure]:
-    """Every figure of the report, in the table's order."""
+    """All figures of the report, in the order of the table."""
     whole = report["autoencoder"]
     found = [Figure("autoencoder, PSNR", whole["psnr"], None, 32, whole["pictures"], "dB")]
     for aspect, (name, bar) in BARS.items():
@@ -69,28 +69,28 @@ def listed(report: dict[str, Any]) -> list[Figure]:
 
 
 def model_table(report: dict[str, Any]) -> str:
-    """The figures as a table, how the guidance scale fared, and the distance to true renderings."""
+    """The figures as a table, followed by the guidance scales tried and the distance to true renderings."""
     lines = ["| measured on held-out scenes | reached | truth | bar | of |", "|---|---:|---:|---:|---:|"]
     for figure in listed(report):
         values = (figure.text(v) for v in (figure.value, figure.beside, figure.bar))
         lines.append(f"| {figure.name} | {' | '.join(values)} | {figure.of or ''} |")
     likeness, guidance = report["kid"], report["guidance"]
-    told = (
+    kid_text = (
         f"KID ×10³ to true renderings of other scenes: {likeness['painted']:.2f}; the true renderings' own: "
     )
-    told += f"{likeness['rendered']:.2f}."
+    kid_text += f"{likeness['rendered']:.2f}."
     tried = ", ".join(
         f"{scale:g}: {100 * sum(scores[a]['right'] for a in ('object', 'colour', 'place')) / 3:.0f} %"
         for scale, scores in guidance["tried"].items()
     )
     scales = f"Guidance {guidance['used']:g}, the default. Other scales, by the mean of object, colour and place over "
     scales += f"{guidance['prompts']} prompts at {guidance['steps']} steps: {tried}."
-    paragraphs = [textwrap.fill(text, 118) for text in ((told, scales) if tried else (told,))]
+    paragraphs = [textwrap.fill(text, 118) for text in ((kid_text, scales) if tried else (kid_text,))]
     return "\n".join([*lines, "", "\n\n".join(paragraphs)])
 
 
 def edits_table(report: dict[str, Any]) -> str:
-    """How edits of every kind fare, beside the truth and the same noise without an edit."""
+    """The results of all kinds of edits, beside the truth and the same noise without an edit."""
     lines = [
         "| change | of | shows it | truth | unedited | stays | bound | unedited | near the truth | unedited | source |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -101,10 +101,12 @@ def edits_table(report: dict[str, Any]) -> str:
         decibels = [f"{counted[key]:.1f}" if key in counted else "" for key in levels]
         lines.append(f"| {kind} | {counted['of']} | {' | '.join([*shares, *decibels])} |")
     swap = report["edits"]["swap"]
-    told = f"The model alone, from noise of its own, draws {100 * swap['drawn']:.0f} % of the swaps' targets right; "
-    told += f"of these the edit shows the new thing in {100 * swap['shown of drawn']:.0f} % (aim: 80 %). "
-    told += f"What should stay in a swap: {swap['kept']:.1f} dB (aim: 22 dB; bound {swap['bound']:.1f} dB)."
-    return "\n".join([*lines, "", textwrap.fill(told, 118)])
+    text = (
+        f"The model alone, from noise of its own, draws {100 * swap['drawn']:.0f} % of the swaps' targets right; "
+        f"of these the edit shows the new thing in {100 * swap['shown of drawn']:.0f} % (aim: 80 %). What should stay "
+        f"in a swap: {swap['kept']:.1f} dB (aim: 22 dB; bound {swap['bound']:.1f} dB)."
+    )
+    return "\n".join([*lines, "", textwrap.fill(text, 118)])
 
 
 def card(report: dict[str, Any]) -> dict[str, str]:
@@ -117,7 +119,7 @@ def card(report: dict[str, Any]) -> dict[str, str]:
 
 
 def write(table: str, page: Path, begin: str = BEGIN) -> None:
-    """Put a table in its place on the page. Raises `ValueError` if the page has no such place."""
+    """Replace the table on a page. Raises `ValueError` if the page lacks the two marker lines."""
     before, begun, rest = page.read_text().partition(begin)
     _, ended, after = rest.partition(END)
     if not (begun and ended):
@@ -128,7 +130,7 @@ def write(table: str, page: Path, begin: str = BEGIN) -> None:
 
 
 def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 8) -> Image.Image:
-    """Pictures of 128 pixels, each over its caption."""
+    """A sheet of pictures of 128 pixels, each above its caption."""
     wide, high = PICTURE + 2 * MARGIN, PICTURE + MARGIN + TEXT
     page = Image.new("RGB", (columns * wide, -(-len(cells) // columns) * high), "white")
     draw = ImageDraw.Draw(page)

@@ -1,6 +1,6 @@
-"""Where words look: their attention maps on held-out scenes of one thing, beside what they name.
+"""Where words act: their attention maps on held-out scenes of one thing, compared with what they name.
 
-`report.py` has them made and counted.
+Used by `report.py`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from wordbrush.pocket import Scene, caption, caption_parts, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, SIZES
 from wordbrush.word_map import word_map
 
-FIRST, SCENES, CHUNK = 50_000, 120, 10  # the held-out seed of the first, how many, and how many in a job
-SHOWN = 0.4  # a word's map, cut at this share of its maximum, is compared with what is truly there
+FIRST, SCENES, CHUNK = (
+    50_000,
+    120,
+    10,
+)  # the first held-out seed, the number of scenes, and how many per job
+SHOWN = 0.4  # the share of its maximum at which a word's map is cut before the comparison
 
 
 @cache
 def scenes() -> list[Scene]:
-    """Held-out scenes of one thing, of every size, light and style, not chosen."""
+    """Held-out scenes of one thing, of every size, light and style, not hand-picked."""
     return [sample(seed, things=1, split="test") for seed in range(FIRST, FIRST + SCENES)]
 
 
 def words_of(scene: Scene) -> list[tuple[str, str]]:
-    """(class, words) of what a one-thing caption says that has a place of its own in the picture."""
+    """(class, words) of the parts of a one-thing caption that refer to a region of the picture."""
     classes = {"place": "place", 0: "object"}
     parts = [(text, classes[referent]) for text, referent in caption_parts(scene) if referent in classes]
     return [
@@ -39,7 +43,7 @@ def words_of(scene: Scene) -> list[tuple[str, str]]:
 
 
 def mapped(weights: Path, first: int) -> dict[str, np.ndarray]:
-    """The maps of `words_of` of some scenes, one after the other, as `wordbrush heatmap` has them by default."""
+    """The maps of `words_of` for some scenes, one after the other, as `wordbrush heatmap` computes them by default."""
     model = loaded(weights, torch.float32)
     found: list[np.ndarray] = []
     for scene in scenes()[first : first + CHUNK]:
@@ -50,20 +54,20 @@ def mapped(weights: Path, first: int) -> dict[str, np.ndarray]:
     return {"maps": np.stack(found)}
 
 
-def made(runner: JobRunner) -> list[np.ndarray]:
-    """The maps [h, w] of all words of the leading scenes, as many as time suffices for."""
+def run(runner: JobRunner) -> list[np.ndarray]:
+    """The maps [h, w] of all words of the first scenes, as many as the time allows."""
     jobs = [Job(f"maps-{i}", mapped, (i,)) for i in range(0, SCENES, CHUNK)]
     return [heat for arrays in runner.read(jobs) for heat in arrays["maps"]]
 
 
-def measured(made: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+def measured(results: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
     """Mean intersection over union of words' maps and what they name, in latent cells, by class of word.
 
-    everywhere: what a map that covers the whole picture would have.
+    everywhere: the value of a map that covers the whole picture.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     words = [(scene, kind) for scene in scenes() for kind, _ in words_of(scene)]
-    for (scene, kind), heat in zip(words, made, strict=False):
+    for (scene, kind), heat in zip(words, results, strict=False):
         covered = coverage(scene)[0] > 127
         true, shown = ~covered if kind == "place" else covered, heat > SHOWN
         found.setdefault(kind, []).append(((shown & true).sum() / (shown | true).sum(), true.mean()))

@@ -1,4 +1,4 @@
-"""What pictures show: the world reader's answers to what was said of them, and distances from the truth."""
+"""Compare pictures with their captions, by the world reader, and with the truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from wordbrush.evaluation.judges.reader import Reading, likeliest
 from wordbrush.pocket import Constraints, Scene, render
 from wordbrush.pocket.vocabulary import rare
 
-OBJECTS = ("object", "both objects", "all three objects")  # by how many are said
-UNSAID = {"place": None, "light": "day", "style": "photo"}  # what says nothing
+OBJECTS = ("object", "both objects", "all three objects")  # by the number of things in the caption
+UNSAID = {"place": None, "light": "day", "style": "photo"}  # the values that captions do not mention
 
 
 def truths(scenes: Sequence[Scene]) -> list[Image.Image]:
@@ -20,18 +20,18 @@ def truths(scenes: Sequence[Scene]) -> list[Image.Image]:
     return [render(scene) for scene in scenes]
 
 
-def psnr(made: Image.Image, true: Image.Image, where: np.ndarray | None = None) -> float:
+def psnr(shown: Image.Image, true: Image.Image, where: np.ndarray | None = None) -> float:
     """10 log₁₀(255² / mean squared error), over the pixels `where` (bool [H, W]; all of them without)."""
-    error = np.square(np.asarray(made, dtype=np.float64) - np.asarray(true, dtype=np.float64)).mean(-1)
+    error = np.square(np.asarray(shown, dtype=np.float64) - np.asarray(true, dtype=np.float64)).mean(-1)
     return float(10 * np.log10(255**2 / max(1e-6, (error if where is None else error[where]).mean())))
 
 
 def answers(reading: Reading, said: Constraints) -> dict[str, list[bool]]:
-    """Whether the reader sees in a picture what was said of it: one answer for every aspect said, one for each colour.
+    """Whether the reader sees in a picture what its caption says: one answer per aspect, and one per colour.
 
-    The things must be the first of all names, as many as there are; a colour that of its thing's cells; place, light
-    and style the first of all. Day and photo count as unsaid. Colours are counted a second time without pencil
-    sketches, which keep nothing of them.
+    The things must be the reader's first names; a colour must be read in the cells of its thing; place, light and style
+    must be the reader's first. Day and photo count as not mentioned. Colours are also counted without pencil sketches,
+    which do not keep them.
     """
     things = {thing.name for thing in said.things}
     kind = OBJECTS[len(things) - 1]

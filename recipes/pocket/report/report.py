@@ -1,14 +1,14 @@
-"""The model's report card: what it draws, where its words look, what its edits do. All on held-out scenes.
+"""Measure the model on held-out scenes: what it draws, where its words act, what its edits do.
 
     python recipes/pocket/report/report.py --minutes 30
 
-A scene is a value, so everything here has a true answer: pictures are compared with what the renderer draws, and
-beside every figure that the world reader gives stands what it makes of the true renderings of the same scenes.
+Everything here has a true answer: pictures are compared with what the renderer draws, and beside every figure from the
+world reader is its figure for the true renderings of the same scenes.
 
-Writes `runs/pocket/report.json` (also for the model card), the tables in `docs/pocket.md` and
-`docs/benchmarks/edits.md`, and the sheets of both in `docs/gallery`. What has been painted is kept in
-`runs/pocket/report/<hash of the weights>`: started again, it goes on where it was. When the minutes are spent it
-counts what is there, and says how much that is.
+Writes `runs/pocket/report.json` (also used for the model card), the tables in `docs/pocket.md` and
+`docs/benchmarks/edits.md`, and the sheets of both in `docs/gallery`. Painted pictures are kept in
+`runs/pocket/report/<hash of the weights>`, so a report that was stopped continues where it was. When the minutes are
+spent, it evaluates the pictures that exist, and prints how many there are.
 """
 
 from __future__ import annotations
@@ -46,47 +46,48 @@ from figures import Cells
 from jobs import Job, JobRunner, loaded, painting, pixels
 from reading import answers, psnr, truths
 
-RECONSTRUCTED, WHOLE = 512, 32  # pictures through the autoencoder, and as many at once
+RECONSTRUCTED, WHOLE = 512, 32  # pictures through the autoencoder, and how many per job
 
-# Each part has held-out scenes of its own: the seed of the first. What is painted has its scene's seed.
+# The seed of the first held-out scene of each part; the parts share no scenes. A picture is painted from its scene's
+# seed.
 AUTOENCODER, SWEEP = 0, 10_000
-PARTS = {1: 20_000, 2: 30_000, 3: 60_000}  # captions of so many things
-SHARES = {1: 2, 2: 4, 3: 4}  # one in so many of all captions
+PARTS = {1: 20_000, 2: 30_000, 3: 60_000}  # by the number of things in the caption
+SHARES = {1: 2, 2: 4, 3: 4}  # one in this many captions
 
 SWEEP_PROMPTS, SWEEP_STEPS = 40, 20
 
 
 def held_out(first: int, count: int, things: int | None = None) -> list[Scene]:
-    """Scenes of the test split; half of them pair a thing with a colour or a place that training never does."""
+    """Scenes of the test split; half of them combine a thing with a colour or place that training never does."""
     return [sample(seed, things=things, split="test") for seed in range(first, first + count)]
 
 
 def reconstruct(weights: Path, first: int, count: int) -> dict[str, np.ndarray]:
-    """Held-out renderings through the autoencoder and back."""
+    """Held-out renderings, encoded and decoded by the autoencoder."""
     model = loaded(weights, torch.float32)
     true = torch.cat([to_tensor(render(scene)) for scene in held_out(AUTOENCODER + first, count)])
     return {"pictures": pixels(model.decode(model.encode_image(true)))}
 
 
-def measure_autoencoder(made: Sequence[Image.Image]) -> dict[str, Any]:
-    """PSNR of the reconstructions: the mean over pictures, and of the mean squared error of them all."""
-    each = [psnr(a, b) for a, b in zip(made, truths(held_out(AUTOENCODER, len(made))), strict=True)]
+def measure_autoencoder(decoded: Sequence[Image.Image]) -> dict[str, Any]:
+    """PSNR of the reconstructions: the mean over pictures, and that of the overall mean squared error."""
+    each = [psnr(a, b) for a, b in zip(decoded, truths(held_out(AUTOENCODER, len(decoded))), strict=True)]
     mean_error = np.mean([10 ** (-one / 10) for one in each])
     return {
-        "pictures": len(made),
+        "pictures": len(decoded),
         "psnr": float(np.mean(each)),
         "psnr_of_mean_error": float(-10 * np.log10(mean_error)),
     }
 
 
 def paint(runner: JobRunner, count: int, guidance: float) -> tuple[list[Scene], list[Image.Image]]:
-    """`count` held-out scenes, half of them of one thing, a quarter each of two and three; their captions painted."""
+    """`count` held-out scenes (half of one thing, a quarter each of two and three), and pictures of their captions."""
     scenes = {things: held_out(first, count // SHARES[things], things) for things, first in PARTS.items()}
     jobs = {
         things: painting(PARTS[things], [caption(scene) for scene in some], guidance)
         for things, some in scenes.items()
     }
-    # In turns, so that little time means fewer of all.
+    # Alternating, so that with little time there are fewer of every kind.
     turns = [(i / len(some), job) for some in jobs.values() for i, job in enumerate(some)]
     runner.run([job for _, job in sorted(turns, key=lambda turn: turn[0])])
     painted = {things: runner.pictures(some) for things, some in jobs.items()}
@@ -99,7 +100,7 @@ def paint(runner: JobRunner, count: int, guidance: float) -> tuple[list[Scene], 
 def measure_paintings(
     reader: Reader, scenes: Sequence[Scene], painted: Sequence[Image.Image]
 ) -> dict[str, Any]:
-    """How often what captions say was drawn right, and is seen right in the true renderings."""
+    """How often the aspects of captions are drawn right, and read right in the true renderings."""
     counts: list[dict[str, list[bool]]] = []
     for shown in (painted, truths(scenes)):
         counts.append({})
@@ -114,10 +115,10 @@ def measure_paintings(
 
 
 def measure_likeness(scenes: Sequence[Scene], painted: Sequence[Image.Image]) -> dict[str, float]:
-    """KID ×10³ to true renderings, of what was painted and of the true renderings of the same scenes.
+    """KID ×10³ to true renderings, for the painted pictures and for the true renderings of the same scenes.
 
-    Those compared with are of other scenes, as many of one, two and three things: pairs of one scene in the two sets
-    would count as likeness. Subsets of 100, features of the encoder, which never saw a caption.
+    The reference renderings are of other scenes, with equal numbers of one, two and three things, because the same
+    scene in both sets would count as similarity. Subsets of 100; features of the encoder, which never saw a caption.
     """
     encoder, subset = load_encoder(device="cpu"), min(100, len(scenes))
     counts = Counter(len(scene.things) for scene in scenes)
@@ -131,13 +132,13 @@ def measure_likeness(scenes: Sequence[Scene], painted: Sequence[Image.Image]) ->
 def measure(
     runner: JobRunner, count: int, guidance: float, scales: Sequence[float]
 ) -> tuple[dict[str, Any], dict[str, Cells]]:
-    """The whole report, and its sheets by name."""
+    """The whole report, and the cells of its sheets by name."""
     reader = Reader.load(device="cpu")
     reconstructions = runner.pictures(
         [Job(f"autoencoder-{i}", reconstruct, (i, WHOLE)) for i in range(0, RECONSTRUCTED, WHOLE)]
     )
-    edited, alone = edits.made(runner, guidance)
-    mapped = maps.made(runner)
+    edited, alone = edits.run(runner, guidance)
+    mapped = maps.run(runner)
     tried = held_out(SWEEP, SWEEP_PROMPTS, 1)
     sweep = {
         scale: measure_paintings(
@@ -172,13 +173,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=POCKET)
-    parser.add_argument("--minutes", type=float, default=30, help="for painting; counting comes on top")
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="for painting; evaluation takes additional time"
+    )
     parser.add_argument(
         "--count", type=int, default=1000, help="captions: half of one thing, a quarter of two, of three"
     )
     parser.add_argument("--guidance", type=float, nargs="*", default=[2, 3, 4, 5, 7.5], help="to try")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--docs", type=Path, default=figures.DOCS, help="where the tables and the sheets go")
+    parser.add_argument(
+        "--docs", type=Path, default=figures.DOCS, help="the folder for the tables and sheets"
+    )
     options = parser.parse_args()
 
     began = time.time()

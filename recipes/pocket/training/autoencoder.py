@@ -1,12 +1,12 @@
-"""Train the autoencoder: a 128-pixel picture to 16 × 16 cells of 8 numbers, and back.
+"""Train the autoencoder: from a 128-pixel picture to 16 × 16 cells of 8 numbers, and back.
 
     python recipes/pocket/training/autoencoder.py --preset cpu --minutes 25    # train, then export runs/pocket/vae
     python recipes/pocket/training/autoencoder.py --encode                     # runs/pocket/latents.npy for the UNet
-    python recipes/pocket/training/autoencoder.py --decoder-only --minutes 20  # later: sharper pictures, same latents
-    python recipes/pocket/training/autoencoder.py --further --minutes 90       # later: both, so the UNet has to follow
+    python recipes/pocket/training/autoencoder.py --decoder-only --minutes 20  # later: sharper, same latents
+    python recipes/pocket/training/autoencoder.py --further --minutes 90       # later: both; the UNet must follow
 
-Started again, training goes on from its last checkpoint; more minutes stretch the schedule. It sees random
-64-pixel crops at first, and whole pictures towards the end, because group norms see a whole picture in use.
+If run again, training continues from its last checkpoint; more minutes stretch the schedule. It uses random 64-pixel
+crops at first and whole pictures towards the end, because in use the group norms see whole pictures.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from run import Preset, Run, arguments, chosen, compile_all, spawn, use_threads
 from shapes import AUTOENCODER
 
 CROP = 64
-WHOLE_FROM = 0.6  # the share of the time after which whole pictures are shown
-NOISE = 0.05  # added to latents of about unit size, so that the decoder forgives the UNet's small errors
+WHOLE_FROM = 0.6  # the share of the time after which whole pictures are used
+NOISE = 0.05  # added to latents of about unit size, so that the decoder tolerates small errors of the UNet
 BLOCK = 16  # pictures encoded at a time
-# The rates for what is exported already: what it learned must not be forgotten.
+# The learning rates for further training of exported weights, low enough not to lose what was learned.
 MUON_LATER, ADAM_LATER = 0.004, 5e-4
 CHANNELS = AUTOENCODER["latent_channels"]
 
@@ -52,10 +52,10 @@ def to_tensor(rows: np.ndarray, device: str = "cpu") -> Tensor:
 
 
 def crops(source: np.ndarray, count: int, size: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """`count` random crops as a tensor, and where they were: rows of (picture, cell down, cell right).
+    """`count` random crops as a tensor, and their positions: rows of (picture, cell down, cell right).
 
-    Corners are aligned to the latent's cells, as a whole picture's are. The mean of two draws favours the middle,
-    where the things are.
+    Corners are aligned with the latent cells, as those of a whole picture are. The mean of two random numbers favours
+    the middle, where the things are.
     """
     room = (PICTURE - size) // CELL
     where = np.concatenate(
@@ -66,24 +66,24 @@ def crops(source: np.ndarray, count: int, size: int, rng: np.random.Generator) -
     return to_tensor(np.stack(taken)), where
 
 
-def distance(made: Tensor, true: Tensor) -> Tensor:
-    """What training minimises: squared error (the PSNR), absolute error, and absolute error of the edges."""
-    error = made - true
+def distance(decoded: Tensor, true: Tensor) -> Tensor:
+    """The reconstruction loss: squared error (for the PSNR), absolute error, and absolute error of the edges."""
+    error = decoded - true
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return 4 * error.square().mean() + error.abs().mean() + 0.5 * edges
 
 
-def fair_distance(made: Tensor, true: Tensor) -> Tensor:
-    """`distance`, and what counts for more by far once errors are small: the logarithm of each picture's squared error.
+def fair_distance(decoded: Tensor, true: Tensor) -> Tensor:
+    """`distance` plus the logarithm of each picture's squared error, which dominates once errors are small.
 
-    That is its PSNR, so no picture counts more for being hard.
+    The logarithm corresponds to the PSNR, so difficult pictures do not count more.
     """
-    return 0.08 * (made - true).square().mean((1, 2, 3)).log().mean() + distance(made, true)
+    return 0.08 * (decoded - true).square().mean((1, 2, 3)).log().mean() + distance(decoded, true)
 
 
-def psnr(made: Tensor, true: Tensor) -> float:
+def psnr(decoded: Tensor, true: Tensor) -> float:
     """In decibels, of pictures in [-1, 1]."""
-    return 10 * math.log10(4 / (made - true).square().mean().item())
+    return 10 * math.log10(4 / (decoded - true).square().mean().item())
 
 
 def noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,56 +96,56 @@ def autoencoder_loss(
     """The loss of a batch of crops [B, 3, H, W], and figures for the log."""
     clean = model.encode(true).latent_dist.mean.float()
     latents = noisy(clean, generator)
-    made = model.decode(latents).sample.float()
-    # A quarter of the batch is also decoded from latents of half the size, and should give the picture of half
-    # the size. Latents that scale like pictures have less fine noise of their own for the UNet to learn
+    decoded = model.decode(latents).sample.float()
+    # A quarter of the batch is also decoded from latents at half size, which should give the picture at half size.
+    # Latents that scale like pictures contain less fine noise that the UNet would have to learn
     # (T. Kouzelis et al., "EQ-VAE", 2025, arXiv:2502.09509).
     quarter = max(1, len(true) // 4)
     halved = model.decode(F.avg_pool2d(latents[:quarter], 2)).sample.float()
-    loss = distance(made, true) + 0.25 * distance(halved, F.avg_pool2d(true[:quarter], 2))
+    loss = distance(decoded, true) + 0.25 * distance(halved, F.avg_pool2d(true[:quarter], 2))
     size = clean.square().mean((0, 2, 3))
-    return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(made, true)}
+    return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(decoded, true)}
 
 
 def further_loss(
     model: AutoencoderKL, true: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of training on what is exported [B, 3, 128, 128], and figures for the log."""
+    """The loss of further training of the exported autoencoder, on [B, 3, 128, 128], and figures for the log."""
     clean = model.encode(true).latent_dist.mean.float()
-    made = model.decode(noisy(clean, generator)).sample.float()
+    decoded = model.decode(noisy(clean, generator)).sample.float()
     halved = model.decode(F.avg_pool2d(clean[:1], 2)).sample.float()
-    loss = fair_distance(made, true) + 0.25 * distance(halved, F.avg_pool2d(true[:1], 2))
+    loss = fair_distance(decoded, true) + 0.25 * distance(halved, F.avg_pool2d(true[:1], 2))
     size = clean.square().mean((0, 2, 3))
-    return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(made, true)}
+    return loss + 0.01 * (size - 1).square().mean(), {"psnr": psnr(decoded, true)}
 
 
 def decoder_loss(
     model: AutoencoderKL, true: Tensor, latents: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of decoding given latents [B, 8, h, w], and figures for the log."""
-    made = model.decode(noisy(latents, generator)).sample.float()
-    return fair_distance(made, true), {"psnr": psnr(made, true)}
+    decoded = model.decode(noisy(latents, generator)).sample.float()
+    return fair_distance(decoded, true), {"psnr": psnr(decoded, true)}
 
 
 def autoencoder(preset: Preset) -> AutoencoderKL:
-    """A fresh one, the same every time."""
+    """A new autoencoder, initialised the same way every time."""
     torch.manual_seed(0)
     return AutoencoderKL(**AUTOENCODER).to(preset.device, memory_format=torch.channels_last)
 
 
 def exported(preset: Preset) -> AutoencoderKL:
-    """The one in runs/pocket/vae."""
+    """The autoencoder in runs/pocket/vae."""
     model = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float32)
     return model.requires_grad_(False).to(preset.device, memory_format=torch.channels_last)
 
 
 def further(preset: Preset) -> AutoencoderKL:
-    """The exported one, all of it to be trained on; the noise of its latents is no concern of training."""
+    """The exported autoencoder, with all parameters trainable."""
     return exported(preset).requires_grad_()
 
 
-def train_whole(worker: int, run: Run, meet: Barrier | None) -> None:
-    """One worker's part in training encoder and decoder."""
+def train_whole(worker: int, run: Run, barrier: Barrier | None) -> None:
+    """One worker's part of training encoder and decoder."""
     preset = run.preset
     use_threads(preset)
     model, source, share = autoencoder(preset), pictures("train"), preset.batch // preset.workers
@@ -159,11 +159,11 @@ def train_whole(worker: int, run: Run, meet: Barrier | None) -> None:
         true, _ = crops(source, share // 4 if whole else share, PICTURE if whole else CROP, rng)
         return autoencoder_loss(model, true.to(preset.device), generator)
 
-    run.train(worker, meet, [model], loss)
+    run.train(worker, barrier, [model], loss)
 
 
-def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
-    """One worker's part in training the exported decoder, its encoder and latents as they are."""
+def train_decoder(worker: int, run: Run, barrier: Barrier | None) -> None:
+    """One worker's part of training the exported decoder, with its encoder and latents fixed."""
     preset = run.preset
     use_threads(preset)
     model, source, share = exported(preset), pictures("train"), preset.batch // preset.workers // 2
@@ -177,13 +177,13 @@ def train_decoder(worker: int, run: Run, meet: Barrier | None) -> None:
         given = torch.from_numpy(latents[where[:, 0]].astype(np.float32))
         return decoder_loss(model, true.to(preset.device), given.to(preset.device), generator)
 
-    run.train(worker, meet, modules, loss, muon=MUON_LATER / 2, adam=ADAM_LATER / 2)
+    run.train(worker, barrier, modules, loss, muon=MUON_LATER / 2, adam=ADAM_LATER / 2)
 
 
-def train_further(worker: int, run: Run, meet: Barrier | None) -> None:
-    """One worker's part in training what is exported, whole pictures only.
+def train_further(worker: int, run: Run, barrier: Barrier | None) -> None:
+    """One worker's part of further training of the exported autoencoder, on whole pictures only.
 
-    A fifth more of them are mosaics and pixel art: fine grids, which the first training saw too seldom to keep.
+    An additional fifth of them are mosaics and pixel art, whose fine grids were too rare in the first training.
     """
     preset = run.preset
     use_threads(preset)
@@ -200,14 +200,14 @@ def train_further(worker: int, run: Run, meet: Barrier | None) -> None:
         true = to_tensor(np.stack([source[i] for i in index]))
         return further_loss(model, true.to(preset.device), generator)
 
-    run.train(worker, meet, [model], loss, muon=MUON_LATER, adam=ADAM_LATER)
+    run.train(worker, barrier, [model], loss, muon=MUON_LATER, adam=ADAM_LATER)
 
 
 @torch.no_grad()
 def fold(model: AutoencoderKL, sample: Tensor) -> None:
-    """Rescale the latents to zero mean and unit deviation per channel, inside the two 1 × 1 convolutions between.
+    """Normalise the latents to zero mean and unit deviation per channel, by changing the two 1 × 1 convolutions.
 
-    The reported variance becomes the noise that training added, in the new scale.
+    The variance that the encoder returns becomes that of the noise in training, at the new scale.
     """
     latents = torch.cat([model.encode(part).latent_dist.mean for part in sample.split(32)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -228,11 +228,11 @@ def export(model: AutoencoderKL) -> None:
 
 
 def report(count: int = 512) -> None:
-    """What runs/pocket/vae does to held-out pictures: autoencoder_report.json, and autoencoder.png to look at."""
+    """Measure runs/pocket/vae on held-out pictures; writes autoencoder_report.json, and autoencoder.png to look at."""
     model = exported(PRESETS["cpu"])
     true = pictures("test")[:count]
-    made = reconstruct(model, true)
-    errors = np.square(made.astype(np.float64) - true).mean((1, 2, 3))
+    decoded = reconstruct(model, true)
+    errors = np.square(decoded.astype(np.float64) - true).mean((1, 2, 3))
     figures = {
         "psnr": round(float(np.mean(10 * np.log10(255**2 / errors))), 2),
         "psnr_of_mean_error": round(float(10 * np.log10(255**2 / errors.mean())), 2),
@@ -241,24 +241,24 @@ def report(count: int = 512) -> None:
     }
     (RUNS / "autoencoder_report.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(figures)
-    pairs = np.stack([true[:48], made[:48]], axis=1).reshape(6, 16, PICTURE, PICTURE, 3)
+    pairs = np.stack([true[:48], decoded[:48]], axis=1).reshape(6, 16, PICTURE, PICTURE, 3)
     sheet = pairs.transpose(0, 2, 1, 3, 4).reshape(6 * PICTURE, 16 * PICTURE, 3)
     Image.fromarray(sheet).save(RUNS / "autoencoder.png")
 
 
 @torch.no_grad()
 def reconstruct(model: AutoencoderKL, rows: np.ndarray) -> np.ndarray:
-    """Pictures through encoder and decoder: uint8 [N, 128, 128, 3] to the same."""
-    made = []
+    """Reconstructions of pictures: uint8 [N, 128, 128, 3] to the same."""
+    decoded = []
     for first in range(0, len(rows), 16):
         images = model.decode(model.encode(to_tensor(rows[first : first + 16])).latent_dist.mode()).sample
-        made.append(images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy())
-    return np.concatenate(made)
+        decoded.append(images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    return np.concatenate(decoded)
 
 
 @torch.no_grad()
 def encode(worker: int, preset: Preset, part: str) -> None:
-    """This worker's share of the latents of all training pictures, into the array file `part`."""
+    """Write this worker's share of the latents of all training pictures to the array file `part`."""
     use_threads(preset)
     # Without gradients, oneDNN's bfloat16 convolutions are fastest with channels first.
     model = exported(preset).to(torch.bfloat16, memory_format=torch.contiguous_format)
@@ -270,7 +270,7 @@ def encode(worker: int, preset: Preset, part: str) -> None:
 
 
 def encode_all(preset: Preset) -> None:
-    """Write runs/pocket/latents.npy, float16 [N, 8, 16, 16]; it appears when it is whole."""
+    """Write runs/pocket/latents.npy, float16 [N, 8, 16, 16]; the file appears once it is complete."""
     part = RUNS / "latents.part.npy"
     shape = (len(pictures("train")), CHANNELS, PICTURE // CELL, PICTURE // CELL)
     np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape).flush()
@@ -282,17 +282,21 @@ def main() -> None:
     parser = arguments(__doc__, PRESETS)
     parser.add_argument("--workers", type=int, help="processes that train or encode")
     task = parser.add_mutually_exclusive_group()
-    task.add_argument("--decoder-only", action="store_true", help="train the decoder alone, latents fixed")
-    task.add_argument("--further", action="store_true", help="train what is exported on; latents change")
+    task.add_argument(
+        "--decoder-only", action="store_true", help="train only the decoder, with fixed latents"
+    )
+    task.add_argument(
+        "--further", action="store_true", help="continue training the exported one; the latents change"
+    )
     task.add_argument("--encode", action="store_true", help="encode the training pictures for the UNet")
     task.add_argument("--report", action="store_true", help="measure on held-out pictures")
-    told = parser.parse_args()
-    preset = chosen(told, PRESETS)
-    if told.report:
+    options = parser.parse_args()
+    preset = chosen(options, PRESETS)
+    if options.report:
         report()
-    elif told.encode:
+    elif options.encode:
         encode_all(preset)
-    elif told.decoder_only:
+    elif options.decoder_only:
         model = exported(preset)
         modules = [model.decoder, model.post_quant_conv]
         run = Run("decoder", preset, modules)
@@ -300,9 +304,9 @@ def main() -> None:
         run.shared.bind(modules, "average")
         export(model.cpu())
     else:
-        model = further(preset) if told.further else autoencoder(preset)
-        run = Run("further" if told.further else "autoencoder", preset, [model])
-        spawn(train_further if told.further else train_whole, run)
+        model = further(preset) if options.further else autoencoder(preset)
+        run = Run("further" if options.further else "autoencoder", preset, [model])
+        spawn(train_further if options.further else train_whole, run)
         run.shared.bind([model], "average")
         source = pictures("train")
         fold(model.cpu().requires_grad_(False), to_tensor(source[:: max(1, len(source) // 256)]))

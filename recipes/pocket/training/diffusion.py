@@ -1,13 +1,13 @@
 """Train the text encoder and the UNet together: a caption and noise to latents.
 
     python recipes/pocket/training/diffusion.py --preset cpu --minutes 75
-    python recipes/pocket/training/diffusion.py --preset gpu --minutes 15     # goes on from the same checkpoint
+    python recipes/pocket/training/diffusion.py --preset gpu --minutes 15     # continues from the same checkpoint
     python recipes/pocket/training/diffusion.py --start src/wordbrush/pocket/weights    # from exported weights
 
-Needs what `data.py`, `tokenizer.py` and `autoencoder.py` made. Writes into `runs/pocket`: `diffusion.pt` (everything
-that training goes on from), `diffusion.jsonl` (losses) and `samples/` (pictures of `PROMPTS`). `--minutes` is what
-this call may use, of wall time: the learning rate falls along a cosine over its second half. What a step sees is a
-function of (seed, step, piece) alone. `--plain` leaves out everything but the denoising loss on uniform timesteps.
+Needs the output of `data.py`, `tokenizer.py` and `autoencoder.py`. Writes to `runs/pocket`: `diffusion.pt` (the
+checkpoint to resume from), `diffusion.jsonl` (losses) and `samples/` (pictures of `PROMPTS`). `--minutes` is the wall
+time of this call; the learning rate falls along a cosine over its second half. The data of a step depend only on (seed,
+step, piece). `--plain` trains with the denoising loss alone, on uniform timesteps.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from shapes import SCHEDULER, TEXT_ENCODER, UNET
 from shared import SharedWeights, Updater
 
 LOG_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 20, 180, 900
-SEEN = 96  # of the rows held back, for the losses in the log
-DROPPED = 0.1  # captions left out, for guidance
+SEEN = 96  # held-back rows used for the losses in the log
+DROPPED = 0.1  # the share of captions left out, for classifier-free guidance
 PROMPTS = (
     "a cat on a beach",
     "a photo of a dog in the snow",
@@ -67,10 +67,10 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Preset:
-    """How the machine is used, and the recipe.
+    """How the machine is used, and the hyperparameters.
 
-    A step takes `batch` samples in pieces of `piece`; a worker takes the next piece when it is done with one, so
-    that a worker whose core is busy with something else holds nobody up.
+    A step processes `batch` samples in pieces of `piece`. A worker takes the next piece when it has finished one, so a
+    worker on a busy core does not delay the others.
     """
 
     device: str
@@ -79,16 +79,16 @@ class Preset:
     piece: int
     minutes: float
     lr: float = 8e-4
-    fall: float = 0.5  # the share of the budget, at its end, over which the learning rate falls
-    keep: float = 0.999  # how much of the averaged weights stays in every step
+    fall: float = 0.5  # the last share of the budget, over which the learning rate falls
+    keep: float = 0.999  # decay of the averaged weights per step
     optimiser: str = "muon"
     seed: int = 0
-    samples: int = 0  # stop after so many more, instead of after the minutes
-    easy: int = 30_000  # samples of single plain things before all kinds come
+    samples: int = 0  # if set, stop after this many more samples instead of after the minutes
+    easy: int = 30_000  # samples with single plain things, before all kinds are used
     grounding: float = 0.05
     labelling: float = 0.03
-    content: bool = True  # timesteps and weights that favour what decides content
-    compiled: bool = False  # minutes of compiling that only a fast device earns back
+    content: bool = True  # timesteps and loss weights that favour the noise levels that decide content
+    compiled: bool = False  # compiling takes minutes, which pays off only on a fast device
 
 
 PRESETS = {
@@ -98,10 +98,10 @@ PRESETS = {
 
 
 class Labeller(nn.Module):
-    """Reads from the decoder's features what every cell shows. Only training has it.
+    """Predicts from the decoder's features what every cell shows. Used only in training.
 
-    Features that know what is where early are what makes diffusion models learn fast (S. Yu et al., "Representation
-    Alignment", ICLR 2025); our world can say what is where, so no other network has to.
+    Diffusion models learn faster if their features encode early what is where (S. Yu et al., "Representation
+    Alignment", ICLR 2025). In the built-in world this is known, so no other network is needed for it.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -119,12 +119,12 @@ class Labeller(nn.Module):
             self.features.append(output)
 
     def forward(self, labels: Tensor, snr: Tensor) -> Tensor:
-        """Cross-entropy of the cells' labels [B, 16, 16], fading with the noise."""
+        """Cross-entropy of the cells' labels [B, 16, 16], weighted less the more noise there is."""
         losses = []
         for head, features in zip(self.heads, self.features, strict=True):
             logits = head(features.permute(0, 2, 3, 1)).float()
             stride = labels.shape[1] // logits.shape[1]
-            # A coarse cell takes the label of one of its fine ones.
+            # A coarse cell gets the label of one of its fine cells.
             wanted = labels[:, ::stride, ::stride]
             loss = F.cross_entropy(
                 logits.flatten(0, 2), wanted.flatten(), ignore_index=UNLABELLED, reduction="none"
@@ -134,8 +134,8 @@ class Labeller(nn.Module):
         return torch.stack(losses).mean()
 
 
-class Painter(nn.Module):
-    """Text encoder, UNet and labeller as one thing to train."""
+class Networks(nn.Module):
+    """Text encoder, UNet and labeller, which are trained together."""
 
     def __init__(self, tokenizer: CLIPTokenizer, device: str, grounded: bool) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Painter(nn.Module):
         self.unet = UNet2DConditionModel(**UNET)
         self.labeller = Labeller(self.unet)
         self.attention = install(self.unet, keep=grounded)
-        start_quiet(self.unet)
+        zero_residual_branches(self.unet)
         self.to(device, memory_format=torch.channels_last)
         if device == "cpu":
             speed_up(self.unet)
@@ -157,12 +157,12 @@ class Painter(nn.Module):
         return self.unet(z_t, t, self.text_encoder(ids).last_hidden_state).sample.float()
 
     def word_maps(self) -> list[Tensor]:
-        """What the cross-attention of the last forward pass kept."""
+        """The word maps that the cross-attention kept in the last forward pass."""
         return [kept.words for kept in self.attention if kept.words is not None]
 
 
-def start_quiet(unet: UNet2DConditionModel) -> None:
-    """Let every residual branch start at zero, as the original latent diffusion does and diffusers does not."""
+def zero_residual_branches(unet: UNet2DConditionModel) -> None:
+    """Initialise every residual branch with zero, as the original latent diffusion does and diffusers does not."""
     last = ("conv2", "proj_out", "conv_out")
     for name, module in unet.named_modules():
         if name.split(".")[-1] in last:
@@ -177,11 +177,11 @@ def signal_to_noise() -> Tensor:
 
 
 def timesteps(count: int, content: bool, generator: torch.Generator) -> Tensor:
-    """Timesteps spread evenly over their distribution within a batch.
+    """Timesteps, stratified over their distribution within a batch.
 
-    With `content`, four in five are logit-normal around 600 (P. Esser et al. 2024, arXiv:2403.03206), where places
-    and things are decided, and the others lean towards 1000, where words alone decide the colours of large areas.
-    Without it all are uniform.
+    With `content`, four in five are logit-normal around 600 (P. Esser et al. 2024, arXiv:2403.03206), where places and
+    things are decided, and the others favour values near 1000, where only the words decide the colours of large areas.
+    Otherwise all are uniform.
     """
     u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
     if content:
@@ -191,8 +191,8 @@ def timesteps(count: int, content: bool, generator: torch.Generator) -> Tensor:
     return (u * 1000).long().clamp(0, 999)
 
 
-def learn(
-    painter: Painter, batch: Batch, snr: Tensor, preset: Preset, generator: torch.Generator
+def compute_losses(
+    networks: Networks, batch: Batch, snr: Tensor, preset: Preset, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The losses of one batch: `denoising` (weighted), `eps` (its plain mean), `grounding`, `labelling`, `total`."""
     count = len(batch.latents)
@@ -202,13 +202,13 @@ def learn(
     alpha = (ratio / (1 + ratio)).view(-1, 1, 1, 1)
     z_t = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
     with torch.autocast(noise.device.type, dtype=torch.bfloat16):
-        predicted = painter(z_t.contiguous(memory_format=torch.channels_last), t, batch.ids)
-        labelling = painter.labeller(batch.labels, ratio)
+        predicted = networks(z_t.contiguous(memory_format=torch.channels_last), t, batch.ids)
+        labelling = networks.labeller(batch.labels, ratio)
     error = (predicted - noise).square().mean((1, 2, 3))
-    # Min-SNR-5 (T. Hang et al. 2023, arXiv:2303.09556), and a little more where noise hides nearly everything.
+    # Min-SNR-5 (T. Hang et al. 2023, arXiv:2303.09556), with a little more weight where there is almost only noise.
     weight = (ratio + 0.1).clamp(max=5) / ratio if preset.content else torch.ones_like(ratio)
     denoising = (weight * error).mean()
-    maps = painter.word_maps()
+    maps = networks.word_maps()
     grounding = grounding_loss(maps, batch.grounds, ratio) if maps else torch.zeros(())
     total = denoising + preset.grounding * grounding + preset.labelling * labelling
     return {
@@ -228,7 +228,7 @@ def rate(step: int, progress: float, fall: float) -> float:
 
 @torch.no_grad()
 def paint(
-    painter: Painter, ids: Tensor, null_ids: Tensor, seed: int, steps: int = 30, scale: float = 5.0
+    networks: Networks, ids: Tensor, null_ids: Tensor, seed: int, steps: int = 30, scale: float = 5.0
 ) -> Tensor:
     """Latents [B, 8, 16, 16] for the captions `ids`, by DDIM with classifier-free guidance."""
     scheduler = DDIMScheduler(**SCHEDULER)
@@ -236,9 +236,9 @@ def paint(
     count, device = len(ids), ids.device
     z = torch.randn(count, 8, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        embeds = painter.text_encoder(torch.cat([ids, null_ids.expand(count, -1)])).last_hidden_state
+        embeds = networks.text_encoder(torch.cat([ids, null_ids.expand(count, -1)])).last_hidden_state
         for t in scheduler.timesteps:
-            both = painter.unet(torch.cat([z, z]), t.to(device), embeds).sample.float()
+            both = networks.unet(torch.cat([z, z]), t.to(device), embeds).sample.float()
             eps, eps_null = both.chunk(2)
             z = scheduler.step(eps_null + scale * (eps - eps_null), t, z).prev_sample
     return z
@@ -251,21 +251,21 @@ def sheet(pictures: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-class Viewer:
-    """Looks at the averaged weights now and then: losses on rows held back, and pictures of `PROMPTS`."""
+class Evaluator:
+    """Evaluates the averaged weights: losses on held-back rows, and pictures of `PROMPTS`."""
 
     def __init__(
         self, shared: SharedWeights, examples: Examples, tokenizer: CLIPTokenizer, device: str
     ) -> None:
-        self.painter = Painter(tokenizer, device, grounded=True).requires_grad_(False).eval()
-        shared.bind(trained(self.painter), "average")
+        self.networks = Networks(tokenizer, device, grounded=True).requires_grad_(False).eval()
+        shared.bind(trained_modules(self.networks), "average")
         self.examples, self.device = examples, device
         self.ids = (
             torch.from_numpy(encode([[(prompt, None)] for prompt in PROMPTS], tokenizer)[0]).long().to(device)
         )
 
     def losses(self, snr: Tensor) -> dict[str, float]:
-        """Plain noise errors at five timesteps, and how well the nouns' maps cover their things (mean IoU)."""
+        """Unweighted noise errors at five timesteps, and the overlap of nouns' maps and things (mean IoU)."""
         held = self.examples.batch(np.arange(SEEN), torch.zeros(SEEN, dtype=torch.bool))
         noise = torch.randn(held.latents.shape, generator=torch.Generator().manual_seed(1)).to(self.device)
         found: dict[str, float] = {}
@@ -273,24 +273,24 @@ class Viewer:
             alpha = snr[t] / (1 + snr[t])
             z_t = alpha.sqrt() * held.latents + (1 - alpha).sqrt() * noise
             steps = torch.full((len(noise),), t, device=self.device)
-            # Processors keep maps only where gradients are on.
+            # The processors keep maps only if gradients are enabled.
             with torch.enable_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
-                predicted = self.painter(z_t, steps, held.ids)
+                predicted = self.networks(z_t, steps, held.ids)
             found[f"eps_{t}"] = (predicted - noise).square().mean().item()
             if t == 550:
-                found["iou"] = overlap(self.painter.attention, held)
+                found["iou"] = overlap(self.networks.attention, held)
         return found
 
     def pictures(self) -> Image.Image:
         null_ids = torch.from_numpy(self.examples.null_ids).long().to(self.device)
-        z = paint(self.painter, self.ids, null_ids, seed=0)
+        z = paint(self.networks, self.ids, null_ids, seed=0)
         vae = AutoencoderKL.from_pretrained(RUNS / "vae").to(self.device).eval()
         with torch.no_grad():
             return sheet(vae.decode(z / vae.config.scaling_factor).sample, columns=8)
 
 
 def overlap(attention: list[PlainAttention], batch: Batch) -> float:
-    """Mean intersection over union of each noun's map at 16 × 16, cut at 0.4 of its maximum, and its thing."""
+    """Mean intersection over union of each noun's map (16 × 16, cut at 0.4 of its maximum) and its thing."""
     maps = torch.stack([k.words for k in attention if k.words is not None and k.words.shape[1] == 256]).mean(
         0
     )
@@ -302,19 +302,19 @@ def overlap(attention: list[PlainAttention], batch: Batch) -> float:
     return ratio[said].mean().item()
 
 
-def trained(painter: Painter) -> list[nn.Module]:
-    return [painter.text_encoder, painter.unet, painter.labeller]
+def trained_modules(networks: Networks) -> list[nn.Module]:
+    return [networks.text_encoder, networks.unet, networks.labeller]
 
 
 class Pieces:
-    """Deals the pieces of every step to the workers that ask for them, and counts them over the whole run."""
+    """Distributes the pieces of every step among the workers, counted over the whole run."""
 
     def __init__(self, in_a_step: int) -> None:
         self.in_a_step = in_a_step
         self.dealt = multiprocessing.get_context("spawn").Value("q", 0)
 
     def of_step(self, number: int) -> Iterator[int]:
-        """The next pieces of this run's step `number` that nobody has taken yet, until all are taken."""
+        """The pieces of this run's step `number` that no worker has taken yet, until all are taken."""
         while True:
             with self.dealt.get_lock():
                 piece = self.dealt.value - number * self.in_a_step
@@ -329,21 +329,21 @@ def train(
     run: Preset,
     name: str,
     shared: SharedWeights,
-    meet: Barrier | None,
+    barrier: Barrier | None,
     control: Tensor,
     pieces: Pieces,
 ) -> None:
-    """One worker's run. `control` is shared, worker 0 writes it: [learning rate factor, whether to stop]."""
+    """One worker's run. `control` is shared and written by worker 0: [learning rate factor, whether to stop]."""
     if run.device == "cpu":
         torch.set_num_threads(1)
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
     examples = Examples(tokenizer, run.device)
-    painter = Painter(tokenizer, run.device, grounded=run.grounding > 0)
-    shared.bind(trained(painter), "weights", worker)
+    networks = Networks(tokenizer, run.device, grounded=run.grounding > 0)
+    shared.bind(trained_modules(networks), "weights", worker)
     if run.compiled:
-        compile_all(painter.unet, painter.text_encoder)
-    updater = Updater(shared, worker, meet, run.optimiser, run.lr, run.keep)
-    diary = Diary(name, shared, examples, tokenizer, run.device) if worker == 0 else None
+        compile_all(networks.unet, networks.text_encoder)
+    updater = Updater(shared, worker, barrier, run.optimiser, run.lr, run.keep)
+    training_log = TrainingLog(name, shared, examples, tokenizer, run.device) if worker == 0 else None
     snr = signal_to_noise()
     start = time.monotonic()
     first = step = int(shared.steps.item())
@@ -363,38 +363,38 @@ def train(
             generator = torch.Generator().manual_seed(int(seed))
             rows = index[piece :: pieces.in_a_step]
             dropped = torch.rand(len(rows), generator=generator) < DROPPED
-            losses.append(learn(painter, examples.batch(rows, dropped), snr, run, generator))
-            # The updater takes the mean over workers; the step wants the mean over pieces.
+            losses.append(compute_losses(networks, examples.batch(rows, dropped), snr, run, generator))
+            # The updater averages over workers, but the step needs the average over pieces.
             (losses[-1]["total"] * run.workers / pieces.in_a_step).backward()
         norm, stop = updater.step(control, run.batch)
         step, seen = step + 1, seen + run.batch
-        if diary is not None:
+        if training_log is not None:
             for some in losses:
-                diary.note(some)
-            diary.close_step(step, seen, norm.item(), control[0].item(), stop)
+                training_log.note(some)
+            training_log.close_step(step, seen, norm.item(), control[0].item(), stop)
 
 
-class Diary:
-    """What worker 0 writes: log lines, now and then a checkpoint, and what the averaged weights can do."""
+class TrainingLog:
+    """What worker 0 writes: log lines, checkpoints, and evaluations of the averaged weights."""
 
     def __init__(
         self, name: str, shared: SharedWeights, examples: Examples, tokenizer: CLIPTokenizer, device: str
     ) -> None:
         self.name, self.shared = name, shared
-        self.viewer = Viewer(shared, examples, tokenizer, device)
+        self.evaluator = Evaluator(shared, examples, tokenizer, device)
         self.snr = signal_to_noise()
         self.logged = self.saved = self.looked = time.monotonic()
         self.sums: dict[str, float] = {}
         self.count, self.since = 0, int(shared.samples.item())
 
     def note(self, losses: dict[str, Tensor]) -> None:
-        """Take in the losses of one piece."""
+        """Add the losses of one piece."""
         self.count += 1
         for key, value in losses.items():
             self.sums[key] = self.sums.get(key, 0.0) + value.item()
 
     def close_step(self, step: int, seen: int, norm: float, rate: float, last: bool) -> None:
-        """Write what is due; after the `last` step, everything."""
+        """Write whatever is due; after the `last` step, everything."""
         now = time.monotonic()
         if self.count and (last or now - self.logged > LOG_SECONDS):
             speed = (seen - self.since) / (now - self.logged)
@@ -409,10 +409,10 @@ class Diary:
             os.replace(part, RUNS / f"{self.name}.pt")
             self.saved = now
         if last or now - self.looked > SAMPLE_SECONDS:
-            self._write({"step": step, "samples": seen, **self.viewer.losses(self.snr)})
+            self._write({"step": step, "samples": seen, **self.evaluator.losses(self.snr)})
             folder = RUNS / "samples"
             folder.mkdir(exist_ok=True)
-            self.viewer.pictures().save(folder / f"{self.name}-{seen // 1000:05d}k.png")
+            self.evaluator.pictures().save(folder / f"{self.name}-{seen // 1000:05d}k.png")
             self.logged, self.since = time.monotonic(), seen
             self.looked = self.logged
 
@@ -422,19 +422,19 @@ class Diary:
             log.write(json.dumps(rounded) + "\n")
 
 
-def begun(run: Preset, tokenizer: CLIPTokenizer, start: Path | None) -> SharedWeights:
-    """The weights to train: fresh ones, the same every time, or the exported ones of the folder `start`.
+def initial_weights(run: Preset, tokenizer: CLIPTokenizer, start: Path | None) -> SharedWeights:
+    """The weights to start from: new ones, always initialised the same way, or those exported to the folder `start`.
 
-    What was exported has no optimiser's state, which a hundred steps make again, and no labeller.
+    Exported weights come without optimiser state, which a hundred steps rebuild, and without labeller.
     """
     torch.manual_seed(run.seed)
-    painter = Painter(tokenizer, run.device, grounded=False)
+    networks = Networks(tokenizer, run.device, grounded=False)
     if start is not None:
         text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
         unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
-        painter.text_encoder.load_state_dict(text_encoder.state_dict())
-        painter.unet.load_state_dict(unet.state_dict())
-    shared = SharedWeights(trained(painter), run.workers, run.device)
+        networks.text_encoder.load_state_dict(text_encoder.state_dict())
+        networks.unet.load_state_dict(unet.state_dict())
+    shared = SharedWeights(trained_modules(networks), run.workers, run.device)
     if start is not None:
         samples = samples_of(start)
         shared.samples.fill_(samples)
@@ -449,9 +449,9 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--name", default="diffusion", help="of the checkpoint, the log and the samples")
     parser.add_argument(
-        "--start", type=Path, help="a folder of export.py, to begin with if there is no checkpoint"
+        "--start", type=Path, help="a folder written by export.py, used if there is no checkpoint"
     )
-    parser.add_argument("--plain", action="store_true", help="the denoising loss alone, uniform timesteps")
+    parser.add_argument("--plain", action="store_true", help="only the denoising loss, uniform timesteps")
     for field in fields(Preset):
         if field.name not in ("device", "content", "compiled"):
             kind = str if field.type == "str" else float if field.type == "float" else int
@@ -463,7 +463,7 @@ def main() -> None:
     run = replace(run, **{key: value for key, value in given.items() if value is not None})
 
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
-    shared = begun(run, tokenizer, start)
+    shared = initial_weights(run, tokenizer, start)
     if (checkpoint := RUNS / f"{name}.pt").exists():
         shared.load(torch.load(checkpoint, map_location=run.device, weights_only=True))
     control = torch.zeros(2).share_memory_()
@@ -471,8 +471,8 @@ def main() -> None:
     if run.workers == 1:
         train(0, run, name, shared, None, control, pieces)
     else:
-        meet = multiprocessing.get_context("spawn").Barrier(run.workers)
-        multiprocessing.spawn(train, (run, name, shared, meet, control, pieces), nprocs=run.workers)
+        barrier = multiprocessing.get_context("spawn").Barrier(run.workers)
+        multiprocessing.spawn(train, (run, name, shared, barrier, control, pieces), nprocs=run.workers)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Put the trained parts together as the model that ships: diffusers' folder format, float16, hashed.
+"""Assemble the model that ships from the trained parts: diffusers' folder format, float16, with hashes.
 
     python recipes/pocket/training/export.py
     python recipes/pocket/training/export.py --checkpoint runs/pocket/diffusion-116k.pt --out runs/pocket/exported/116k
     python recipes/pocket/training/export.py --blend runs/pocket/diffusion-346k.pt --share 0.35
 
-Takes the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
-the same folder; writes `src/wordbrush/pocket/weights`, with a model card and `manifest.json`: the SHA-256 of every
-file. What `runs/pocket/report.json` says of these weights goes into the card.
+Uses the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
+the same folder. Writes `src/wordbrush/pocket/weights` with a model card and `manifest.json`, the SHA-256 of every file.
+If `runs/pocket/report.json` is about these weights, its figures go into the card.
 
-`--blend` takes a share of the averaged weights of an earlier checkpoint of the same training: the mean of two models
-on one path can be better than either (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+`--blend` mixes in a share of the averaged weights of an earlier checkpoint of the same training: the mean of two models
+of one run can be better than either (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "rep
 
 import figures
 from data import RUNS
-from diffusion import Painter, trained
+from diffusion import Networks, trained_modules
 from shapes import SCHEDULER
 from shared import SharedWeights
 
 WEIGHTS = Path(__file__).parents[3] / "src" / "wordbrush" / "pocket" / "weights"
 SHARD = "14MB"
 MEBIBYTE = 2**20
-STEPS, GUIDANCE = 50, 3.0  # the defaults: `report.py` tries others
+STEPS, GUIDANCE = 50, 3.0  # the defaults; `report.py` tries other scales
 LARGEST_FILE, LARGEST_WHOLE = 16 * MEBIBYTE, 60 * MEBIBYTE
 
 CARD = """\
@@ -54,7 +54,7 @@ pipeline_tag: text-to-image
 A text-to-image latent diffusion model of {size:.1f} million parameters that paints emoji scenes, 128 × 128. It is
 wordbrush's built-in model: small enough to ship, real enough for every method to run on it unchanged.
 
-- **Data**: {scenes:,} pictures of the built-in world, rendered by program; no photograph, nothing scraped. Sprites:
+- **Data**: {scenes:,} pictures of the built-in world, rendered by a program; no photographs, nothing scraped. Sprites:
   Noto Color Emoji, SIL Open Font License 1.1.
 - **Parts**: an autoencoder (8 latent channels, 16 × 16), a text encoder (CLIP, 3 layers, 32 tokens), a UNet with
   attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them, for scoring
@@ -79,7 +79,9 @@ def card(folder: Path, size: float, checkpoint: dict[str, Any], blended: str) ->
     shown: dict[str, str] = {}
     if (written := RUNS / "report.json").exists():
         report = json.loads(written.read_text())
-        if report["weights"] == Model.load(folder, device="cpu").hash:  # the report may be of other weights
+        if (
+            report["weights"] == Model.load(folder, device="cpu").hash
+        ):  # the report may be about other weights
             shown = figures.card(report)
     scenes = sum(1 for _ in (RUNS / "train" / "scenes.jsonl").open())
     lines = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
@@ -113,7 +115,7 @@ def model_index() -> dict[str, Any]:
 
 
 def forget_origin(config: Path) -> None:
-    """Take out of a saved config the folder that diffusers loaded the model from: it means nothing elsewhere."""
+    """Remove from a saved config the folder that diffusers loaded the model from, which is meaningless elsewhere."""
     settings = json.loads(config.read_text())
     settings.pop("_name_or_path", None)
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -122,17 +124,17 @@ def forget_origin(config: Path) -> None:
 def export(
     out: Path, checkpoint_file: Path, vae_folder: Path, earlier_file: Path | None = None, share: float = 0.0
 ) -> None:
-    """Write the folder anew, the averaged weights moved by `share` towards the earlier checkpoint's.
+    """Write the folder, replacing it, with the averaged weights moved by `share` towards the earlier checkpoint's.
 
-    Raises `ValueError` if a file or the whole is larger than what may ship.
+    Raises `ValueError` if a file or the whole folder is larger than allowed.
     """
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
 
     checkpoint = torch.load(checkpoint_file, weights_only=True)
-    painter = Painter(CLIPTokenizer.from_pretrained(RUNS / "tokenizer"), "cpu", grounded=False)
-    shared = SharedWeights(trained(painter), workers=1, device="cpu")
+    networks = Networks(CLIPTokenizer.from_pretrained(RUNS / "tokenizer"), "cpu", grounded=False)
+    shared = SharedWeights(trained_modules(networks), workers=1, device="cpu")
     shared.load(checkpoint)
     blended = ""
     if earlier_file is not None:
@@ -141,10 +143,10 @@ def export(
         shared.load(earlier)
         shared.row("average").copy_(now.lerp(shared.row("average"), share))
         blended = f" ({100 * share:g} % of them\n  those after {earlier['samples']:,})"
-    shared.bind(trained(painter), "average")
+    shared.bind(trained_modules(networks), "average")
     vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float16)
-    painter.half().to(memory_format=torch.contiguous_format)
-    models = {"unet": painter.unet, "text_encoder": painter.text_encoder, "vae": vae}
+    networks.half().to(memory_format=torch.contiguous_format)
+    models = {"unet": networks.unet, "text_encoder": networks.text_encoder, "vae": vae}
     for name, model in models.items():
         model.save_pretrained(part / name, max_shard_size=SHARD)
     forget_origin(part / "vae" / "config.json")
@@ -182,8 +184,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--checkpoint", type=Path, default=RUNS / "diffusion.pt")
     parser.add_argument("--vae", type=Path, default=RUNS / "vae")
-    parser.add_argument("--blend", type=Path, help="an earlier checkpoint, to move the weights towards")
-    parser.add_argument("--share", type=float, default=0.35, help="by how much of the way")
+    parser.add_argument("--blend", type=Path, help="an earlier checkpoint to blend with")
+    parser.add_argument("--share", type=float, default=0.35, help="the weight of the earlier checkpoint")
     options = parser.parse_args()
     export(options.out, options.checkpoint, options.vae, options.blend, options.share)
 

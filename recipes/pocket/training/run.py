@@ -69,7 +69,7 @@ class Run:
     def train(
         self,
         worker: int,
-        meet: Barrier | None,
+        barrier: Barrier | None,
         modules: list[nn.Module],
         loss: Loss,
         muon: float = 0.02,
@@ -82,7 +82,7 @@ class Run:
         """
         preset = self.preset
         self.shared.bind(modules, "weights", worker)
-        updater = Updater(self.shared, worker, meet, "muon", lr=adam)
+        updater = Updater(self.shared, worker, barrier, "muon", lr=adam)
         for optimiser in updater.optimisers:
             if isinstance(optimiser, Muon):
                 optimiser.param_groups[0]["full"] = muon
@@ -92,8 +92,8 @@ class Run:
         while True:
             if worker == 0:
                 self.seconds.fill_(preset.clock() - start)
-            if meet is not None:
-                meet.wait()  # all workers read the same time and stop at the same step
+            if barrier is not None:
+                barrier.wait()  # all workers read the same time and stop at the same step
             progress = self.seconds.item() / (60 * preset.minutes)
             if worker == 0 and (progress >= 1 or time.monotonic() - saved > CHECKPOINT_SECONDS):
                 self.save()
@@ -156,9 +156,9 @@ def compile_all(*networks: nn.Module) -> None:
 
 
 def spawn(task: Callable[[int, Run, Barrier | None], None], run: Run) -> None:
-    """Run `task(worker, run, meet)` in every worker and wait for all of them."""
+    """Run `task(worker, run, barrier)` in every worker and wait for all of them."""
     if run.preset.workers == 1:
         task(0, run, None)
         return
-    meet = multiprocessing.get_context("spawn").Barrier(run.preset.workers)
-    multiprocessing.spawn(task, (run, meet), nprocs=run.preset.workers)
+    barrier = multiprocessing.get_context("spawn").Barrier(run.preset.workers)
+    multiprocessing.spawn(task, (run, barrier), nprocs=run.preset.workers)

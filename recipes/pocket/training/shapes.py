@@ -58,7 +58,7 @@ SCHEDULER: dict[str, Any] = {
 
 # transformers.VisionTextDualEncoderModel, the judge: CLIP with a ConvNeXt as image encoder, which learns small pictures
 # from a fraction of the examples that a vision transformer needs. It shares nothing with the networks above.
-JUDGE_EYES: dict[str, Any] = {
+JUDGE_IMAGE: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 4,
     "num_stages": 3,
@@ -68,7 +68,7 @@ JUDGE_EYES: dict[str, Any] = {
     "layer_scale_init_value": 0.5,
     "hidden_size": 224,  # of the features of a whole picture; the dual encoder expects this name
 }
-JUDGE_WORDS: dict[str, Any] = {
+JUDGE_TEXT: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 512,
     "num_hidden_layers": 2,
@@ -78,7 +78,7 @@ JUDGE_WORDS: dict[str, Any] = {
 JUDGE_PROJECTION = 192
 
 # transformers.ConvNextModel, the image network of the reader and the encoder: the judge's, a little narrower.
-LOOK: dict[str, Any] = {
+ENCODER: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 4,
     "num_stages": 3,

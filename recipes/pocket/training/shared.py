@@ -67,7 +67,7 @@ class SharedWeights:
         return views
 
     def bind(self, modules: Sequence[nn.Module], row: str, worker: int | None = None) -> None:
-        """Make the modules' parameters views of a row, and their gradients (given a worker) views of that worker's row."""
+        """Make the modules' parameters views of a row, and their gradients (given a worker) views of its row."""
         values = self.named(row)
         gradients = self.named(self.gradients[worker]) if worker is not None else {}
         for i, module in enumerate(modules):
@@ -98,12 +98,12 @@ class Updater:
         self,
         shared: SharedWeights,
         worker: int,
-        meet: Barrier | None,
+        barrier: Barrier | None,
         optimiser: str,
         lr: float,
         keep: float = 0.999,
     ) -> None:
-        self.shared, self.worker, self.meet, self.keep = shared, worker, meet, keep
+        self.shared, self.worker, self.barrier, self.keep = shared, worker, barrier, keep
         self.mine = shared.slices[worker]
         self.done = int(shared.steps.item())
         weights, sums = shared.named("weights"), shared.named(shared.gradients[0])
@@ -132,8 +132,8 @@ class Updater:
                 each.state.update({p: state[p] for p in group["params"]})
 
     def _wait(self) -> None:
-        if self.meet is not None:
-            self.meet.wait()
+        if self.barrier is not None:
+            self.barrier.wait()
 
     @torch.no_grad()
     def step(self, control: Tensor, samples: int) -> tuple[Tensor, bool]:
