@@ -35,10 +35,10 @@ if TYPE_CHECKING:
         SourceError,
         WordbrushError,
     )
-    from wordbrush.images import sheet
     from wordbrush.model import Model
     from wordbrush.progress import Progress
     from wordbrush.result import Result
+    from wordbrush.sheets import sheet
     from wordbrush.source import Source
 
 _HOME = {
@@ -63,10 +63,10 @@ _HOME = {
         "SourceError",
         "WordbrushError",
     ),
-    "images": ("sheet",),
     "model": ("Model",),
     "progress": ("Progress",),
     "result": ("Result",),
+    "sheets": ("sheet",),
     "source": ("Source",),
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from wordbrush import editing, images, inversion, methods, options, provenance, sampling
+from wordbrush import editing, inversion, methods, options, provenance, sampling, sheets
 from wordbrush.errors import PromptError
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, Options
@@ -211,7 +211,7 @@ def heatmap(
     """
     model.read(prompt).find(word)  # before any work is done
     found = invert(model, picture, prompt, on_progress=on_progress)
-    return images.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
+    return sheets.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
 
 
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.images import overlay, to_image
+from wordbrush.images import to_image
 from wordbrush.model import Model
+from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 

@@ -65,7 +65,7 @@ def edit(
         told, option_file, editing_options(method), inversion_options(inversion)
     )
     with terminal.busy("starting"):
-        from wordbrush import api, images, provenance
+        from wordbrush import api, images, provenance, sheets
         from wordbrush.cli import origins
     start = origins.read(
         picture,
@@ -104,7 +104,7 @@ def edit(
         if sheet_path is not None:
             pictures = [origin.image, *(result.image for result in results)]
             images.save_png(
-                images.sheet(pictures, [origin.source.prompt, *target]), sheet_path, opened=opened
+                sheets.sheet(pictures, [origin.source.prompt, *target]), sheet_path, opened=opened
             )
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")

@@ -42,7 +42,7 @@ def heatmap(
     outputs.check([picture, option_file], [path, sheet_path])
     (options,) = flags.shared(told, option_file, inversion_options(inversion))
     with terminal.busy("starting"):
-        from wordbrush import images
+        from wordbrush import images, sheets
         from wordbrush.cli import origins
         from wordbrush.word_map import word_map
     start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
@@ -52,7 +52,7 @@ def heatmap(
     with terminal.watching() as show:
         origin = start.origin(model, show)
     source = origin.source
-    heat = images.overlay(
+    heat = sheets.overlay(
         origin.image, word_map(model, source.prompt, word, source.trajectory, source.schedule)
     )
     record = origin.record.model_dump(mode="json", exclude_defaults=True)
@@ -60,7 +60,7 @@ def heatmap(
     terminal.say(f"{path}  {word} in: {source.prompt}")
     terminal.note(origin.notices)
     if sheet_path is not None:
-        images.save_png(images.sheet([origin.image, heat], [source.prompt, word]), sheet_path)
+        images.save_png(sheets.sheet([origin.image, heat], [source.prompt, word]), sheet_path)
     terminal.finish(
         command="heatmap",
         out=path,

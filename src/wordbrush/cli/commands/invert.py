@@ -49,7 +49,7 @@ def invert(
     outputs.check([picture, option_file], [path, sheet_path], preview_path)
     (options,) = flags.shared(told, option_file, inversion_options(method))
     with terminal.busy("starting"):
-        from wordbrush import images
+        from wordbrush import images, sheets
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
@@ -60,7 +60,7 @@ def invert(
     terminal.note(origin.notices)
     if sheet_path is not None:
         pictures = [origin.image, origin.source.image(model)]
-        images.save_png(images.sheet(pictures, ["the picture", "what its source makes of it"]), sheet_path)
+        images.save_png(sheets.sheet(pictures, ["the picture", "what its source makes of it"]), sheet_path)
     terminal.finish(
         command="invert",
         out=path,

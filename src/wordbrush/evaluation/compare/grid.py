@@ -1,6 +1,6 @@
 """Pictures to be compared, on one sheet of paper: blocks under headings, lines of cards, figures below each picture.
 
-`images.sheet` centres a sentence below a picture; here names stand to the left and figures to the right, in the same
+`sheets.sheet` centres a sentence below a picture; here names stand to the left and figures to the right, in the same
 place on every card, so that the eye runs along a line. Nothing is cut off: what is too long goes on in the next line.
 """
 

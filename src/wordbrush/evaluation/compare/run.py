@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import api, editing, images, inversion, methods, options, sampling
+from wordbrush import api, editing, images, inversion, methods, options, sampling, sheets
 from wordbrush.errors import ImageError, InputError, OptionsError, PromptError, WordbrushError
 from wordbrush.evaluation.compare.result import Cell, Comparison, Look, Reference, Spent, Start
 from wordbrush.evaluation.judges.backbones import Clip
@@ -317,7 +317,7 @@ def _heatmaps(
         for word in dict.fromkeys(look.source for look in looks)
         if word is not None
     }
-    return {word: images.overlay(shown, heat) for word, heat in maps.items()}
+    return {word: sheets.overlay(shown, heat) for word, heat in maps.items()}
 
 
 def _edited(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wordbrush import images
+from wordbrush import images, sheets
 from wordbrush.evaluation.pie.format import TYPES, PieCase
 from wordbrush.evaluation.pie.run import METRICS, PRESETS, Judges, Options, bordered
 from wordbrush.evaluation.results.statistics import interval
@@ -212,7 +212,7 @@ def sheet(
                 images.fit(picture.convert("RGB"), 256, round(256 * picture.height / picture.width))
             )
         captions += [case.source_prompt, case.target_prompt, f"mask: {case.type}"]
-    return images.sheet(pictures, captions, columns=6)
+    return sheets.sheet(pictures, captions, columns=6)
 
 
 def _published_columns() -> list[Column]:

@@ -1,0 +1,128 @@
+"""Draw pictures for people to look at: sheets of captioned pictures, and heat maps over a picture."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from wordbrush.errors import ImageError, NumericsError
+
+_PAPER = (250, 249, 246)
+_INK = (38, 38, 42)
+_FRAME = (222, 219, 212)
+_READABLE = 256  # pixels: smaller pictures are enlarged on sheets
+
+
+def sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None) -> Image.Image:
+    """Pictures side by side on light paper, each above its caption.
+
+    Pictures smaller than 256 pixels are enlarged by a whole factor (Lanczos); long captions wrap. Without
+    `columns`, up to four pictures stand in one row and more make a square-ish sheet.
+
+    Raises `ImageError` for no pictures, or another number of captions.
+
+    >>> picture = generate(Model.load("pocket"), "a cat on a beach", steps=2)
+    >>> sheet([picture, picture], ["before", "after"]).width
+    560
+    """
+    if not images:
+        raise ImageError("expected at least one picture, got none")
+    if len(images) != len(captions):
+        raise ImageError(f"expected as many captions as pictures, got {len(captions)} for {len(images)}")
+    if columns is None:
+        columns = len(images) if len(images) <= 4 else math.ceil(math.sqrt(len(images)))
+    columns = max(1, min(columns, len(images)))
+
+    pictures = [_readable(image) for image in images]
+    cell = max(picture.width for picture in pictures)
+    cards = [_card(picture, caption, cell) for picture, caption in zip(pictures, captions, strict=True)]
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) for row in rows]
+
+    gap = cell // 16
+    paper = Image.new("RGB", (gap + columns * (cell + gap), gap + sum(heights) + gap * len(rows)), _PAPER)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, card in enumerate(row):
+            paper.paste(card, (gap + column * (cell + gap), top))
+        top += height + gap
+    return paper
+
+
+def _card(picture: Image.Image, caption: str, width: int) -> Image.Image:
+    """A framed picture above its caption, both in the middle of a card `width` pixels wide."""
+    font = ImageFont.load_default(size=max(14, width // 18))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels all bring FreeType
+    lines = _wrap(caption, font, width)
+    line_height = math.ceil(sum(font.getmetrics()) * 1.15)
+    text_top = picture.height + width // 32
+
+    card = Image.new("RGB", (width, text_top + line_height * len(lines)), _PAPER)
+    left = (width - picture.width) // 2
+    card.paste(picture, (left, 0))
+    draw = ImageDraw.Draw(card)
+    draw.rectangle((left, 0, left + picture.width - 1, picture.height - 1), outline=_FRAME)
+    for i, line in enumerate(lines):
+        draw.text((width / 2, text_top + i * line_height), line, fill=_INK, font=font, anchor="ma")
+    return card
+
+
+def _readable(image: Image.Image) -> Image.Image:
+    factor = max(1, math.ceil(_READABLE / max(image.size)))
+    return image.convert("RGB").resize(
+        (image.width * factor, image.height * factor), Image.Resampling.LANCZOS
+    )
+
+
+def _wrap(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a caption into lines that are at most `width` pixels wide: the most characters that fit."""
+    for characters in range(min(len(caption), width), 0, -1):
+        lines = textwrap.wrap(caption, characters)
+        if all(font.getlength(line) <= width for line in lines):
+            return lines
+    return []
+
+
+def overlay(image: Image.Image, heat: Float[Tensor, "h w"]) -> Image.Image:
+    """A heat map laid over a picture: dark violet where there is none, over red to yellow at its maximum.
+
+    `heat` is non-negative, of any size and any unit; it is divided by its maximum and resampled to the
+    picture's size. Raises `NumericsError` for not-a-number and infinity.
+    """
+    heat = heat.detach().float().cpu()
+    if not heat.isfinite().all():
+        raise NumericsError("expected a heat map, got not-a-number or infinity in it")
+    scaled = Image.fromarray((heat / heat.max().clamp(min=1e-12)).numpy())
+    share = np.asarray(scaled.resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    # The picture keeps its light and dark but no colour of its own, so that colour speaks of heat alone.
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32)
+    strength = (0.35 + 0.4 * share)[..., None]
+    return Image.fromarray(np.rint(grey * (1 - strength) + _colour(share) * strength).astype(np.uint8))
+
+
+def _colour(share: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+    """Shares in [0, 1] to sRGB in 0 … 255: in OKLab, equal steps of heat are equal steps of lightness, while
+    the hue turns from violet over red to yellow (Ottosson 2020, https://bottosson.github.io/posts/oklab/)."""
+    lightness = 0.22 + 0.72 * share
+    chroma = 0.17 * np.sin(np.pi * (0.15 + 0.7 * share))
+    hue = np.deg2rad(300 + 170 * share)
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
+    cones = (lab @ _OKLAB_TO_CONES.T) ** 3
+    linear = (cones @ _CONES_TO_RGB.T).clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+_OKLAB_TO_CONES = np.array(
+    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+)
+_CONES_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
