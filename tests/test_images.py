@@ -118,7 +118,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
     for name in ("a.png", "a.tiff"):
         loaded = load(saved(deep, tmp_path / name))
         assert np.asarray(loaded)[0, :, 0].tolist() == [0, 1, 156, 255]
-        assert loaded.info["notices"] == ["16 bits a pixel were scaled to 8"]
+        assert loaded.info["notices"] == ["16-bit pixels were scaled to 8 bits"]
 
 
 def test_a_transparent_grey_value_of_sixteen_bits_counts(tmp_path: Path):
@@ -169,7 +169,7 @@ def test_the_first_frame_of_an_animation_is_taken_and_said(tmp_path: Path):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **how)
         loaded = load(tmp_path / name)
         assert loaded.getpixel((0, 0)) == (255, 0, 0)
-        assert loaded.info["notices"][0] == "the first of 3 frames was taken"
+        assert loaded.info["notices"][0] == "the first of 3 frames was used"
 
 
 def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path):
@@ -195,7 +195,7 @@ def test_a_broken_colour_profile_is_ignored_and_said(tmp_path: Path):
 def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path):
     with pytest.raises(ImageError, match="there is none at .*check the path"):
         load(tmp_path / "none.png")
-    with pytest.raises(ImageError, match="is a folder; name a file in it"):
+    with pytest.raises(ImageError, match="is a folder; choose a file in it"):
         load(tmp_path)
 
 

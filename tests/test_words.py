@@ -96,7 +96,7 @@ def test_the_empty_prompt_has_no_words(words: Read) -> None:
 def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None:
     fits = " ".join(["cat"] * (LENGTH - 2))
     assert len(words(fits).words) == LENGTH - 2
-    with pytest.raises(PromptError, match=r"takes 33 tokens and the model reads 30.*from 'dog teapot' on"):
+    with pytest.raises(PromptError, match=r"at most 30 tokens, got 33.*from 'dog teapot' on"):
         words(fits + " dog teapot")
     for begun in range(1, 5):  # wherever in a word of several tokens the room ends, the word is named whole
         with pytest.raises(PromptError, match="from 'unbelievableness' on"):

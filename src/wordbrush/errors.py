@@ -1,7 +1,7 @@
-"""Everything wordbrush raises on purpose.
+"""The exceptions that wordbrush raises.
 
     WordbrushError
-    ├── InputError (also a ValueError)   what was asked for cannot be done as asked
+    ├── InputError (also a ValueError)   the request cannot be carried out
     │   ├── PromptError                  a prompt, a word in it, or the two prompts of an edit
     │   ├── ImageError                   a picture file or a picture
     │   ├── ModelError                   a model folder, its files, or a model that does not fit
@@ -9,10 +9,10 @@
     │   └── OptionsError                 an option: its name, its value or its range
     ├── OutputError (also an OSError)    a file could not be written
     ├── MissingExtraError (an ImportError)  an optional dependency is not installed
-    └── NumericsError (an ArithmeticError)  not-a-number or infinity where numbers belong
+    └── NumericsError (an ArithmeticError)  NaN or infinity in a computation
 
-A message says what was expected, what was got and what to do, in that order; it is shown to the user as it
-stands. Violations of our own invariants are `assert`s, never these.
+A message says what was expected, what came and what to do, in that order; it is shown to the user unchanged.
+Invariants of the code are checked with `assert`.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 
 class WordbrushError(Exception):
-    """The root: `except WordbrushError` catches everything this package raises on purpose.
+    """The base class: `except WordbrushError` catches every exception that this package raises deliberately.
 
     >>> try:
     ...     invert(Model.load("pocket"), "no-such.png", "a cat on a beach")
@@ -31,7 +31,7 @@ class WordbrushError(Exception):
 
 
 class InputError(WordbrushError, ValueError):
-    """What was asked for cannot be done as asked; nothing has been written.
+    """The request cannot be carried out; nothing has been written.
 
     >>> try:
     ...     generate(Model.load("pocket"), "a cat on a beach", steps=0)
@@ -51,7 +51,7 @@ class PromptError(InputError):
 
 
 class ImageError(InputError):
-    """A picture cannot be read, is too large, or is of a kind that has no meaning here.
+    """A picture cannot be read, is too large, or is of an unsupported kind.
 
     >>> sheet([], [])
     Traceback (most recent call last):
@@ -60,7 +60,7 @@ class ImageError(InputError):
 
 
 class ModelError(InputError):
-    """A model cannot be found, read or trusted, or lacks what a method needs.
+    """A model cannot be found or read, is not safe to load, or lacks what a method needs.
 
     >>> generate(Model.load("pocket"), "a cat on a beach", width=33)
     Traceback (most recent call last):
@@ -88,22 +88,22 @@ class OptionsError(InputError):
 
 
 class OutputError(WordbrushError, OSError):
-    """A file could not be written (full disk, no permission); what stood there before still does.
+    """A file could not be written (full disk, no permission); an existing file is unchanged.
 
     >>> try:
     ...     from_seed(Model.load("pocket"), "a cat on a beach", steps=1).save("/")
     ... except OutputError as error:
     ...     print(error)
-    cannot write /: it is a folder; choose another place or make room
+    cannot write /: it is a folder; choose another path or free disk space
     """
 
 
 class MissingExtraError(WordbrushError, ImportError):
-    """An optional dependency is missing; the message holds the `pip install` line that brings it."""
+    """An optional dependency is missing; the message contains the `pip install` line."""
 
 
 class NumericsError(WordbrushError, ArithmeticError):
-    """Not-a-number or infinity was found where numbers belong; no picture is made of it.
+    """A computation gave NaN or infinity; no picture is made from it.
 
     >>> import torch
     >>> model = Model.load("pocket")
@@ -114,7 +114,7 @@ class NumericsError(WordbrushError, ArithmeticError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'steps'?"`, or the list of what there is, in its order, when nothing comes near."""
+    """`"; did you mean 'steps'?"`, or the list of known names, in their order, if none is similar."""
     names = list(dict.fromkeys(known))
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; did you mean '{close[0]}'?"

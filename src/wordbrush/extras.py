@@ -1,4 +1,4 @@
-"""Optional packages: what asks for one that is missing says how to get it."""
+"""Optional packages: an error for a missing one says how to install it."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from wordbrush.errors import MissingExtraError
 
 @contextmanager
 def need(extra: str, purpose: str) -> Generator[None, None, None]:
-    """Import optional packages inside of this block.
+    """Import optional packages inside this block.
 
-    extra: the name under `[project.optional-dependencies]`. purpose: what needs it, as a user would say it.
-    Raises `MissingExtraError` with the line that installs it.
+    extra: the name under `[project.optional-dependencies]`. purpose: the feature that needs it, as shown to the user.
+    Raises `MissingExtraError` with the `pip install` line.
 
         with need("eval", "plots"):
             import matplotlib

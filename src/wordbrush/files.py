@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one; and several all or none."""
+"""Write files atomically: one, or several of which all appear or none."""
 
 import os
 import secrets
@@ -15,14 +15,14 @@ Opened = Callable[[str | os.PathLike[str]], AbstractContextManager[BinaryIO]]
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None]:
-    """Open `path` for writing bytes; the file appears, whole, when the block ends without an exception.
+    """Open `path` for writing bytes; the complete file appears when the block ends without an exception.
 
-    The bytes go to a temporary file in the same folder (a rename is atomic only within a file system), are
-    flushed to the disk, and take the name `path` in one step. After any exception, Ctrl-C included, the
-    temporary file is removed and whatever stood at `path` is untouched. Missing folders are made.
+    The bytes go to a temporary file in the same folder (a rename is atomic only within a file system), are flushed to
+    the disk, and the file is renamed to `path`. After any exception, Ctrl-C included, the temporary file is removed
+    and an existing file at `path` is unchanged. Missing folders are created.
 
-    Raises `OutputError` when the file cannot be written (full disk, no permission, `path` is a folder); the
-    block should do nothing but write, since any `OSError` in it is taken for that.
+    Raises `OutputError` if the file cannot be written (full disk, no permission, `path` is a folder). The block should
+    only write: any `OSError` in it is reported as a failure to write.
 
         with atomic_write("notes.bin") as file:
             file.write(b"all or nothing")
@@ -33,26 +33,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None
 
 @contextmanager
 def all_or_none() -> Generator[Opened, None, None]:
-    """Write several files like `atomic_write`: the first takes its name when the last is whole on the disk.
+    """Write several files like `atomic_write`: they are renamed when all of them are complete on the disk.
 
     with all_or_none() as opened:
         for name in ("a.bin", "b.bin"):
             with opened(name) as file:
                 file.write(b"both or neither")
     """
-    waiting: dict[Path, Path] = {}
+    unrenamed: dict[Path, Path] = {}
     with ExitStack() as folders:
 
         @contextmanager
         def opened(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None]:
-            # A link stays a link: the file it points to is replaced.
+            # A symbolic link is kept: the file that it points to is replaced.
             path = Path(path).resolve()
-            with _told(path):
+            with _output_errors(path):
                 if path.is_dir():
                     raise IsADirectoryError("it is a folder")
                 partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-                folders.enter_context(_kept_if_used(path.parent))
-                waiting[path] = partial
+                folders.enter_context(_temporary_if_empty(path.parent))
+                unrenamed[path] = partial
                 with open(partial, "xb") as file:
                     yield file
                     file.flush()
@@ -60,31 +60,31 @@ def all_or_none() -> Generator[Opened, None, None]:
 
         try:
             yield opened
-            for path, partial in waiting.items():
-                with _told(path):
+            for path, partial in unrenamed.items():
+                with _output_errors(path):
                     os.replace(partial, path)
         finally:
-            for partial in waiting.values():
+            for partial in unrenamed.values():
                 partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def room_in(folder: str | os.PathLike[str]) -> Generator[None, None, None]:
-    """Find out whether files can be written in a folder, which is made for the block and goes if it stays empty.
+    """Check that files can be written in a folder; it is created for the block and removed if it stays empty.
 
     Raises `OutputError`.
     """
     folder = Path(folder).resolve()
     with ExitStack() as folders:
-        with _told(folder):
-            folders.enter_context(_kept_if_used(folder))
+        with _output_errors(folder):
+            folders.enter_context(_temporary_if_empty(folder))
             tempfile.TemporaryFile(dir=folder).close()
         yield
 
 
 @contextmanager
-def _kept_if_used(folder: Path) -> Generator[None, None, None]:
-    """Make a folder and those above it; what of them is still empty after the block goes again."""
+def _temporary_if_empty(folder: Path) -> Generator[None, None, None]:
+    """Create a folder and its missing parents; after the block, remove those that are empty."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +96,10 @@ def _kept_if_used(folder: Path) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _told(path: Path) -> Generator[None, None, None]:
-    """Say of an `OSError` which file could not be written, and what to do."""
+def _output_errors(path: Path) -> Generator[None, None, None]:
+    """Turn an `OSError` into an `OutputError` that says which file could not be written, and what to do."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"cannot write {path}: {reason}; choose another place or make room") from error
+        raise OutputError(f"cannot write {path}: {reason}; choose another path or free disk space") from error

@@ -23,8 +23,8 @@ from torch import Tensor
 from wordbrush.errors import ImageError, NumericsError, OutputError
 from wordbrush.files import Opened, atomic_write
 
-# Decided by content, never by the file's name. Pillow knows forty more formats; each is a parser that
-# strangers' bytes would reach.
+# Detected from the content, not from the file's name. Pillow has forty more formats; each is one more parser exposed to
+# untrusted bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 40_000_000
 
@@ -41,11 +41,11 @@ _EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "C
 def load(path: str | os.PathLike[str], *, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Read a picture file as 8-bit RGB, upright.
 
-    PNG, JPEG, WebP, BMP and TIFF are read, by content. Of an animation the first frame is taken; the rest is
-    `rgb`'s. What was done to the picture on the way stands, in sentences, in `image.info["notices"]`.
+    PNG, JPEG, WebP, BMP and TIFF are read; the format is detected from the content. An animation gives its first frame.
+    `rgb` converts the pixels. `image.info["notices"]` lists, in sentences, what was changed.
 
-    Raises `ImageError` if the file is missing, is no such picture, is truncated or damaged, or has more than
-    40 megapixels (found out from its header, before anything is decoded).
+    Raises `ImageError` if the file is missing, is not such a picture, is truncated or damaged, or has more than
+    40 megapixels (checked in its header, before anything is decoded).
 
         image = load("photo.jpg")
         for notice in image.info["notices"]:
@@ -57,33 +57,33 @@ def load(path: str | os.PathLike[str], *, background: tuple[int, int, int] = WHI
         image = rgb(file, background=background)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    except Exception as error:  # decoders meet damaged bytes with nearly any exception
+    except Exception as error:  # decoders raise nearly any exception for damaged bytes
         raise ImageError(
-            f"{path} is damaged or cut short ({error}); save it anew from its original"
+            f"{path} is damaged or cut short ({error}); save it again from the original"
         ) from error
     finally:
         file.close()
     if frames > 1:
-        image.info["notices"].insert(0, f"the first of {frames} frames was taken")
+        image.info["notices"].insert(0, f"the first of {frames} frames was used")
     return image
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     """Open a picture file and read its header only."""
     if Path(path).is_dir():
-        raise ImageError(f"expected a picture file, and {path} is a folder; name a file in it")
-    if not Path(path).is_file():  # a device or a pipe would never end
+        raise ImageError(f"expected a picture file, but {path} is a folder; choose a file in it")
+    if not Path(path).is_file():  # reading a device or a pipe might never end
         raise ImageError(f"expected a picture file, but there is none at {path}; check the path")
     try:
-        # Pillow warns of bombs above 89 megapixels and of odd metadata; ours is the stricter limit, and
-        # metadata that cannot be understood is ignored.
+        # Pillow warns of decompression bombs above 89 megapixels, and of unusual metadata; the limit here is stricter,
+        # and invalid metadata is ignored.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             file = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {_too_large()}") from error
     except PermissionError as error:
-        raise ImageError(f"{path} may not be read; check its permissions") from error
+        raise ImageError(f"no permission to read {path}; check the file's permissions") from error
     except Exception as error:
         raise ImageError(
             f"{path} is not a picture that can be read; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -99,27 +99,27 @@ def _too_large(size: str = "") -> str:
 
 
 def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Any PIL image as 8-bit RGB, upright, with what was done in `info["notices"]`.
+    """Any PIL image as 8-bit RGB, upright; `info["notices"]` lists what was changed.
 
     - EXIF orientation is applied.
     - Transparency (alpha channel, transparent palette entry or colour) is composited on `background`.
-    - 16-bit grey is scaled by 1/257, so that white stays white.
-    - An embedded colour profile, CMYK's too, is converted to sRGB; without one, CMYK is converted plainly.
+    - 16-bit grey is scaled by 1/257, which keeps white white.
+    - An embedded colour profile, CMYK's too, is converted to sRGB; CMYK without one is converted by Pillow's formula.
     - Grey, palette, black-and-white and YCbCr become RGB.
 
-    Raises `ImageError` for anything else: 32-bit and floating-point pictures do not say what white is, LAB
-    and HSV ones come from programs that can save RGB.
+    Raises `ImageError` for anything else: 32-bit and floating-point pictures do not define white, and programs that
+    save LAB or HSV can also save RGB.
     """
     notices: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Asked before decoding, which turns TIFFs and forgets the tag. 1 is upright.
+        # Read before decoding, which rotates TIFFs and removes the tag. 1 is upright.
         if image.getexif().get(Base.Orientation) in range(2, 9):
-            notices.append("it was turned upright, as its EXIF orientation says")
+            notices.append("it was rotated upright, according to its EXIF orientation")
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
             upright = _eight_bit(upright)
-            notices.append("16 bits a pixel were scaled to 8")
+            notices.append("16-bit pixels were scaled to 8 bits")
         if upright.mode not in _EIGHT_BIT:
             raise ImageError(
                 f"expected an 8- or 16-bit picture, got mode {upright.mode}; save it as 8-bit RGB"
@@ -131,7 +131,7 @@ def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Imag
             notices.append(f"transparency was filled with the colour {background}")
         else:
             opaque = _srgb(upright.convert("RGB") if upright.mode == "P" else upright, upright, notices)
-    # A fresh info: Pillow would carry text, profile and transparency of the old picture into the new file.
+    # A new info: Pillow would write the old picture's text, profile and transparency into the new file.
     opaque.info = {"notices": notices}
     return opaque
 
@@ -140,9 +140,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit grey to 8-bit: 65535 / 257 = 255. Pillow's own conversion clips instead of scaling."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError("expected at most 16 bits a pixel, got 32; save it as 8-bit RGB")
+        raise ImageError("expected at most 16 bits per pixel, got 32; save it as 8-bit RGB")
     grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    key = image.info.get("transparency")  # the grey value that stands for "nothing here"
+    key = image.info.get("transparency")  # the grey value that means "transparent"
     if isinstance(key, int):
         grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     return grey
@@ -151,9 +151,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _srgb(image: Image.Image, original: Image.Image, notices: list[str]) -> Image.Image:
     if profile := original.info.get("icc_profile"):
         try:
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, own, _SRGB, outputMode="RGB")
-            assert converted is not None  # it is only None in place
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, embedded, _SRGB, outputMode="RGB")
+            assert converted is not None  # it is None only for in-place conversion
             return converted
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
             notices.append("its colour profile could not be used and was ignored")
@@ -170,14 +170,14 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 h w"]:
 
 
 def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
-    """A tensor in [-1, 1] as a picture; values outside are clamped, the rest rounded to the nearest byte.
+    """A tensor in [-1, 1] as a picture; values outside are clamped, others rounded to the nearest byte.
 
-    `to_image(to_tensor(image)[0])` is `image`. Raises `NumericsError` for not-a-number and infinity.
+    `to_image(to_tensor(image)[0])` is `image`. Raises `NumericsError` for NaN and infinity.
     """
     pixels = pixels.detach().float().cpu()
     if not pixels.isfinite().all():
         raise NumericsError(
-            "expected a picture, got not-a-number or infinity in its pixels; "
+            "expected a picture, got NaN or infinity in its pixels; "
             "lower the guidance scale or compute in float32"
         )
     levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -185,8 +185,8 @@ def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
 
 
 def fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture at exactly `width` × `height` pixels, not stretched: what is too long for the new aspect
-    ratio is cut off equally on both sides, the rest is resampled (Lanczos).
+    """The picture at exactly `width` × `height` pixels, not stretched: it is cropped around its centre to the new
+    aspect ratio, then resampled (Lanczos).
 
     Raises `ImageError` if a side is smaller than one pixel.
     """
@@ -204,11 +204,11 @@ def save_png(
     provenance: Mapping[str, Any] | None = None,
     opened: Opened = atomic_write,
 ) -> None:
-    """Write a PNG, whole or not at all, with how it was made as JSON in its text chunk "wordbrush".
+    """Write a PNG atomically, with its provenance as JSON in the text chunk "wordbrush".
 
-    `provenance` holds what JSON can: text, finite numbers, lists, mappings. `opened` is what an open
-    `files.all_or_none` gives, where the picture is one of several. Raises `OutputError` if the file cannot be
-    written or its name does not end in .png.
+    provenance: text, finite numbers, lists and mappings. opened: the function that an open `files.all_or_none` yields,
+    to write the picture together with other files. Raises `OutputError` if the file cannot be written or its name does
+    not end in .png.
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"expected a file name that ends in .png, got {path}; pictures are written as PNG")
@@ -220,22 +220,24 @@ def save_png(
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """How a picture was made, as `save_png` wrote it.
+    """A picture's provenance, as `save_png` wrote it.
 
-    Raises `ImageError` if the file is no PNG or says nothing (another program made it, or saved it anew and
-    dropped the text).
+    Raises `ImageError` if the file is not a PNG or has no provenance (another program made it, or saved it again
+    without the text).
     """
     with _open(path) as file:
         try:
             text = file.text.get(PROVENANCE_KEY) if isinstance(file, PngImageFile) else None
-        except Exception as error:  # text may stand behind the pixels, so damaged pixels surface here
+        except Exception as error:  # text can follow the pixels, so they are decoded here
             raise ImageError(f"{path} is damaged or cut short ({error})") from error
     if text is None:
         raise ImageError(f"{path} does not say how it was made; expected a PNG written by wordbrush")
     try:
         provenance: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path}: what it says of how it was made is damaged ({error})") from error
+        raise ImageError(f"{path}: the record of how it was made is damaged ({error})") from error
     if not isinstance(provenance, dict):
-        raise ImageError(f"{path}: expected a mapping of how it was made, got {type(provenance).__name__}")
+        raise ImageError(
+            f"{path}: expected a JSON object that says how it was made, got {type(provenance).__name__}"
+        )
     return cast(dict[str, Any], provenance)

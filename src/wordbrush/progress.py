@@ -1,7 +1,7 @@
-"""Progress belongs to the caller.
+"""Progress of long computations.
 
-Every long computation here is a generator: it yields a `Progress` after each step and returns its result.
-Bars, previews, time limits and cancellation (stop iterating, or `close()`) are built outside of it.
+Every long computation is a generator: it yields a `Progress` after each step and returns its result. The caller adds
+progress bars, previews, time limits and cancellation (stop iterating, or `close()`).
 """
 
 from collections.abc import Callable, Generator
@@ -25,24 +25,24 @@ class Progress:
     """
 
     stage: str
-    """What is being done, in a word or two a user understands: "inverting", "editing"."""
+    """The current work, in a word or two for the user: "inverting", "editing"."""
     step: int
     """Steps done so far in this stage, 0 … `total`."""
     total: int
     """Steps of this stage."""
     preview: Callable[[], Image.Image] | None = None
-    """Decodes the picture as it is now; costs time, so it is computed only when called."""
+    """Decodes the current picture; slow, so call it only when needed."""
     rows: int = 0
-    """Rows that the UNet has computed since the last progress of this computation."""
+    """Rows that the UNet has computed since this computation's last `Progress`."""
     gradient_rows: int = 0
-    """Those of them whose outcome was differentiated; the way back through the UNet is not counted."""
+    """The rows of these that were differentiated; the backward pass itself is not counted."""
 
 
 def drain(steps: Generator[Progress, None, T], on_progress: Callable[[Progress], object] | None = None) -> T:
-    """Run a computation to its end and return its result, telling `on_progress` of every step.
+    """Run a computation to its end and return its result; `on_progress` is called after every step.
 
-    When `on_progress` raises (or Ctrl-C arrives) the generator is closed at once, so that every context it
-    holds on the model is left before the exception goes on to the caller.
+    If `on_progress` raises (or Ctrl-C arrives), the generator is closed at once: it leaves every context that it holds
+    on the model before the exception reaches the caller.
 
         image = drain(denoise(...), on_progress=lambda p: print(f"{p.stage} {p.step}/{p.total}"))
     """

@@ -1,4 +1,4 @@
-"""Results as lines of JSON: one a row, appended, and on the disk before anyone is told that it is there."""
+"""Results as lines of JSON: one per row, appended, and flushed to the disk before `add` returns."""
 
 import hashlib
 import json
@@ -15,10 +15,9 @@ Key = tuple[str, ...]
 
 
 class Records:
-    """The rows of one file, each known by the values of its `key` fields; a run that was killed goes on here.
+    """The rows of one file, each identified by the values of its `key` fields; a run that was killed can continue.
 
-    A line that was cut off by a kill is dropped when the file is opened again; a row that comes again takes the
-    place of the old one.
+    When the file is opened, an incomplete last line is dropped. A row with the key of an old one replaces it.
 
         records = Records(folder / "results.jsonl", key=("method", "case"))
         if ("direct", "7-add") not in records:
@@ -26,12 +25,12 @@ class Records:
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Iterable[str]) -> None:
-        """Raises `OutputError` if the file cannot be read, or holds a whole line that is no row."""
+        """Raises `OutputError` if the file cannot be read, or a complete line in it is not a row."""
         self.path, self._fields = Path(path), tuple(key)
         self._rows: dict[Key, dict[str, Any]] = {}
         text = self._read()
-        whole = text[: text.rfind("\n") + 1]
-        lines = whole.splitlines()
+        complete = text[: text.rfind("\n") + 1]
+        lines = complete.splitlines()
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
@@ -39,9 +38,9 @@ class Records:
             except (ValueError, TypeError, KeyError) as error:
                 raise OutputError(
                     f"{self.path}, line {number}: expected a row of results, got {line[:60]!r}; "
-                    "remove the line, or choose another place"
+                    "remove the line, or choose another path"
                 ) from error
-        if len(whole) < len(text) or len(lines) > len(self._rows):
+        if len(complete) < len(text) or len(lines) > len(self._rows):
             self._rewrite()
 
     def __contains__(self, key: object) -> bool:
@@ -57,25 +56,25 @@ class Records:
         return self._rows[key]
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append rows; when this returns they are on the disk. Raises `OutputError`.
+        """Append rows; they are on the disk when this returns. Raises `OutputError`.
 
-        Not-a-number becomes None: it means "does not apply" here, and that is JSON's word for it.
+        NaN means "does not apply" here, and is stored as JSON's null.
         """
-        fresh = {self._key(row): {name: _told(value) for name, value in row.items()} for row in rows}
-        replaces = any(key in self._rows for key in fresh)
-        self._rows.update(fresh)
+        new = {self._key(row): {name: _null_for_nan(value) for name, value in row.items()} for row in rows}
+        replaces = any(key in self._rows for key in new)
+        self._rows.update(new)
         if replaces:
             self._rewrite()
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(_line(row) for row in fresh.values())
+                file.writelines(_line(row) for row in new.values())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
-                f"cannot write {self.path}: {error.strerror}; make room and start again"
+                f"cannot write {self.path}: {error.strerror}; free disk space and start again"
             ) from error
 
     def _key(self, row: Row) -> Key:
@@ -95,11 +94,11 @@ class Records:
 
 
 def fingerprint(*values: object) -> str:
-    """16 hexadecimal digits that change with any of the values: what a row was made with, or measured by."""
+    """16 hexadecimal digits of a hash of the values: the settings that a row was made with, or measured by."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _told(value: Any) -> Any:
+def _null_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 

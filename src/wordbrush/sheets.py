@@ -11,19 +11,19 @@ from torch import Tensor
 
 from wordbrush.errors import ImageError, NumericsError
 
-_PAPER = (250, 249, 246)
-_INK = (38, 38, 42)
+_BACKGROUND = (250, 249, 246)
+_TEXT = (38, 38, 42)
 _FRAME = (222, 219, 212)
-_READABLE = 256  # pixels: smaller pictures are enlarged on sheets
+_READABLE = 256  # pixels; smaller pictures are enlarged
 
 
 def sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None) -> Image.Image:
-    """Pictures side by side on light paper, each above its caption.
+    """Pictures side by side on a light background, each above its caption.
 
-    Pictures smaller than 256 pixels are enlarged by a whole factor (Lanczos); long captions wrap. Without
-    `columns`, up to four pictures stand in one row and more make a square-ish sheet.
+    Pictures smaller than 256 pixels are enlarged by an integer factor (Lanczos); long captions wrap. Without
+    `columns`, up to four pictures are in one row, and more make a nearly square sheet.
 
-    Raises `ImageError` for no pictures, or another number of captions.
+    Raises `ImageError` for no pictures, or if there are not as many captions as pictures.
 
     >>> picture = generate(Model.load("pocket"), "a cat on a beach", steps=2)
     >>> sheet([picture, picture], ["before", "after"]).width
@@ -44,30 +44,30 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int |
     heights = [max(card.height for card in row) for row in rows]
 
     gap = cell // 16
-    paper = Image.new("RGB", (gap + columns * (cell + gap), gap + sum(heights) + gap * len(rows)), _PAPER)
+    page = Image.new("RGB", (gap + columns * (cell + gap), gap + sum(heights) + gap * len(rows)), _BACKGROUND)
     top = gap
     for row, height in zip(rows, heights, strict=True):
         for column, card in enumerate(row):
-            paper.paste(card, (gap + column * (cell + gap), top))
+            page.paste(card, (gap + column * (cell + gap), top))
         top += height + gap
-    return paper
+    return page
 
 
 def _card(picture: Image.Image, caption: str, width: int) -> Image.Image:
-    """A framed picture above its caption, both in the middle of a card `width` pixels wide."""
+    """A framed picture above its caption, both centred on a card `width` pixels wide."""
     font = ImageFont.load_default(size=max(14, width // 18))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels all bring FreeType
+    assert isinstance(font, ImageFont.FreeTypeFont)  # all of Pillow's wheels include FreeType
     lines = _wrap(caption, font, width)
     line_height = math.ceil(sum(font.getmetrics()) * 1.15)
     text_top = picture.height + width // 32
 
-    card = Image.new("RGB", (width, text_top + line_height * len(lines)), _PAPER)
+    card = Image.new("RGB", (width, text_top + line_height * len(lines)), _BACKGROUND)
     left = (width - picture.width) // 2
     card.paste(picture, (left, 0))
     draw = ImageDraw.Draw(card)
     draw.rectangle((left, 0, left + picture.width - 1, picture.height - 1), outline=_FRAME)
     for i, line in enumerate(lines):
-        draw.text((width / 2, text_top + i * line_height), line, fill=_INK, font=font, anchor="ma")
+        draw.text((width / 2, text_top + i * line_height), line, fill=_TEXT, font=font, anchor="ma")
     return card
 
 
@@ -79,7 +79,7 @@ def _readable(image: Image.Image) -> Image.Image:
 
 
 def _wrap(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a caption into lines that are at most `width` pixels wide: the most characters that fit."""
+    """Break a caption into lines of at most `width` pixels, with as many characters in each as fit."""
     for characters in range(min(len(caption), width), 0, -1):
         lines = textwrap.wrap(caption, characters)
         if all(font.getlength(line) <= width for line in lines):
@@ -88,28 +88,28 @@ def _wrap(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def overlay(image: Image.Image, heat: Float[Tensor, "h w"]) -> Image.Image:
-    """A heat map laid over a picture: dark violet where there is none, over red to yellow at its maximum.
+    """A heat map over a picture: dark violet for zero, through red, to yellow for its maximum.
 
-    `heat` is non-negative, of any size and any unit; it is divided by its maximum and resampled to the
-    picture's size. Raises `NumericsError` for not-a-number and infinity.
+    `heat` is non-negative, of any size and unit; it is divided by its maximum and resampled to the picture's size.
+    Raises `NumericsError` for NaN and infinity.
     """
     heat = heat.detach().float().cpu()
     if not heat.isfinite().all():
-        raise NumericsError("expected a heat map, got not-a-number or infinity in it")
+        raise NumericsError("expected a heat map of finite numbers, got NaN or infinity")
     scaled = Image.fromarray((heat / heat.max().clamp(min=1e-12)).numpy())
-    share = np.asarray(scaled.resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
-    # The picture keeps its light and dark but no colour of its own, so that colour speaks of heat alone.
+    relative = np.asarray(scaled.resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    # The picture is drawn in grey, so that colour shows the heat only.
     grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32)
-    strength = (0.35 + 0.4 * share)[..., None]
-    return Image.fromarray(np.rint(grey * (1 - strength) + _colour(share) * strength).astype(np.uint8))
+    strength = (0.35 + 0.4 * relative)[..., None]
+    return Image.fromarray(np.rint(grey * (1 - strength) + _colour(relative) * strength).astype(np.uint8))
 
 
-def _colour(share: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
-    """Shares in [0, 1] to sRGB in 0 … 255: in OKLab, equal steps of heat are equal steps of lightness, while
-    the hue turns from violet over red to yellow (Ottosson 2020, https://bottosson.github.io/posts/oklab/)."""
-    lightness = 0.22 + 0.72 * share
-    chroma = 0.17 * np.sin(np.pi * (0.15 + 0.7 * share))
-    hue = np.deg2rad(300 + 170 * share)
+def _colour(relative: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+    """Heat in [0, 1] as sRGB in 0 … 255: in OKLab, equal steps of heat are equal steps of lightness, and the hue goes
+    from violet through red to yellow (Ottosson 2020, https://bottosson.github.io/posts/oklab/)."""
+    lightness = 0.22 + 0.72 * relative
+    chroma = 0.17 * np.sin(np.pi * (0.15 + 0.7 * relative))
+    hue = np.deg2rad(300 + 170 * relative)
     lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
     cones = (lab @ _OKLAB_TO_CONES.T) ** 3
     linear = (cones @ _CONES_TO_RGB.T).clip(0, 1)

@@ -1,13 +1,13 @@
-"""From prompts to words to tokens, and from two prompts to the matrices of an attention edit.
+"""Split prompts into words and tokens, align two prompts, and build the matrices of an attention edit.
 
-A *word* is what a person would call one: letters and digits, with inner hyphens and apostrophes, compared
-without regard to case; each punctuation mark is a word of its own. A *token* is a position in the text
-encoder's input; a word's *span* is the tokens it became.
+A *word* is letters and digits, with inner hyphens and apostrophes, compared without regard to case; each
+punctuation mark is a word of its own. A *token* is a position in the text encoder's input; a word's *span* is its
+tokens.
 
-Words are aligned first and tokens follow, so words of unequal token counts, punctuation, repeated spaces,
-capitals and deleted words all land where a reader would put them. (The released Prompt-to-Prompt code aligns
-tokens; it shifts every word behind a swap of unequal token counts, finds no "cat" in "a cat.", and maps the
-padding behind a deleted word onto that word.)
+Words are aligned first, and tokens follow from words. So the alignment is right for words with different numbers of
+tokens, punctuation, repeated spaces, capitals and deleted words. (The released Prompt-to-Prompt code aligns tokens: it
+shifts every word after a swap of unequal token counts, finds no "cat" in "a cat.", and maps the padding after a
+deleted word onto that word.)
 """
 
 import re
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wordbrush.errors import PromptError, nearest
 
-# Accents may come as characters of their own (U+0300 … U+036F), as macOS writes them.
+# Accents can be separate characters (U+0300 … U+036F), as macOS writes them.
 _WORD = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
 
 _FUNCTION_WORDS = frozenset(
@@ -36,7 +36,7 @@ MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a prompt and the tokens [start, stop) it became."""
+    """One word of a prompt, and its tokens [start, stop)."""
 
     text: str
     start: int
@@ -44,29 +44,29 @@ class Word:
 
     @property
     def key(self) -> str:
-        """What two words are compared by."""
+        """The text by which words are compared: composed Unicode, case folded."""
         return _fold(self.text)
 
     @property
     def is_punctuation(self) -> bool:
-        """True for a mark such as a comma, which may come and go without changing what a prompt names.
+        """True for a mark such as a comma: adding or removing it does not change what a prompt names.
 
-        An emoji is no mark: it names something.
+        False for an emoji, which names something.
         """
         return not any(c.isalnum() or unicodedata.category(c) == "So" for c in self.text)
 
     @property
     def names_something(self) -> bool:
-        """False for punctuation, articles, prepositions and sides: words with no place of their own in a picture."""
+        """False for punctuation, articles, prepositions and sides: nothing in a picture shows them."""
         return not self.is_punctuation and self.key not in _FUNCTION_WORDS
 
 
 @dataclass(frozen=True)
 class Words:
-    """A prompt read by a tokenizer: its words, and `length` token positions.
+    """A prompt as read by a tokenizer: its words, and `length` token positions.
 
-    Positions before `start` are the opening special token, [start, stop) are the words' tokens, and from
-    `stop` on come the end token and the padding.
+    Positions before `start` are the start token, [start, stop) are the words' tokens, and from `stop` on are the end
+    token and the padding.
     """
 
     prompt: str
@@ -78,12 +78,12 @@ class Words:
     def find(self, phrase: str) -> tuple[Word, ...]:
         """Every word of each occurrence of `phrase` (one word or several in a row).
 
-        Raises `PromptError`, naming the words there are, if the phrase does not occur: a word that is
-        silently not found would silently not be edited.
+        Raises `PromptError`, with the nearest word or the list of words, if the phrase does not occur: otherwise
+        the word would silently not be edited.
         """
         keys = _keys(phrase)
         if not keys:
-            raise PromptError(f"expected a word of the prompt {self.prompt!r}, got {phrase!r}")
+            raise PromptError(f"expected a word in the prompt {self.prompt!r}, got {phrase!r}")
         found = self._occurrences(keys) or self._occurrences(_trimmed(keys))
         if not found:
             hint = nearest(_fold(phrase), [word.key for word in self.words])
@@ -91,13 +91,13 @@ class Words:
         return tuple(found)
 
     def _occurrences(self, keys: list[str]) -> list[Word]:
-        own = [_keys(word.text) for word in self.words]  # one each, or several for a learned "<my-cat>"
+        keys_of_words = [_keys(word.text) for word in self.words]  # several for a learned "<my-cat>"
         found: list[Word] = []
-        for i in range(len(own)):
+        for i in range(len(keys_of_words)):
             run: list[str] = []
             stop = i
-            while stop < len(own) and len(run) < len(keys):
-                run += own[stop]
+            while stop < len(keys_of_words) and len(run) < len(keys):
+                run += keys_of_words[stop]
                 stop += 1
             if run == keys:
                 found += self.words[i:stop]
@@ -127,7 +127,7 @@ def _keys(phrase: str) -> list[str]:
 
 
 def _trimmed(keys: list[str]) -> list[str]:
-    """Without the punctuation that a phrase ends with where it was cut out of a sentence, as in "cat,"."""
+    """The keys without a final punctuation mark, as in "cat,"."""
     return keys[:-1] if keys[-1:] and not keys[-1][0].isalnum() else keys
 
 
@@ -136,10 +136,10 @@ def _fold(text: str) -> str:
 
 
 def read(tokenizer: Any, prompt: str, length: int) -> Words:
-    """Read `prompt` as the text encoder will: `tokenizer` is a fast transformers tokenizer, `length` its context.
+    """Read `prompt` with a fast transformers tokenizer; `length` is the text encoder's context, in tokens.
 
-    Raises `PromptError` if the prompt does not fit into `length` tokens (saying which words do not), or has
-    a word that the tokenizer makes nothing of.
+    Raises `PromptError` if the prompt does not fit into `length` tokens (the message says which words do not), or has a
+    word for which the tokenizer has no tokens.
     """
     encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
@@ -148,12 +148,11 @@ def read(tokenizer: Any, prompt: str, length: int) -> Words:
     start = content[0] if content else 1
     stop = start + len(content)
     if len(offsets) > length:
-        room = length - (len(offsets) - len(content))
-        seen = len(prompt[: offsets[content[room]][0]].rpartition(" ")[0])
-        lost = prompt[seen:].strip()
+        limit = length - (len(offsets) - len(content))
+        end = len(prompt[: offsets[content[limit]][0]].rpartition(" ")[0])
         raise PromptError(
-            f"the prompt takes {len(content)} tokens and the model reads {room}: shorten it; "
-            f"from {lost!r} on, nothing would be seen"
+            f"expected a prompt of at most {limit} tokens, got {len(content)}: shorten it; "
+            f"from {prompt[end:].strip()!r} on, nothing would be seen"
         )
     spans: list[tuple[int, int, int, int]] = []  # characters [a, b), tokens [i, j)
     for match in _WORD.finditer(prompt):
@@ -163,7 +162,7 @@ def read(tokenizer: Any, prompt: str, length: int) -> Words:
             raise PromptError(f"the model's tokenizer cannot read {match.group()!r} in the prompt {prompt!r}")
         i, j = tokens[0], tokens[-1] + 1
         if spans and i < spans[-1][3]:
-            # One token over several of our words, such as a learned "<my-cat>": they are one word.
+            # One token covers several of these words, as for a learned "<my-cat>": they are one word.
             a, i = spans[-1][0], spans[-1][2]
             spans.pop()
         spans.append((a, b, i, j))
@@ -173,7 +172,7 @@ def read(tokenizer: Any, prompt: str, length: int) -> Words:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Words of the source beside the words of the target that stand in their place."""
+    """Words of the source, and the words of the target that take their place."""
 
     kind: MatchKind
     source: tuple[Word, ...]
@@ -195,7 +194,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a target prompt's words correspond to the source's, and the token matrices that follow from it."""
+    """How a target prompt's words correspond to the source's, and the token matrices of this alignment."""
 
     source: Words
     target: Words
@@ -213,43 +212,45 @@ class Alignment:
 
     @property
     def is_removal(self) -> bool:
-        """Whether words were only taken out, and something that they name with them.
+        """Whether words were only removed, and at least one of them names something.
 
-        Not where "of" goes too: "a painting of" speaks of all that the picture shows.
+        False if "of" is removed too: "a painting of" describes the whole picture.
         """
         changed = self.changed()
-        taken_out = [word for match in changed for word in match.source]
-        only_out = all(match.kind == "deleted" or _only_punctuation(match) for match in changed)
-        names_something = any(word.names_something for word in taken_out)
-        return only_out and names_something and all(word.key != "of" for word in taken_out)
+        removed = [word for match in changed for word in match.source]
+        only_removed = all(match.kind == "deleted" or _only_punctuation(match) for match in changed)
+        names_something = any(word.names_something for word in removed)
+        return only_removed and names_something and all(word.key != "of" for word in removed)
 
     def changed(self) -> tuple[Match, ...]:
         """The matches that are not `same`."""
         return tuple(match for match in self.matches if match.kind != "same")
 
     def describe(self) -> str:
-        """One line for people: `a [cat → dog] on a beach [+ at night]`."""
+        """The alignment as one readable line: `a [cat → dog] on a beach [+ at night]`."""
         return " ".join(str(match) if match.kind == "same" else f"[{match}]" for match in self.matches)
 
     @cached_property
     def replace_matrix(self) -> Float[Tensor, "length length"]:
         """P of Prompt-to-Prompt's word swap: M_edit = M_src P, source tokens in rows, target tokens in columns.
 
-        A swapped word hands its whole map to its counterpart; if their token counts differ, the mass is spread
-        evenly over the counterpart's tokens. Every row sums to 1, so every edited map row does too.
+        A swapped word's whole map goes to its counterpart; if their token counts differ, it is spread evenly over the
+        counterpart's tokens. Every row of P sums to 1, so every row of an edited map does too.
 
-        Raises `PromptError` when a word has no counterpart: then `refine` is the edit to use.
+        Raises `PromptError` if a word has no counterpart; use `refine` then.
         """
-        lonely = [m for m in self.matches if m.kind in ("inserted", "deleted") and not _only_punctuation(m)]
-        if lonely:
+        unmatched = [
+            m for m in self.matches if m.kind in ("inserted", "deleted") and not _only_punctuation(m)
+        ]
+        if unmatched:
             raise PromptError(
-                "a replace edit needs every word of one prompt to have a counterpart in the other: "
+                "expected a counterpart for every word of both prompts in a replace edit: "
                 f"{self.source.prompt!r} has {_count(self.source)} words, {self.target.prompt!r} has "
-                f"{_count(self.target)}, and {', '.join(f'[{m}]' for m in lonely)} stands alone; "
+                f"{_count(self.target)}, and {', '.join(f'[{m}]' for m in unmatched)} stands alone; "
                 "use a refine edit"
             )
         matrix = torch.zeros(self.source.length, self.target.length)
-        last = 0  # the target token written last: a dropped comma's attention goes to the word before it
+        last = 0  # the last target token written: a deleted comma's attention goes to the word before it
         for match in self.matches:
             match match.kind:
                 case "same" | "swapped":
@@ -258,7 +259,7 @@ class Alignment:
                 case "deleted":
                     matrix[match.source[0].start : match.source[-1].stop, last] = 1
                 case "inserted":
-                    pass  # a new comma has no map of its own here: its column stays empty
+                    pass  # a new comma takes no map of the source: its column stays 0
         self._map_ends(matrix)
         surplus = self.target.stop - self.source.stop
         if surplus > 0:
@@ -269,8 +270,8 @@ class Alignment:
     def refine_matrices(self) -> tuple[Float[Tensor, "length length"], Float[Tensor, " length"]]:
         """G and the match mask a of Prompt-to-Prompt's refinement.
 
-        Column j of G gathers the source's map for target token j where a[j] = 1; where a[j] = 0 (inserted and
-        swapped words, padding that the source does not have) the target keeps its own map.
+        Where a[j] = 1, column j of G gathers the source's map for target token j; where a[j] = 0 (inserted and swapped
+        words, padding that the source does not have), the target keeps its own map.
         """
         gather = torch.zeros(self.source.length, self.target.length)
         for match in self.matches:
@@ -280,7 +281,7 @@ class Alignment:
         return gather, (gather.sum(0) > 0).to(gather.dtype)
 
     def _map_ends(self, matrix: Tensor) -> None:
-        """The opening token, the end token and the padding correspond by their order, not by their position."""
+        """Map the start token, the end token and the padding: they correspond by order, not by position."""
         for i in range(self.source.start):
             matrix[i, i] = 1
         shared = min(self.source.length - self.source.stop, self.target.length - self.target.stop)
@@ -289,12 +290,12 @@ class Alignment:
 
 
 def align(source: Words, target: Words) -> Alignment:
-    """Align two prompts word by word: longest common subsequence, changed words paired between its anchors.
+    """Align two prompts word by word: the longest common subsequence is kept, and changed words are paired between.
 
-    Between two kept words, as many source words as target words are swapped one for one; unequal numbers are
-    swapped as phrases; words with nothing opposite are inserted or deleted.
+    Between two kept words, equal numbers of source and target words are swapped one for one; unequal numbers are
+    swapped as phrases; words with no counterpart are inserted or deleted.
     """
-    assert source.length == target.length, "both prompts are read by one tokenizer"
+    assert source.length == target.length, "both prompts must be read by the same tokenizer"
     matches: list[Match] = []
     i = j = 0
     pairs = _common_subsequence([w.key for w in source.words], [w.key for w in target.words])
@@ -307,7 +308,7 @@ def align(source: Words, target: Words) -> Alignment:
 
 
 def _pair_changed(before: Sequence[Word], after: Sequence[Word]) -> list[Match]:
-    """The words between two anchors: swapped, inserted or deleted; a punctuation mark is never swapped."""
+    """Match the words between two kept words: swapped, inserted or deleted; punctuation is never swapped."""
     marks = [Match("deleted", (w,), ()) for w in before if w.is_punctuation]
     marks += [Match("inserted", (), (w,)) for w in after if w.is_punctuation]
     before = [w for w in before if not w.is_punctuation]
@@ -344,14 +345,14 @@ def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, i
 
 
 def _spread(matrix: Tensor, match: Match) -> None:
-    """Hand the map of the match's source tokens to its target tokens, one to one or evenly."""
+    """Map the match's source tokens to its target tokens, one to one or evenly."""
     rows, columns = _tokens(match.source), _tokens(match.target)
     equal = len(rows) == len(columns)
     matrix[rows[:, None], columns] = torch.eye(len(rows)) if equal else torch.tensor(1 / len(columns))
 
 
 def _tokens(words: Sequence[Word]) -> Tensor:
-    """The words' tokens; a comma between two of them is not among these."""
+    """The words' tokens, without those of a comma between two words."""
     return torch.tensor([token for word in words for token in range(word.start, word.stop)])
 
 
