@@ -1,22 +1,16 @@
-"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `replay`, `methods`, `models`, and to measure
-`compare`, `evaluate` and `study`.
+"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `replay`, `methods`, `models`, `compare`,
+`evaluate` and `study`.
 
-    app        the commands put together, and what is said when one fails
-    commands   what each of the first does, from its flags to its files
-    compare    one edit, several methods
-    evaluate   its commands: evaluate_bench, evaluate_pie, evaluate_subjects, evaluate_directional
-    study      the user study's commands
-    several    several methods on one command line
-    listings   `methods` and `models`, which compute nothing
-    flags      a method's flags, from its `Options`
+    commands/  one file a command: it parses, calls the library and prints
+    options/   flags: a method's, from its `Options`; several methods'; model and machine
+    app        all commands as one application, and the message when one fails
     origins    what an edit starts from: a picture file or a saved source
-    outputs    where results go
-    setup      model and machine
+    outputs    the files that a command writes, checked before any work
     stopping   Ctrl-C and `kill`
-    terminal   what is shown
+    terminal   results on stdout, everything else on stderr
 
-Exit codes: 0 done, as `study serve` is when it is stopped; 1 `replay` found a difference, or wordbrush is at fault;
-2 the input is; 130 Ctrl-C; 143 `kill`.
+Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found a difference, or an error in wordbrush;
+2 wrong input; 130 Ctrl-C; 143 `kill`.
 """
 
 import sys
@@ -26,10 +20,10 @@ from wordbrush.cli.stopping import Stopped, listening
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Whatever goes wrong is told in one line, never as a traceback."""
+    """Run one command; returns its exit code. Every error is printed as one line, never as a traceback."""
     with listening() as stop:
         try:
-            from wordbrush.cli import app  # imports take a moment, and Ctrl-C may come within it
+            from wordbrush.cli import app  # imports take a moment, and Ctrl-C may come during them
 
             return app.run(sys.argv[1:] if tokens is None else tokens)
         except (Exception, Stopped) as error:
@@ -37,6 +31,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
                 from wordbrush.cli.app import explain
 
                 return explain(error)
-    # Whatever was raised came of the stop: an import that is interrupted fails in many ways.
-    print("error: stopped; no half file is left", file=sys.stderr)
+    # Any exception here comes from the stop: an interrupted import fails in many ways.
+    print("error: stopped; no partial file is left", file=sys.stderr)
     return stop.code

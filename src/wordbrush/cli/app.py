@@ -1,4 +1,4 @@
-"""The commands put together, and what is said when one of them fails."""
+"""All commands as one application, and the message when one of them fails."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.shared import EDITING, INVERSION, editing_options, inversion_options
+from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options, named
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import WordbrushError
 
@@ -28,35 +28,33 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def explain(error: BaseException) -> int:
-    """Say in one line what went wrong; returns the exit code."""
+    """Print in one line what went wrong; returns the exit code."""
     terminal = Terminal()
     _let_go_of_stdout()
     match error:
-        case BrokenPipeError():  # whoever reads our output (head, less) has seen enough
+        case BrokenPipeError():  # the reader of our output (head, less) has closed it
             return 0
         case UnusedCliTokensError(unused_tokens=list(unused)):
-            terminal.error(
-                f"expected no more than that, got {' '.join(unused)}; put quotes around what has spaces"
-            )
+            terminal.error(f"unexpected arguments: {' '.join(unused)}; put quotes around text with spaces")
             return 2
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
             return 2
         case MemoryError() | RuntimeError() if _is_out_of_memory(error):
-            terminal.error("there is not enough memory for that: make a smaller picture or fewer at once")
+            terminal.error("out of memory: make a smaller picture, or fewer at once")
             return 2
         case _:
             if "WORDBRUSH_TRACEBACK" in os.environ:
                 traceback.print_exception(error)
             terminal.error(
                 f"{type(error).__name__}: {error} "
-                "(wordbrush did not expect that; WORDBRUSH_TRACEBACK=1 tells more)"
+                "(an error in wordbrush; WORDBRUSH_TRACEBACK=1 prints the traceback)"
             )
             return 1
 
 
 def _let_go_of_stdout() -> None:
-    """Forget what stdout does not take: at its end Python would try again, fail, and have an exit code of its own."""
+    """Drop output that stdout does not accept: Python would try again at exit, fail, and set its own exit code."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -64,9 +62,9 @@ def _let_go_of_stdout() -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch has a class of its own for an accelerator's memory and none for the CPU's."""
+    """Torch has an exception class for an accelerator's memory, but none for the CPU's."""
     return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "can't allocate memory")
+        phrase in str(error) for phrase in ("out of memory", "can't allocate memory")
     )
 
 
@@ -85,20 +83,20 @@ def application(tokens: Sequence[str]) -> App:
     app.command(
         flags.with_flags(
             edit,
-            Editing=editing_options(_told(tokens, "edit", "--method") or EDITING),
-            Inversion=inversion_options(_told(tokens, "edit", "--inversion") or INVERSION),
+            Editing=editing_options(named(tokens, "edit", "--method") or EDITING),
+            Inversion=inversion_options(named(tokens, "edit", "--inversion") or INVERSION),
         )
     )
     app.command(
         flags.with_flags(
             invert,
-            Inversion=inversion_options(_told(tokens, "invert", "--method") or INVERSION),
+            Inversion=inversion_options(named(tokens, "invert", "--method") or INVERSION),
         )
     )
     app.command(
         flags.with_flags(
             heatmap,
-            Inversion=inversion_options(_told(tokens, "heatmap", "--inversion") or INVERSION),
+            Inversion=inversion_options(named(tokens, "heatmap", "--inversion") or INVERSION),
         )
     )
     app.command(compare.command(tokens))
@@ -108,17 +106,6 @@ def application(tokens: Sequence[str]) -> App:
     app.command(listings.methods)
     app.command(listings.models)
     return app
-
-
-def _told(tokens: Sequence[str], command: str, flag: str) -> str | None:
-    """What follows `flag`, if this is `command`: a method decides the other flags, so it is read before them."""
-    if command in tokens[:1]:
-        for token, value in zip(tokens, (*tokens[1:], None), strict=True):
-            if token == flag:
-                return value
-            if token.startswith(f"{flag}="):
-                return token.removeprefix(f"{flag}=")
-    return None
 
 
 def _version() -> str:

@@ -18,7 +18,7 @@ OnProgress = Callable[[Progress], object]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """A source, the picture that it stands for, and what to write down of it."""
+    """A source, its picture, and its record."""
 
     source: Source
     image: Image.Image
@@ -28,7 +28,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A picture file as it was read, what it shows, and how to invert it."""
+    """A picture file, what it shows, and how to invert it."""
 
     path: Path
     image: Image.Image
@@ -41,7 +41,7 @@ class Photo:
         """Invert the picture. Raises `PromptError`, `OptionsError`."""
         source = api.invert(
             model,
-            self.image,
+            self.path,
             self.prompt,
             method=self.method,
             options=self.options,
@@ -60,13 +60,13 @@ class Photo:
 
 @dataclass(frozen=True)
 class Saved:
-    """A source file. What it shows is known when it is loaded."""
+    """A source file. Its prompt is known once it is loaded."""
 
     path: Path
     prompt: None = None
 
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
-        """Load the source, which takes no steps. Raises `SourceError` if it is damaged or another model's."""
+        """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""
         source = Source.load(self.path, model)
         record = provenance.source_record(
             model, source, source.options, saved=provenance.file_record(self.path)
@@ -75,7 +75,7 @@ class Saved:
 
 
 def seeded(model: Model, source: Source) -> Origin:
-    """A generated picture's."""
+    """The origin of a generated source."""
     return Origin(source, source.image(model), provenance.source_record(model, source, source.options))
 
 
@@ -88,18 +88,18 @@ def read(
     options: Mapping[str, Any],
     unused: Collection[str] = (),
 ) -> Photo | Saved:
-    """Read what was given to start from, before any model is asked.
+    """Read the file to start from, before a model is loaded.
 
-    prompt: what it shows, as `flag` said; a picture that wordbrush made can say so itself.
-    options: the inversion's. unused: those of them that nothing but an inversion would use.
+    prompt: what it shows, from `flag`; a picture that wordbrush made has it in its record.
+    options: the inversion's. unused: those of them that only an inversion would use.
 
-    Raises `ImageError` for a file that is no picture, `PromptError` if nothing says what it shows,
-    `OptionsError` for what a saved source has no use for.
+    Raises `ImageError` for a file that is not a picture, `PromptError` if it is not known what it shows,
+    `OptionsError` for options that a saved source does not use.
     """
     if path.suffix != ".source":
         return photo(path, prompt, flag=flag, method=method, options=options)
     if superfluous := [flag] * (prompt is not None) + [f"'{name}'" for name in unused]:
-        raise OptionsError(f"{path} has its prompt and its steps already: leave {', '.join(superfluous)} out")
+        raise OptionsError(f"{path} already has its prompt and its steps: leave {', '.join(superfluous)} out")
     return Saved(path)
 
 
@@ -110,17 +110,19 @@ def photo(path: Path, prompt: str | None, *, flag: str, method: str, options: Ma
     if prompt is None:
         prompt = _own_prompt(path)
         if prompt is None:
-            raise PromptError(f'expected to be told what {path} shows, as in {flag} "a cat on a beach"')
-        notices = [*notices, f'without {flag}: {path} says that it was made from "{prompt}"']
+            raise PromptError(
+                f'expected a prompt that says what {path} shows, as in {flag} "a cat on a beach"'
+            )
+        notices = [*notices, f'without {flag}: the record in {path} says that it was made from "{prompt}"']
     if not prompt.strip():
         raise PromptError(f"expected {flag} to say what {path} shows, got nothing")
     return Photo(path, image, prompt, method, options, tuple(notices))
 
 
 def _own_prompt(path: Path) -> str | None:
-    """The prompt that a picture of ours was made from; none for other pictures."""
+    """The prompt in a picture's record; None for pictures that wordbrush did not make."""
     try:
-        made = provenance.read_record(path)
+        record = provenance.read_record(path)
     except (ImageError, OptionsError):
         return None
-    return made.targets[made.index] if made.targets else made.source.prompt
+    return record.targets[record.index] if record.targets else record.source.prompt

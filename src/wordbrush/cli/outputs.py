@@ -1,20 +1,21 @@
-"""Where results go: file names from prompts, and never over what went in."""
+"""The files that a command writes: names from prompts, and checks before any work."""
 
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wordbrush.errors import OptionsError, OutputError
+from wordbrush.errors import OptionsError, OutputError, PromptError
 from wordbrush.files import room_in
 
-_LONGEST = 80  # characters of a prompt that a file name keeps
+_LONGEST = 80  # characters of a prompt in a file name
 
 
 def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
-    """A PNG path for each prompt: `out` itself, or files named by the prompts where `out` is a folder.
+    """A PNG path for each prompt: `out` itself, or files named after the prompts if `out` is a folder.
 
-    A folder is what ends with a slash or already is one; several prompts always need one. Raises `OptionsError`.
+    `out` is a folder if it ends with a slash or exists as one; several prompts always need one. Raises `OptionsError`.
     """
     _require_name(out)
     if out.endswith(("/", os.sep)) or Path(out).is_dir() or (len(prompts) > 1 and not Path(out).suffix):
@@ -26,19 +27,25 @@ def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
 
 
 def single(out: str, suffix: str) -> Path:
-    """`out` as one file's path. Raises `OutputError` if its name has another suffix or is a folder's."""
+    """`out` as one file's path. Raises `OutputError` if it has another suffix or is a folder."""
     _require_name(out)
     path = Path(out)
     if path.suffix.lower() != suffix:
         raise OutputError(f"expected --out to end in {suffix}, got {out}")
     if path.is_dir():
-        raise OutputError(f"expected --out to be a file, and {out} is a folder")
+        raise OutputError(f"expected --out to be a file, but {out} is a folder")
     return path
+
+
+def require_text(name: str, prompt: str) -> None:
+    """Raise `PromptError` for a prompt without text. name: the flag, for the message."""
+    if not prompt.strip():
+        raise PromptError(f"expected {name} to say what the picture shows, got nothing")
 
 
 def _require_name(out: str) -> None:
     if not out.strip():
-        raise OptionsError("expected --out to say where the result goes, got nothing")
+        raise OptionsError("expected --out to name the output, got nothing")
 
 
 def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
@@ -48,11 +55,10 @@ def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
 
 
 def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview: Path | None = None) -> None:
-    """Find out before any work what would go wrong with its results.
+    """Check before any work that the results can be written.
 
-    Raises `OutputError` if a file to be written is one that was read, if its folder cannot be written to, or if
-    something stands in the preview's place: the preview goes at the end, and must not take with it what somebody
-    else has made.
+    Raises `OutputError` if a file to be written is an input, if its folder cannot be written to, or if the preview's
+    file exists: the preview is removed at the end, and must not remove somebody's file.
     """
     written = [path for path in outputs if path is not None]
     given = {path.resolve() for path in inputs if path is not None}
@@ -60,17 +66,41 @@ def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview
         for above in path.parents:
             if above.is_file():
                 raise OutputError(
-                    f"{path} cannot be, for {above} is a file and no folder: choose another --out"
+                    f"cannot write {path}: {above} is a file, not a folder; choose another --out"
                 )
         if path.resolve() in given:
             raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
     if preview is not None and os.path.lexists(preview):
         raise OutputError(
-            f"{preview} exists, and a preview would take its place: move it, or leave --preview out"
+            f"{preview} exists, and a preview would overwrite it: move it, or leave --preview out"
         )
     for folder in {path.parent for path in written}:
         with room_in(folder):
             pass
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a command writes: its results, a sheet and a preview."""
+
+    paths: list[Path]
+    sheet: Path | None
+    preview: Path | None
+
+
+def planned(
+    paths: list[Path],
+    out: str,
+    inputs: Iterable[Path | None] = (),
+    *,
+    sheet: bool = False,
+    preview: int | None = None,
+) -> Outputs:
+    """The files for results at `paths`, checked. Raises `OutputError`."""
+    sheet_path = beside(paths, out, "sheet") if sheet else None
+    preview_path = beside(paths, out, "preview") if preview else None
+    check(inputs, [*paths, sheet_path], preview_path)
+    return Outputs(paths, sheet_path, preview_path)
 
 
 def slug(prompt: str) -> str:

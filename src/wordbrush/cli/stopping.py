@@ -1,4 +1,4 @@
-"""One orderly stop, however early and however often it is asked for."""
+"""One orderly stop for Ctrl-C and `kill`, even during imports and when repeated."""
 
 import signal
 import time
@@ -9,11 +9,11 @@ _PATIENCE = 2.0  # seconds
 
 
 class Stopped(BaseException):
-    """Unwinds the command. No `KeyboardInterrupt`: once C code has seen one, Python dies of it whoever catches it."""
+    """Unwinds the command. Not a `KeyboardInterrupt`: once C code has seen one, Python exits even if it is caught."""
 
 
 class Stop:
-    """Whether, and by which signal, the command was asked to stop."""
+    """Whether the command was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -21,14 +21,14 @@ class Stop:
 
     @property
     def code(self) -> int:
-        """The exit code that tells a shell which signal it was."""
+        """The exit code by which a shell knows the signal."""
         return 128 + (self.signum or signal.SIGINT)
 
     def ask(self, signum: int, _: object) -> None:
         """Handle a signal.
 
-        A second Ctrl-C shortly after the first, from a nervous finger or a shell that passes it on, must not cut
-        the tidying short. Later than that, the first was lost somewhere, and whoever asks again is heard again.
+        A second Ctrl-C shortly after the first (a double press, or a shell that passes it on) must not interrupt the
+        cleanup. After that time the first was lost, and the signal stops the command again.
         """
         now = time.monotonic()
         if self.signum is None or now - self._since > _PATIENCE:
@@ -38,14 +38,16 @@ class Stop:
 
 @contextmanager
 def listening() -> Generator[Stop, None, None]:
-    """Take Ctrl-C and `kill` as a wish to stop, for as long as the block runs."""
+    """Handle Ctrl-C and `kill` while the block runs."""
     stop = Stop()
-    # A signal that is ignored stays so: that is how a shell starts what runs in the background.
-    heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, stop.ask) for each in heard}
+    # An ignored signal stays ignored: shells start background jobs that way.
+    handled = [
+        each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN
+    ]
+    before = {each: signal.signal(each, stop.ask) for each in handled}
     try:
         yield stop
     finally:
         for each, handler in before.items():
-            # After a stop all that is left is to say so and to leave.
+            # After a stop only the message is left to print.
             signal.signal(each, handler if stop.signum is None else signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What the command line shows: results on stdout; notices, the progress bar and errors on stderr."""
+"""What the command line prints: results on stdout; notices, progress bars and errors on stderr."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from wordbrush.progress import Progress
 
 
 class Terminal:
-    """Where a command speaks. With `as_json`, stdout stays empty but for the one line of `finish`."""
+    """A command's output. With `as_json`, stdout has only the one line of `finish`."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -36,22 +36,22 @@ class Terminal:
             self.say(f"  {left:<{width}}  {right}")
 
     def note(self, notices: Iterable[str]) -> None:
-        """What the user should know of a result that is there; each once."""
+        """Notices about a result, each once."""
         for notice in dict.fromkeys(notices):
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:
-        """Why there is no result: one line, whatever the message held."""
+        """Why there is no result, as one line."""
         self.errors.print(Text(f"error: {' '.join(text.split())}"), style="bold red")
 
     def finish(self, **result: Any) -> None:
-        """The result for machines; paths become text."""
+        """The result as JSON; paths become text."""
         if self.as_json:
             _print(json.dumps(result, ensure_ascii=False, default=str))
 
     @contextmanager
     def busy(self, what: str) -> Generator[None, None, None]:
-        """Say what takes a moment, for as long as it takes."""
+        """Show a status line while the block runs."""
         if self._is_watched:
             with self.errors.status(what):
                 yield
@@ -62,9 +62,9 @@ class Terminal:
     def watching(
         self, preview: Path | None = None, *, every: int = 1
     ) -> Generator[Callable[[Progress], None], None, None]:
-        """Show progress as bars with the time left; refresh a preview picture every so many steps, if told.
+        """Show progress bars with the time left; write a preview picture every `every` steps, if there is a path.
 
-        The preview is for the time of the computation: however that ends, it is removed.
+        The preview is removed at the end, also after an error.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bars = Bars(*columns, console=self.errors, disable=not self._is_watched, transient=True)
@@ -97,14 +97,14 @@ class Terminal:
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # of which nothing need be said
+    except BrokenPipeError:  # `explain` handles it silently
         raise
     except OSError as error:
-        raise OutputError(f"cannot write to stdout: {error.strerror}; what was asked for is done") from error
+        raise OutputError(f"cannot write to stdout: {error.strerror}; the command itself is done") from error
 
 
 def speak_any_language() -> None:
-    """Let no character stop a message: where the terminal's encoding has no "→", it shows "?"."""
+    """Print "?" for characters that the terminal's encoding does not have, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="replace")

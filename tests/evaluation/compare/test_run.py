@@ -335,7 +335,7 @@ def test_an_edit_that_fails_is_told_at_the_end_and_the_others_are_there(
         ((*PICTURE, "--method", "prompt-to-promt", "--out", "o/"), "did you mean 'prompt-to-prompt'"),
         ((*PICTURE, "--inversion", "direct", "--word", "tree", "--out", "o/"), "has no 'tree'"),
         ((*PICTURE, "--out", "photo.png"), "expected --out FOLDER/"),
-        ((*PICTURE, "--out", "photo.png/"), "photo.png is a file and no folder"),
+        ((*PICTURE, "--out", "photo.png/"), "photo.png is a file, not a folder"),
         ((*PICTURE, "--seed", "3", "--out", "o/"), "a picture file, or --seed N to generate one, got both"),
         (("--source", CAT, "--target", DOG, "--out", "o/"), "or --seed N to generate one, got neither"),
         (("--seed", "1", "--target", DOG, "--out", "o/"), "expected --source to say what to generate"),

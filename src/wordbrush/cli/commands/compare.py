@@ -12,9 +12,8 @@ from cyclopts import Parameter
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Whole
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import POCKET, OptionFile, Told
+from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.errors import ModelError, OptionsError, OutputError, PromptError
 from wordbrush.extras import need
 from wordbrush.files import all_or_none
@@ -52,7 +51,7 @@ def compare(
     mask: list[Path] | None = None,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
     """Edit one picture in several ways: a labelled grid, a table, and every edit (if one fails, exit 2).
 
@@ -93,7 +92,7 @@ def compare(
     source_path = None if picture is not None else folder / "source.png"
     inputs = [picture, option_file, *(truth or ()), *(mask or ())]
     outputs.check(inputs, [*written, source_path])
-    given_edits, given_ways = several.given(told, option_file, edits, ways)
+    given_edits, given_ways = several.given(given, option_file, edits, ways)
 
     with terminal.busy("starting"):
         with need("eval", "SSIM"):  # minutes before it is asked for
@@ -205,8 +204,8 @@ def _require_one_origin(
     picture: Path | None, seed: int | None, source: str | None, ways: Mapping[str, Any]
 ) -> None:
     if (picture is None) == (seed is None):
-        told = "neither" if picture is None else "both"
-        raise OptionsError(f"expected a picture file, or --seed N to generate one, got {told}")
+        given = "neither" if picture is None else "both"
+        raise OptionsError(f"expected a picture file, or --seed N to generate one, got {given}")
     if picture is not None and SEED in ways:
         raise OptionsError(f"--inversion {SEED} is for pictures that --seed N generates: leave {picture} out")
     if picture is None and not (source or "").strip():

@@ -1,25 +1,20 @@
 """`wordbrush edit`: a picture file or a saved source, edited into what the targets say."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wordbrush
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import (
-    EDITING,
-    INVERSION,
-    POCKET,
-    OptionFile,
-    Preview,
-    Sheet,
-    Told,
-    editing_options,
-    inversion_options,
-    require_text,
-)
+from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
+from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options
+from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.files import all_or_none
+from wordbrush.methods import key
+
+if TYPE_CHECKING:
+    from wordbrush.cli.origins import Origin
+    from wordbrush.result import Result
 
 
 def edit(
@@ -35,7 +30,7 @@ def edit(
     sheet: Sheet = False,
     preview: Preview = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
     """Edit a picture file, or a source made by `invert`, into what the targets say.
 
@@ -55,59 +50,62 @@ def edit(
         how to invert a picture file; `wordbrush methods` lists them
     """
     terminal = setup.terminal
-    paths = outputs.destinations(out, target)
-    sheet_path = outputs.beside(paths, out, "sheet") if sheet else None
-    preview_path = outputs.beside(paths, out, "preview") if preview else None
-    outputs.check([picture, option_file], [*paths, sheet_path], preview_path)
+    inputs = [picture, option_file]
+    files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
     for prompt in target:
-        require_text("--target", prompt)
-    options, inverting = flags.shared(
-        told, option_file, editing_options(method), inversion_options(inversion)
-    )
+        outputs.require_text("--target", prompt)
+    kinds = editing_options(method), inversion_options(inversion)
+    options, inverting = flags.shared(given, option_file, *kinds)
     with terminal.busy("starting"):
-        from wordbrush import api, images, provenance, sheets
+        from wordbrush import api
         from wordbrush.cli import origins
-    start = origins.read(
-        picture,
-        source,
-        flag="--source",
-        method=inversion,
-        options=inverting,
-        unused=inverting.keys() - options,
-    )
+    unused = inverting.keys() - options
+    start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
-    if start.prompt is not None:  # a wrong word should not wait for the inversion
+    if start.prompt is not None:  # an invalid word is reported before the inversion starts
         api.check_edit(model, start.prompt, target, method=method, options=options)
-    with terminal.watching(preview_path, every=preview or 1) as show:
+    with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
-        results = wordbrush.edit(
-            model, origin.source, target, method=method, options=options, on_progress=show
-        )
+        results = api.edit(model, origin.source, target, method=method, options=options, on_progress=show)
+    written = _write(results, origin, files, key(method), options)
+    for output in written:
+        terminal.say(f"{output['out']}  {output['report']['words']}")
+    terminal.note(notice for output in written for notice in output["report"]["notices"])
+    terminal.finish(command="edit", outputs=written, sheet=files.sheet)
+    return 0
 
+
+def _write(
+    results: "Sequence[Result]",
+    origin: "Origin",
+    files: outputs.Outputs,
+    method: str,
+    options: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Write the edited pictures with their records, and the sheet, all or none; returns what `--json` prints."""
+    from wordbrush import images, provenance, sheets
+
+    targets = [result.prompt for result in results]
     written: list[dict[str, Any]] = []
     with all_or_none() as opened:
-        for index, (path, result) in enumerate(zip(paths, results, strict=True)):
-            report = {**result.report.as_json(), "notices": [*origin.notices, *result.report.notices]}
-            made = provenance.record(
+        for index, (path, result) in enumerate(zip(files.paths, results, strict=True)):
+            notices = [*origin.notices, *result.report.notices]
+            report = {**result.report.as_json(), "notices": notices}
+            record = provenance.record(
                 "edit",
-                model,
+                result.model,
                 origin.record,
                 result.image,
-                method=method.replace("-", "_"),
-                targets=target,
+                method=method,
+                targets=targets,
                 index=index,
                 options=options,
                 report=report,
             )
-            images.save_png(result.image, path, made, opened)
+            images.save_png(result.image, path, record, opened)
             written.append({"out": path, "target": result.prompt, "report": report})
-        if sheet_path is not None:
+        if files.sheet is not None:
             pictures = [origin.image, *(result.image for result in results)]
-            images.save_png(
-                sheets.sheet(pictures, [origin.source.prompt, *target]), sheet_path, opened=opened
-            )
-    for output in written:
-        terminal.say(f"{output['out']}  {output['report']['words']}")
-    terminal.note(notice for output in written for notice in output["report"]["notices"])
-    terminal.finish(command="edit", outputs=written, sheet=sheet_path)
-    return 0
+            sheet = sheets.sheet(pictures, [origin.source.prompt, *targets])
+            images.save_png(sheet, files.sheet, opened=opened)
+    return written

@@ -2,9 +2,8 @@
 
 import wordbrush
 from wordbrush.cli import outputs
-from wordbrush.cli.options.flags import Whole
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import POCKET, Preview, require_text
+from wordbrush.cli.options.flags import Preview, Whole
+from wordbrush.cli.options.setup import POCKET, Setup
 
 
 def generate(
@@ -25,7 +24,7 @@ def generate(
     Parameters
     ----------
     prompt
-        what to see in the picture
+        what the picture shall show
     out
         the PNG to write
     seed
@@ -33,21 +32,20 @@ def generate(
     steps
         sampling steps (default: the model's own)
     guidance_scale
-        how strongly the prompt pulls (default: the model's own)
+        text guidance: how strongly the picture follows the prompt (default: the model's own)
     width
         in pixels (default: the model's own)
     height
         in pixels (default: the model's own)
     """
     path = outputs.single(out, ".png")
-    preview_path = outputs.beside([path], out, "preview") if preview else None
-    outputs.check([], [path], preview_path)
-    require_text("the prompt", prompt)
+    files = outputs.planned([path], out, preview=preview)
+    outputs.require_text("the prompt", prompt)
     model = setup.load()
     from wordbrush import images, provenance
     from wordbrush.cli import origins
 
-    with setup.terminal.watching(preview_path, every=preview or 1) as show:
+    with setup.terminal.watching(files.preview, every=preview or 1) as show:
         source = wordbrush.from_seed(
             model,
             prompt,
@@ -58,8 +56,9 @@ def generate(
             height=height,
             on_progress=show,
         )
-    made = origins.seeded(model, source)
-    images.save_png(made.image, path, provenance.record("generate", model, made.record, made.image))
+    origin = origins.seeded(model, source)
+    record = provenance.record("generate", model, origin.record, origin.image)
+    images.save_png(origin.image, path, record)
     setup.terminal.say(f"{path}  {prompt}")
     setup.terminal.finish(command="generate", out=path, prompt=prompt, seed=seed)
     return 0

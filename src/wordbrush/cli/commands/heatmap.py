@@ -4,8 +4,9 @@ from pathlib import Path
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import INVERSION, POCKET, OptionFile, Sheet, Told, inversion_options
+from wordbrush.cli.options.flags import Given, OptionFile, Sheet
+from wordbrush.cli.options.methods import INVERSION, inversion_options
+from wordbrush.cli.options.setup import POCKET, Setup
 
 
 def heatmap(
@@ -19,9 +20,9 @@ def heatmap(
     option_file: OptionFile = None,
     sheet: Sheet = False,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
-    """Show where a word of the prompt looks in a picture.
+    """Draw the attention map of a word of the prompt over a picture.
 
     Parameters
     ----------
@@ -38,9 +39,8 @@ def heatmap(
     """
     terminal = setup.terminal
     path = outputs.single(out, ".png")
-    sheet_path = outputs.beside([path], out, "sheet") if sheet else None
-    outputs.check([picture, option_file], [path, sheet_path])
-    (options,) = flags.shared(told, option_file, inversion_options(inversion))
+    files = outputs.planned([path], out, [picture, option_file], sheet=sheet)
+    (options,) = flags.shared(given, option_file, inversion_options(inversion))
     with terminal.busy("starting"):
         from wordbrush import images, sheets
         from wordbrush.cli import origins
@@ -48,7 +48,7 @@ def heatmap(
     start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
     model = setup.load()
     if start.prompt is not None:
-        model.read(start.prompt).find(word)  # what is wrong with the word should not wait for the inversion
+        model.read(start.prompt).find(word)  # an invalid word is reported before the inversion starts
     with terminal.watching() as show:
         origin = start.origin(model, show)
     source = origin.source
@@ -59,14 +59,14 @@ def heatmap(
     images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record})
     terminal.say(f"{path}  {word} in: {source.prompt}")
     terminal.note(origin.notices)
-    if sheet_path is not None:
-        images.save_png(sheets.sheet([origin.image, heat], [source.prompt, word]), sheet_path)
+    if files.sheet is not None:
+        images.save_png(sheets.sheet([origin.image, heat], [source.prompt, word]), files.sheet)
     terminal.finish(
         command="heatmap",
         out=path,
         prompt=source.prompt,
         word=word,
         notices=origin.notices,
-        sheet=sheet_path,
+        sheet=files.sheet,
     )
     return 0

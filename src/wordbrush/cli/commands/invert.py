@@ -4,16 +4,9 @@ from pathlib import Path
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import (
-    INVERSION,
-    POCKET,
-    OptionFile,
-    Preview,
-    Sheet,
-    Told,
-    inversion_options,
-)
+from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
+from wordbrush.cli.options.methods import INVERSION, inversion_options
+from wordbrush.cli.options.setup import POCKET, Setup
 
 
 def invert(
@@ -27,9 +20,9 @@ def invert(
     sheet: Sheet = False,
     preview: Preview = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
-    """Find the way from noise to a picture and keep it: invert once, edit for ever.
+    """Invert a picture and save its source: invert once, edit as often as you like.
 
     Parameters
     ----------
@@ -44,29 +37,27 @@ def invert(
     """
     terminal = setup.terminal
     path = outputs.single(out, ".source")
-    sheet_path = outputs.beside([path], out, "sheet") if sheet else None
-    preview_path = outputs.beside([path], out, "preview") if preview else None
-    outputs.check([picture, option_file], [path, sheet_path], preview_path)
-    (options,) = flags.shared(told, option_file, inversion_options(method))
+    files = outputs.planned([path], out, [picture, option_file], sheet=sheet, preview=preview)
+    (options,) = flags.shared(given, option_file, inversion_options(method))
     with terminal.busy("starting"):
         from wordbrush import images, sheets
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
-    with terminal.watching(preview_path, every=preview or 1) as show:
+    with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
     origin.source.save(path)
     terminal.say(f"{path}  {origin.source.prompt}")
     terminal.note(origin.notices)
-    if sheet_path is not None:
+    if files.sheet is not None:
         pictures = [origin.image, origin.source.image(model)]
-        images.save_png(sheets.sheet(pictures, ["the picture", "what its source makes of it"]), sheet_path)
+        images.save_png(sheets.sheet(pictures, ["the picture", "the reconstruction"]), files.sheet)
     terminal.finish(
         command="invert",
         out=path,
         prompt=origin.source.prompt,
         method=origin.source.method,
         notices=origin.notices,
-        sheet=sheet_path,
+        sheet=files.sheet,
     )
     return 0

@@ -1,4 +1,4 @@
-"""What there is: the methods and their options, the models on this machine."""
+"""`wordbrush methods` and `wordbrush models`: the methods and their options, the models on this machine."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from wordbrush import editing, inversion
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.setup import Json
 from wordbrush.cli.terminal import Terminal
-from wordbrush.methods import Method, find
+from wordbrush.methods import Method, find, key, typed
 
 _TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
     "editing": editing.METHODS,
@@ -29,26 +29,26 @@ def methods(name: str | None = None, /, *, json: Json = False) -> int:
     if name is None:
         for kind, table in _TABLES.items():
             terminal.say(f"{kind}:")
-            terminal.rows({_typed(name): method.summary for name, method in table.items()})
+            terminal.rows({typed(name): method.summary for name, method in table.items()})
         terminal.finish(**{kind: _summaries(table) for kind, table in _TABLES.items()})
         return 0
     method = find(
         {name: method for table in _TABLES.values() for name, method in table.items()}, name, "such"
     )
     options = method.options()
-    terminal.say(f"{_typed(name)}: {method.summary}")
+    terminal.say(f"{typed(name)}: {method.summary}")
     terminal.rows(
         {
-            f"--{_typed(key)} {flags.metavar(field.annotation)}": flags.describe(field)
+            f"--{typed(key)} {flags.metavar(field.annotation)}": flags.describe(field)
             for key, field in options.model_fields.items()
         }
     )
-    terminal.finish(name=name.replace("-", "_"), summary=method.summary, options=options.model_json_schema())
+    terminal.finish(name=key(name), summary=method.summary, options=options.model_json_schema())
     return 0
 
 
 def models(*, json: Json = False) -> int:
-    """List the models that are here: the built-in one, and those in the hub's cache."""
+    """List the models on this machine: the built-in one, and those in the hub's cache."""
     terminal = Terminal(as_json=json)
     with terminal.busy("looking"):
         found = [*_built_in(), *_cached()]
@@ -67,13 +67,13 @@ def _built_in() -> Iterator[dict[str, Any]]:
 
 
 def _figures(card: Path) -> dict[str, str]:
-    """What was measured of a model, from the table of its card."""
+    """A model's measured figures, from the table in its card."""
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     return dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE))
 
 
 def _cached() -> Iterator[dict[str, Any]]:
-    """The diffusers models of the hub's cache, as far as they are there."""
+    """The diffusers models in the hub's cache."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -93,8 +93,3 @@ def _cached() -> Iterator[dict[str, Any]]:
 
 def _summaries(table: Mapping[str, Method[Any]]) -> dict[str, str]:
     return {name: method.summary for name, method in table.items()}
-
-
-def _typed(name: str) -> str:
-    """A name as one types it: dashes instead of underscores."""
-    return name.replace("_", "-")

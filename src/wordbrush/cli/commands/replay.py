@@ -1,4 +1,4 @@
-"""`wordbrush replay`: a picture made again from its record."""
+"""`wordbrush replay`: a picture record again from its record."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -16,7 +16,9 @@ def replay(
     /,
     *,
     out: str | None = None,
-    model: Annotated[str | None, Parameter(help="where the model lies now (default: where it lay)")] = None,
+    model: Annotated[
+        str | None, Parameter(help="the model's path now (default: the path in the record)")
+    ] = None,
     device: Device = None,
     json: Json = False,
 ) -> int:
@@ -27,7 +29,7 @@ def replay(
     picture
         a PNG that wordbrush made
     out
-        a PNG to write what was made now to
+        a PNG to write the new picture to
     """
     terminal = Terminal(as_json=json)
     path = outputs.single(out, ".png") if out is not None else None
@@ -35,28 +37,28 @@ def replay(
         import torch
 
         from wordbrush import images, provenance
-    made = provenance.read_record(picture)
-    files = [Path(file.path) for file in (made.source.picture, made.source.saved) if file is not None]
+    record = provenance.read_record(picture)
+    files = [Path(file.path) for file in (record.source.picture, record.source.saved) if file is not None]
     outputs.check([picture, *files], [path])
-    if made.threads:
-        torch.set_num_threads(made.threads)  # the last bits of a sum depend on how it was split
-    setup = Setup(model or made.model.found(picture), device, cast(Any, made.model.dtype), json)
+    if record.threads:
+        torch.set_num_threads(record.threads)  # the last bits of a sum depend on the number of threads
+    setup = Setup(model or record.model.found(picture), device, cast(Any, record.model.dtype), json)
     loaded = setup.load()
     with terminal.watching() as show:
         again = wordbrush.replay(picture, model=loaded, on_progress=show)
     if path is not None:
-        record = provenance.record(
-            made.command,
+        remade = provenance.record(
+            record.command,
             loaded,
-            made.source,
+            record.source,
             again.image,
-            method=made.method,
-            targets=made.targets,
-            index=made.index,
-            options=made.options,
-            report=made.report,
+            method=record.method,
+            targets=record.targets,
+            index=record.index,
+            options=record.options,
+            report=record.report,
         )
-        images.save_png(again.image, path, record)
+        images.save_png(again.image, path, remade)
     same = not again.differences
     terminal.say(
         f"{picture}  "

@@ -1,4 +1,4 @@
-"""Command-line flags of a method, derived from its `Options`: one definition, and no second place to keep true."""
+"""Command-line flags: those of a method, derived from its `Options`, and the types of those that commands share."""
 
 import functools
 import inspect
@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter, Token, validators
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from wordbrush.errors import OptionsError, nearest
+from wordbrush.methods import key
 from wordbrush.options import Options, parse, read_toml
+
+Given = Mapping[str, str | list[str]]
+"""Options as given on the command line, by name: still text."""
 
 # From Options to flags --------------------------------------------------------------------------------------
 
@@ -20,8 +24,8 @@ from wordbrush.options import Options, parse, read_toml
 def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callable[..., int]:
     """`command` with a flag for each option of the given classes, in groups titled by the keywords.
 
-    Where two classes have an option of one name, one flag serves both. What was given arrives in the command's
-    keyword `told`, as text: a string, or a list of strings for options that take several values.
+    Where two classes have an option of one name, one flag serves both. The values arrive in the command's keyword
+    `given`, as text: a string, or a list of strings for options that take several values.
     """
     derived: dict[str, inspect.Parameter] = {}
     for i, (title, kind) in enumerate(methods.items()):
@@ -30,12 +34,13 @@ def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callabl
             derived.setdefault(name, _flag(name, field, group))
 
     @functools.wraps(command)
-    def run(*args: Any, **given: Any) -> int:
-        told = {name: given.pop(name) for name in derived.keys() & given.keys()}
-        return command(*args, **given, told={name: text for name, text in told.items() if text is not None})
+    def run(*args: Any, **values: Any) -> int:
+        texts = {name: values.pop(name) for name in derived.keys() & values.keys()}
+        given = {name: text for name, text in texts.items() if text is not None}
+        return command(*args, **values, given=given)
 
     signature = inspect.signature(command)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "told"]
+    own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
     assert not derived.keys() & {parameter.name for parameter in own}, "an option has the name of a flag"
     run.__signature__ = signature.replace(parameters=[*own, *derived.values()])  # pyright: ignore[reportAttributeAccessIssue]
     return run
@@ -74,7 +79,7 @@ def describe(field: FieldInfo) -> str:
 
 
 def metavar(annotation: Any) -> str:
-    """What a value of this type looks like when typed: `X|X,X`, `TEXT=X`, `auto|replace|refine`."""
+    """How a value of this type is typed: `X|X,X`, `TEXT=X`, `auto|replace|refine`."""
     return "|".join(map(_looks, _branches(annotation)))
 
 
@@ -92,7 +97,7 @@ def _looks(branch: Any) -> str:
 
 
 def _branches(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, without None; anything else alone. What checks a value says nothing of its looks."""
+    """The members of a union, without None; any other type alone, without its validators."""
     if get_origin(annotation) is Annotated:
         return _branches(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -110,28 +115,38 @@ def _whole(_: type, tokens: Sequence[Token]) -> int:
         raise ValueError(f"expected a whole number, got '{tokens[0].value}'") from None
 
 
-# cyclopts rounds: a seed of 1.5 would become another one in silence.
+# cyclopts rounds: without this, a seed of 1.5 would silently become another one.
 Whole = Annotated[int, Parameter(converter=_whole)]
+OptionFile = Annotated[
+    Path | None, Parameter(metavar="TOML", help="a file of options; flags take precedence over it")
+]
+Sheet = Annotated[bool, Parameter(help="also write a sheet: before and after, with captions")]
+Preview = Annotated[
+    Whole | None,
+    Parameter(
+        metavar="N",
+        help="write a preview next to the output every N steps; it is removed at the end",
+        validator=validators.Number(gte=1),
+    ),
+]
 
 
 # From flags and files to Options ----------------------------------------------------------------------------
 
 
-def shared(
-    told: Mapping[str, str | list[str]], option_file: Path | None, *kinds: type[Options]
-) -> list[dict[str, Any]]:
-    """What flags and an option file say, given to each class whose option it is; flags outweigh the file.
+def shared(given: Given, option_file: Path | None, *kinds: type[Options]) -> list[dict[str, Any]]:
+    """The options of each class, from flags and an option file; flags take precedence.
 
-    Returns for each class its options that differ from the defaults, as plain values. Raises `OptionsError`
+    Returns for each class the options that differ from its defaults, as plain values. Raises `OptionsError`
     for unknown names and wrong values.
     """
     fields = {name: field for kind in kinds for name, field in kind.model_fields.items()}
     written = read_toml(option_file) if option_file else {}
-    values = {name.replace("-", "_"): value for name, value in written.items()}
+    values = {key(name): value for name, value in written.items()}
     for name in values:
         if name not in fields:
             raise OptionsError(f"{option_file}: unknown option '{name}'{nearest(name, fields)}")
-    values |= {name: _value(name, fields[name], text) for name, text in told.items()}
+    values |= {name: _value(name, fields[name], text) for name, text in given.items()}
     return [
         parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}).model_dump(
             mode="json", exclude_defaults=True
@@ -141,19 +156,19 @@ def shared(
 
 
 def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
-    """What was typed, in the shape that the option has; its values are still text and are checked by `parse`."""
+    """The text of one option in the option's shape; its values are still text, and are checked by `parse`."""
     if isinstance(text, str):
         return text
     annotation: Any = field.annotation
     if any(get_origin(branch) is dict for branch in _branches(annotation)):
         pairs: dict[str, Any] = {}
         for pair in text:
-            key, equals, value = pair.rpartition("=")
+            word, equals, value = pair.rpartition("=")
             if not equals:
                 raise OptionsError(f"option '{name}': expected {metavar(annotation)}, got '{pair}'")
-            pairs[key.strip()] = value.split(",") if "," in value else value
+            pairs[word.strip()] = value.split(",") if "," in value else value
         return pairs
-    pieces = [piece.strip() for given in text for piece in given.split(",")]
+    pieces = [piece.strip() for part in text for piece in part.split(",")]
     if len(pieces) == 1:
         try:  # the "auto" of auto|TEXT,…
             TypeAdapter(annotation).validate_python(pieces[0])

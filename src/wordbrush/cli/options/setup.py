@@ -1,4 +1,4 @@
-"""What every computing command is told: the model, the machine, and how to report."""
+"""The flags of every command that computes: the model, the machine, and how to report."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -36,7 +36,7 @@ class Setup:
 
     @property
     def terminal(self) -> Terminal:
-        """Where the command speaks."""
+        """The terminal that the command writes to."""
         return Terminal(as_json=self.json)
 
     def load(self) -> "wordbrush.Model":
@@ -51,3 +51,6 @@ class Setup:
                 library.utils.logging.disable_progress_bar()
             dtype = None if self.dtype is None else getattr(torch, self.dtype)
             return wordbrush.Model.load(self.model, device=self.device, dtype=dtype)
+
+
+POCKET = Setup()

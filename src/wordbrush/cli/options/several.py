@@ -6,7 +6,8 @@ from typing import Any
 
 from wordbrush import editing, inversion
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.shared import Told, editing_options, inversion_options
+from wordbrush.cli.options.flags import Given
+from wordbrush.cli.options.methods import editing_options, inversion_options
 from wordbrush.options import Options
 
 
@@ -51,13 +52,13 @@ def with_flags(
 
 
 def given(
-    told: Told,
+    given: Given,
     option_file: Path | None,
     edits: Mapping[str, type[Options]],
     ways: Mapping[str, type[Options]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """What flags and an option file say to each editing method and to each inversion. Raises `OptionsError`."""
-    shares = flags.shared(told, option_file, *edits.values(), *ways.values())
+    shares = flags.shared(given, option_file, *edits.values(), *ways.values())
     return (
         dict(zip(edits, shares[: len(edits)], strict=True)),
         dict(zip(ways, shares[len(edits) :], strict=True)),

@@ -10,9 +10,8 @@ from cyclopts import Parameter, validators
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Whole
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import POCKET, OptionFile, Told
+from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.errors import OptionsError
 from wordbrush.extras import need
 
@@ -43,7 +42,7 @@ def bench(
     lpips_weights: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
     """Edit rendered scenes, compare with the true answers: tables, contact sheets, one row a case.
 
@@ -78,7 +77,7 @@ def bench(
         raise OptionsError("expected --lpips NET and --lpips-weights FILE together, got one of them")
     folder = Path(out)
     outputs.check([option_file, lpips_weights], [folder / "results.jsonl"])
-    given_edits, given_ways = several.given(told, option_file, edits, ways)
+    given_edits, given_ways = several.given(given, option_file, edits, ways)
 
     with terminal.busy("starting"):
         with need("eval", "SSIM"):  # hours before it is asked for
@@ -109,7 +108,7 @@ def bench(
             "--lpips-weights": lpips_weights,
             "--option-file": option_file,
         }
-        drain(bench_report.report(run, rows, _typed(count, seed, method, inversion, differing, told)), show)
+        drain(bench_report.report(run, rows, _typed(count, seed, method, inversion, differing, given)), show)
     terminal.say(bench_report.summary(run, rows).rstrip())
     terminal.say(f"{folder / 'table.md'}  cases: {len(drawn)}, ways to edit them: {len(contenders)}")
     terminal.finish(
@@ -128,7 +127,7 @@ def _typed(
     methods: Sequence[str] | None,
     inversions: Sequence[str] | None,
     differing: Mapping[str, object],
-    told: Told,
+    given: Given,
 ) -> str:
     """The command that makes the same table; `differing` has None where a flag was left as it is."""
     words = ["wordbrush", "evaluate", "bench", "--count", str(count), "--seed", str(seed)]
@@ -137,7 +136,7 @@ def _typed(
             words += [flag, name]
     for flag, value in differing.items():
         words += [] if value is None else [flag, str(value)]
-    for name, text in told.items():
+    for name, text in given.items():
         for value in [text] if isinstance(text, str) else text:
             words += [f"--{name.replace('_', '-')}", value]
     return shlex.join([*words, "--out", "DIR"])

@@ -9,15 +9,9 @@ from cyclopts import Parameter, validators
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Whole
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import (
-    EDITING,
-    INVERSION,
-    POCKET,
-    OptionFile,
-    Told,
-)
+from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.methods import EDITING, INVERSION
+from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.errors import OptionsError
 from wordbrush.extras import need
 
@@ -49,7 +43,7 @@ def directional(
     clip: str = "pocket",
     option_file: OptionFile = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
     """Plot how far edits go with the words against how much of the picture stays, over the values of an option.
 
@@ -89,7 +83,7 @@ def directional(
     if label is not None and len(edits) * len(ways) > 1:
         raise OptionsError(f"--label names one curve, and these are {len(edits) * len(ways)}: leave it out")
     outputs.check([cases, option_file], [place / "results.jsonl"])
-    given = flags.shared(told, option_file, *edits.values(), *ways.values())
+    shares = flags.shared(given, option_file, *edits.values(), *ways.values())
     with terminal.busy("starting"):
         with need("eval", "a plot"):  # hours before it is asked for
             import_module("matplotlib")
@@ -102,8 +96,8 @@ def directional(
         from wordbrush.progress import drain
     contenders = [
         Contender(edit, way, own, inverting)
-        for edit, own in zip(edits, given[: len(edits)], strict=True)
-        for way, inverting in zip(ways, given[len(edits) :], strict=True)
+        for edit, own in zip(edits, shares[: len(edits)], strict=True)
+        for way, inverting in zip(ways, shares[len(edits) :], strict=True)
     ]
     sweeps = [_sweep(sweep) if sweep is not None else curve.papers_sweep(each) for each in contenders]
     for contender, (option, values) in zip(contenders, sweeps, strict=True):
@@ -135,7 +129,7 @@ def directional(
 
 def _sweep(text: str) -> tuple[str, tuple[str, ...]]:
     option, equals, values = text.partition("=")
-    told = tuple(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
-    if not equals or not told:
+    given = tuple(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
+    if not equals or not given:
         raise OptionsError(f"expected --sweep OPTION=VALUE,VALUE,…, got '{text}'")
-    return option.strip().replace("-", "_"), told
+    return option.strip().replace("-", "_"), given

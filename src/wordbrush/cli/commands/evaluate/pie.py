@@ -9,9 +9,9 @@ from cyclopts import Parameter, validators
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Whole
-from wordbrush.cli.options.setup import Setup
-from wordbrush.cli.options.shared import EDITING, INVERSION, POCKET, OptionFile, Told
+from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.methods import EDITING, INVERSION
+from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.errors import OptionsError
 from wordbrush.extras import need
 from wordbrush.methods import Method
@@ -44,7 +44,7 @@ def pie(
     from_pocket: Some = None,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
-    told: Told,
+    given: Given,
 ) -> int:
     """Edit the pictures of a folder in PIE-Bench's format, and score the edits by its seven metrics.
 
@@ -62,7 +62,7 @@ def pie(
     inversion
         repeat it for more; `wordbrush methods` lists them (default: direct)
     protocol
-        what Prompt-to-Prompt is told: our defaults, or what it was told for the published table
+        what Prompt-to-Prompt is given: our defaults, or what it was given for the published table
     edited
         score this folder of pictures, laid out like annotation_images, and edit nothing
     label
@@ -81,8 +81,8 @@ def pie(
     place = Path(out)
     outputs.check([option_file], [place / "results.jsonl"])
     measuring = measuring_options()
-    *given, measure = flags.shared(told, option_file, *edits.values(), *ways.values(), measuring)
-    unused = sorted({f"'{name}'" for options in given for name in options})
+    *shares, measure = flags.shared(given, option_file, *edits.values(), *ways.values(), measuring)
+    unused = sorted({f"'{name}'" for options in shares for name in options})
     unused += [f"--{name}" for name, said in (("method", method), ("inversion", inversion)) if said]
     if edited is not None and (unused := unused + ["--protocol"] * (protocol != "wordbrush")):
         raise OptionsError(f"--edited edits nothing: leave {', '.join(unused)} out")
@@ -98,8 +98,8 @@ def pie(
         from wordbrush.files import all_or_none
         from wordbrush.images import save_png
         from wordbrush.progress import drain
-    given_edits = dict(zip(edits, given[: len(edits)], strict=True))
-    given_ways = dict(zip(ways, given[len(edits) :], strict=True))
+    given_edits = dict(zip(edits, shares[: len(edits)], strict=True))
+    given_ways = dict(zip(ways, shares[len(edits) :], strict=True))
     suffix = "" if protocol == "wordbrush" else f"-{protocol}"
     runs = {
         f"{contender.label}{suffix}": contender
@@ -114,7 +114,7 @@ def pie(
     if from_pocket is not None:
         _write_pocket(folder, from_pocket)
     options = pie_bench.Options(
-        **(dict(pie_bench.PRESETS[preset]) | _explicit(measuring, measure, told, option_file))
+        **(dict(pie_bench.PRESETS[preset]) | _explicit(measuring, measure, given, option_file))
     )
     cases = pie_format.read(folder, cut_masks=options.cut_masks)[:count]
     pictures = pie_bench.from_folder(edited, cases) if edited is not None else None
@@ -171,11 +171,11 @@ def measuring_options() -> type[Options]:
 
 
 def _explicit(
-    kind: type[Options], differing: Mapping[str, Any], told: Told, option_file: Path | None
+    kind: type[Options], differing: Mapping[str, Any], given: Given, option_file: Path | None
 ) -> dict[str, Any]:
     """What was said of a preset's switches, the defaults included: `--forced-border false` unsays the preset's."""
     written = read_toml(option_file) if option_file else {}
-    said = {name.replace("-", "_") for name in (*told, *written)}
+    said = {name.replace("-", "_") for name in (*given, *written)}
     return {
         name: differing.get(name, field.get_default(call_default_factory=True))
         for name, field in kind.model_fields.items()

@@ -321,7 +321,7 @@ def test_a_preview_stands_beside_the_output_while_it_is_made(
 def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
     (here / "cat.preview.png").write_bytes(b"somebody's")
     code, _, err = run("generate", CAT, "--preview", "1", "--out", "cat.png")
-    assert code == 2 and "cat.preview.png exists, and a preview would take its place" in err
+    assert code == 2 and "cat.preview.png exists, and a preview would overwrite it" in err
     assert (here / "cat.preview.png").read_bytes() == b"somebody's"
     assert run("generate", CAT, "--steps", "1", "--out", "cat.png")[0] == 0
 
@@ -337,9 +337,9 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("edit", "notes.toml", *EDIT[2:]), "notes.toml is not a picture that can be read"),
         (("edit", "half.png", *EDIT[2:]), "half.png is damaged or cut short"),
         (("edit", "none.source", "--target", DOG, "--out", "dog.png"), "there is no source file none.source"),
-        (("edit", "none.source", *EDIT[2:]), "has its prompt and its steps already: leave --source out"),
+        (("edit", "none.source", *EDIT[2:]), "already has its prompt and its steps: leave --source out"),
         (("edit", "none.source", "--target", DOG, "--steps", "3", "--out", "dog.png"), "leave 'steps' out"),
-        ((*EDIT[:5], " ", *EDIT[6:]), "expected --target to say what to see"),
+        ((*EDIT[:5], " ", *EDIT[6:]), "expected --target to say what the picture shows"),
         (("edit", "photo.png", "--source", "", *EDIT[4:]), "expected --source to say what photo.png shows"),
         ((*EDIT, "--reweight", "beech=2"), "has no 'beech'; did you mean 'beach'?"),
         ((*EDIT, "--reweight", "beach"), "option 'reweight': expected TEXT=X, got 'beach'"),
@@ -354,9 +354,9 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         ((*EDIT, "--method", "prompt-to-promt"), "did you mean 'prompt-to-prompt'?"),
         ((*EDIT, "--method", "null-text"), "expected --inversion null-text"),
         ((*EDIT, "--model", "pockt"), "no model 'pockt'; did you mean 'pocket'?"),
-        ((*EDIT, "please"), "got please; put quotes around what has spaces"),
-        (("generate", "a", "cat", "--out", "cat.png"), "got cat; put quotes around what has spaces"),
-        (("edit", ".", *EDIT[2:]), "expected a picture file, and . is a folder"),
+        ((*EDIT, "please"), "unexpected arguments: please; put quotes around text with spaces"),
+        (("generate", "a", "cat", "--out", "cat.png"), "unexpected arguments: cat; put quotes around text with spaces"),
+        (("edit", ".", *EDIT[2:]), "expected a picture file, but . is a folder"),
         ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
         ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here; there is cpu"),
         ((*EDIT, "--model", "no/such/model"), "no model 'no/such/model'"),
@@ -378,10 +378,10 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("generate", "???", "--out", "cat.png"), "says what the picture shows, got '???'"),
         ((*EDIT[:5], "...", *EDIT[6:]), "says what the picture shows, got '...'"),
         ((*EDIT[:3], "?!", *EDIT[4:]), "says what the picture shows, got '?!'"),
-        (("generate", CAT, "--out", ""), "expected --out to say where the result goes, got nothing"),
-        ((*EDIT[:-1], ""), "expected --out to say where the result goes, got nothing"),
+        (("generate", CAT, "--out", ""), "expected --out to name the output, got nothing"),
+        ((*EDIT[:-1], ""), "expected --out to name the output, got nothing"),
         (("generate", CAT, "--seed", "-1", "--out", "cat.png"), "option 'seed': expected greater"),
-        (("generate", CAT, "--out", "notes.toml/cat.png"), "notes.toml is a file and no folder"),
+        (("generate", CAT, "--out", "notes.toml/cat.png"), "notes.toml is a file, not a folder"),
         ((*EDIT[:-1], "/proc/dog.png"), "cannot write /proc: "),
         (("invert", "photo.png", "--prompt", CAT, "--out", "photo.png"), "expected --out to end in .source"),
         (("heatmap", "photo.png", "--prompt", CAT, "--word", "dog", "--out", "h.png"), "has no 'dog'"),
@@ -492,7 +492,7 @@ def test_a_lack_of_memory_is_the_size_s_fault(here: Path, run: Run, monkeypatch:
 
     monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", fail)
     code, _, err = run("generate", CAT, "--out", "cat.png")
-    assert code == 2 and "not enough memory for that: make a smaller picture" in err
+    assert code == 2 and "out of memory: make a smaller picture" in err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
@@ -539,7 +539,7 @@ def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
         time.sleep(0.02)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err == "error: stopped; no half file is left\n"
+    assert err == "error: stopped; no partial file is left\n"
     assert [path.name for path in here.iterdir()] == ["photo.png"]  # the folder has gone with the preview
 
 
@@ -575,4 +575,4 @@ sys.exit(main(["methods"]))
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (told.returncode, told.stdout, told.stderr) == (130, "", "error: stopped; no half file is left\n")
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "error: stopped; no partial file is left\n")

@@ -1,0 +1,34 @@
+"""The methods that a command line names, and their options; nothing here imports torch."""
+
+from collections.abc import Sequence
+
+from wordbrush import editing, inversion
+from wordbrush.errors import OptionsError
+from wordbrush.methods import find, key, typed
+from wordbrush.options import Options
+
+EDITING, INVERSION = typed(editing.DEFAULT), typed(inversion.DEFAULT)
+
+
+def editing_options(method: str) -> type[Options]:
+    """The options of an editing method. Raises `OptionsError` if there is no such method."""
+    if key(method) in inversion.METHODS:
+        raise OptionsError(f"{method} is an inversion, not an editing method: expected --inversion {method}")
+    return find(editing.METHODS, method, "editing").options()
+
+
+def inversion_options(method: str) -> type[Options]:
+    """The options of an inversion. Raises `OptionsError` if there is no such method."""
+    return find(inversion.METHODS, method, "inversion").options()
+
+
+def named(tokens: Sequence[str], command: str, flag: str) -> str | None:
+    """The value of `flag` where `tokens` start with `command`: a method decides which other flags there are, so it is
+    read before them."""
+    if command in tokens[:1]:
+        for token, value in zip(tokens, (*tokens[1:], None), strict=True):
+            if token == flag:
+                return value
+            if token.startswith(f"{flag}="):
+                return token.removeprefix(f"{flag}=")
+    return None
