@@ -13,7 +13,7 @@ import wordbrush
 EXAMPLES = Path(__file__).parent
 GALLERY = EXAMPLES.parent / "docs" / "gallery"
 
-# Picture, what it shows, what it shall show, and a word of the first of these to look for.
+# Picture, source prompt, target prompts, and a word of the first target for the heat map.
 ROWS = (
     (
         "cat.png",

@@ -1,4 +1,4 @@
-"""The example pictures are what `examples/captions.toml` says: renderings of its scenes, as its captions have it."""
+"""The example pictures are renderings of the scenes in `examples/captions.toml`, and its captions describe them."""
 
 import tomllib
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_picture_is_the_rendering_of_its_scene(name: str) -> None:
     scene = Scene.from_json(CAPTIONS[name]["scene"])
     with Image.open(EXAMPLES / name) as picture:
         assert picture.mode == "RGB"
-        assert not picture.info  # plain pixels, as from any other program
+        assert not picture.info  # only pixels, like a file from another program
         assert ImageChops.difference(picture, render(scene)).getbbox() is None
 
 

@@ -1,4 +1,4 @@
-"""README's promises: what it tells a stranger to type exists, and what it tells them to run runs."""
+"""The commands and the code in README exist and run."""
 
 import re
 import shlex
@@ -38,7 +38,7 @@ def test_the_command_line_knows_the_command(command: str):
     application(tokens).parse_args(tokens, exit_on_error=False, print_error=False)
 
 
-def test_the_tour_passes_every_command():
+def test_the_tour_uses_every_command():
     assert {command.split()[1] for command in COMMANDS} == {
         name for name in application([]) if not name.startswith("-")
     }
@@ -62,14 +62,14 @@ def test_the_lines_of_python_run(
 
 
 @pytest.mark.slow
-def test_the_tour_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_commands_of_the_tour_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     from wordbrush.cli import main
 
     for command in re.findall(r"^wordbrush .+", README, flags=re.MULTILINE):
         if command.startswith("wordbrush study serve"):
-            continue  # serves until it is stopped: tests/evaluation/study does that, in a browser
+            continue  # serves until it is stopped; tests/evaluation/study tests it in a browser
         assert main(shlex.split(command)[1:]) == 0, command
 
 

@@ -3,15 +3,15 @@
 #
 #     recipes/pocket/gpu.sh --minutes 28 --out out            # --preset cpu to rehearse without an accelerator
 #
-# It goes on from the weights in the folder --from, the shipped ones (--from none begins anew, judges included), and
-# from what lies in runs/pocket: called again it does nothing twice, and more minutes train what is there.
+# It starts from the weights in the folder --from, by default the shipped ones (--from none starts from scratch, judges
+# included), and from the files in runs/pocket: called again it repeats nothing, and more minutes continue the training.
 #
-# Nothing is fetched: it needs torch, transformers, accelerate, safetensors, pillow and numpy, and finds what else
-# it imports as wheels in runs/pocket/wheels. To fetch those beforehand, where there is a network:
+# It downloads nothing. It needs torch, transformers, accelerate, safetensors, pillow and numpy, and takes its other
+# imports from wheels in runs/pocket/wheels. To download those beforehand, on a machine with a network:
 #
 #     pip download --no-deps --dest runs/pocket/wheels diffusers jaxtyping wadler-lindig torchmetrics lightning-utilities
 #
-# Into --out go weights.tar in parts under 16 MiB (cat weights.tar.* | tar x), two sheets and a log with the figures:
+# Writes to --out: weights.tar in parts under 16 MiB (cat weights.tar.* | tar x), two sheets and a log with the figures,
 # eight files at most.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -66,7 +66,7 @@ fi
 step training/diffusion.py --preset "$preset" --minutes "$(left)" ${start[@]+"${start[@]}"}
 step training/export.py --out runs/pocket/exported/new
 tar c -C runs/pocket/exported new | split --bytes 15M - "$out/weights.tar."
-# The weights are safe; a report that fails costs nothing.
+# The weights are already saved, so a failing report loses nothing.
 step report/report.py --model runs/pocket/exported/new --minutes "$(share 0.07)" --count 400 --guidance --docs "$docs" &&
   cp "$docs/gallery/"{pocket-samples,edits}.webp "$out"
 echo "== $((SECONDS - began)) s: $(ls "$out"/weights.tar.* | wc -l) parts in $out"

@@ -1,4 +1,4 @@
-"""Any scene at all, not only those `sample` would draw."""
+"""Hypothesis strategies for all valid scenes, not only those that `sample` can return."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ things = st.fixed_dictionaries(
         "flip": st.booleans(),
     }
 )
-# Plain values, made into a scene by `built` inside the test: the type checks of a constructor use random numbers,
-# which a strategy must not.
+# Plain values; the test makes a scene of them with `built`: the type checks of a constructor use random numbers, which
+# a strategy must not do.
 scenes = st.fixed_dictionaries(
     {
         "things": st.lists(things, min_size=1, max_size=3),

@@ -1,4 +1,4 @@
-"""Captions and their parser are inverse to each other, as far as a caption says anything."""
+"""`parse` is the inverse of `caption`, for everything that a caption mentions."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ from wordbrush.pocket.vocabulary import COLOURS, HELD_OUT
 
 
 def stated(scene: Scene) -> Constraints:
-    """What the caption of a scene must be understood to say."""
+    """What `parse` must return for the caption of a scene."""
     return Constraints(
         things=tuple(
             Constraint(
@@ -46,12 +46,12 @@ def stated(scene: Scene) -> Constraints:
 
 @settings(deadline=None)
 @given(scenes)
-def test_a_caption_is_understood_as_it_was_meant(values: dict[str, Any]) -> None:
+def test_parse_is_the_inverse_of_caption(values: dict[str, Any]) -> None:
     scene = built(values)
     assert parse(caption(scene)) == stated(scene)
 
 
-def test_sampled_captions_are_understood_and_short() -> None:
+def test_sampled_captions_can_be_parsed_and_are_short() -> None:
     for i in range(600):
         scene = sample(i, split=("train", "test")[i % 2])
         text = caption(scene)
@@ -62,7 +62,7 @@ def test_sampled_captions_are_understood_and_short() -> None:
 
 @settings(deadline=None)
 @given(scenes)
-def test_the_parts_are_the_caption_and_point_at_things_that_exist(values: dict[str, Any]) -> None:
+def test_the_parts_make_up_the_caption_and_refer_to_existing_things(values: dict[str, Any]) -> None:
     scene = built(values)
     parts = caption_parts(scene)
     assert " ".join(text for text, _ in parts) == caption(scene)
@@ -78,7 +78,7 @@ SCENE = Scene(
 )
 
 
-def test_captions_read_as_written() -> None:
+def test_examples_of_captions() -> None:
     assert caption(SCENE) == "a photo of a small red owl on a teddy bear on a blue background at night"
     assert caption(dataclasses.replace(SCENE, wording=23)) == "a small red owl on a teddy bear at night"
     assert (
@@ -88,7 +88,7 @@ def test_captions_read_as_written() -> None:
     assert caption(Scene((Thing("sunglasses"),), "snow", wording=1)) == "sunglasses in the snow"
 
 
-def test_a_thing_of_ones_own_goes_by_its_class() -> None:
+def test_a_held_out_thing_is_called_by_its_class() -> None:
     assert caption(Scene((Thing("poodle", "striped"),), "room", wording=1)) == "a dog in a room"
 
 
@@ -114,7 +114,7 @@ def test_spelling_case_and_punctuation_do_not_matter(variant: str) -> None:
     )
 
 
-def test_on_is_a_place_or_a_relation_by_what_follows() -> None:
+def test_on_begins_a_place_or_a_relation() -> None:
     assert parse("a cat on a blue background").place == "blue background"
     assert parse("a cat on a blue chair").things[1] == Constraint("chair", "blue")
     assert parse("a bear").things == (Constraint("bear"),)
@@ -137,6 +137,6 @@ def test_on_is_a_place_or_a_relation_by_what_follows() -> None:
         ("a cat and a dog and a fox and a cow", "expected a place or a light at 'and a cow'"),
     ],
 )
-def test_what_the_world_cannot_mean_is_refused(text: str, said: str) -> None:
+def test_invalid_captions_are_rejected(text: str, said: str) -> None:
     with pytest.raises(PromptError, match=said):
         parse(text)

@@ -1,6 +1,6 @@
-"""The shipped model: whole, small, and able to edit. What it should do is known, because its pictures are scenes.
+"""The shipped model: complete, small, and able to edit. The right results are known, because its pictures are scenes.
 
-The thresholds are the shipped weights' own figures with a margin; `docs/pocket.md` has the figures themselves.
+The thresholds are the measured values of the shipped weights with a margin; `docs/pocket.md` has the values.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MEBIBYTE = 2**20
 
 RECONSTRUCTION = 31.0  # dB, mean over 16 held-out scenes
-LOST = 4.0  # dB that an edit may cost what should stay, beyond what the autoencoder costs it
+LOST = 4.0  # dB that an edit may lose in what should stay, in addition to the loss of the autoencoder
 PAINTED = 0.9  # share of held-out captions whose thing the reader names
 THREE = 0.8  # share of held-out captions of three things whose things are the reader's first three names
 KEPT = 27.0  # dB of what should stay, mean over swaps in held-out scenes
@@ -38,7 +38,7 @@ OVERLAP = 0.7  # intersection over union of a thing's word map, cut at 0.4, and 
 
 
 def example(name: str) -> tuple[Scene, str]:
-    """An example picture's scene and caption."""
+    """The scene and caption of an example picture."""
     entry = tomllib.loads((EXAMPLES / "captions.toml").read_text())[name]
     return Scene.from_json(entry["scene"]), entry["caption"]
 
@@ -54,7 +54,7 @@ def reader() -> Reader:
 
 
 def shown(picture: Image.Image) -> str:
-    """The thing that the world reader is surest of."""
+    """The thing with the highest probability from the world reader."""
     (reading,) = reader().read([picture])
     return reading.first(1)[0]
 
@@ -71,15 +71,15 @@ def cat(pocket: Model) -> Source:
 
 @pytest.fixture(scope="module")
 def edits(pocket: Model, cat: Source) -> dict[str, Result]:
-    """The cat's picture edited three ways, in one batch."""
+    """Three edits of the picture of the cat, in one batch."""
     targets = ["a dog on a beach", "a cat in the snow", "a cat on a beach at night"]
     return dict(zip(("dog", "snow", "night"), wordbrush.edit(pocket, cat, targets), strict=True))
 
 
-# What is in the folder --------------------------------------------------------------------------------------
+# The folder ------------------------------------------------------------------------------------------------
 
 
-def test_every_file_is_as_the_manifest_says() -> None:
+def test_every_file_matches_the_manifest() -> None:
     manifest = json.loads((POCKET / "manifest.json").read_text())["files"]
     files = {str(path.relative_to(POCKET)): path for path in POCKET.rglob("*") if path.is_file()}
     assert set(files) == {*manifest, "manifest.json"}
@@ -88,7 +88,7 @@ def test_every_file_is_as_the_manifest_says() -> None:
 
 
 @pytest.mark.parametrize("file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors"])
-def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, file: str) -> None:
+def test_a_damaged_or_missing_file_is_rejected(tmp_path: Path, file: str) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(POCKET, folder)
     content = bytearray((folder / file).read_bytes())
@@ -101,7 +101,7 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, file: str) -> None
         Model.load(folder, device="cpu")
 
 
-def test_files_are_small_and_hold_no_code() -> None:
+def test_files_are_small_and_contain_no_code() -> None:
     files = [path for path in POCKET.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 16 * MEBIBYTE
     assert sum(path.stat().st_size for path in files) <= 60 * MEBIBYTE
@@ -120,7 +120,7 @@ def test_the_longest_captions_fit_its_context(pocket: Model) -> None:
     assert max(pocket.read(prompt).stop for prompt in captions) < pocket.tokens
 
 
-# What it can do ---------------------------------------------------------------------------------------------
+# Abilities --------------------------------------------------------------------------------------------------
 
 
 def test_autoencoder_keeps_held_out_pictures(pocket: Model) -> None:
@@ -145,7 +145,7 @@ def test_the_same_seed_paints_the_same_picture(pocket: Model) -> None:
     assert not np.array_equal(np.asarray(first), np.asarray(other))
 
 
-def test_inverting_keeps_the_picture_as_the_autoencoder_has_it(pocket: Model, cat: Source) -> None:
+def test_inversion_returns_the_picture_as_the_autoencoder_reconstructs_it(pocket: Model, cat: Source) -> None:
     picture = Image.open(EXAMPLES / "cat.png")
     through = to_image(pocket.decode(pocket.encode_image(to_tensor(picture)))[0])
     assert np.array_equal(np.asarray(cat.image(pocket)), np.asarray(through))
@@ -166,7 +166,7 @@ def test_a_swap_leaves_the_rest_alone(edits: dict[str, Result]) -> None:
 
 
 @pytest.mark.parametrize(("target", "told"), [("snow", {"place": "snow"}), ("night", {"light": "night"})])
-def test_an_edit_of_the_surroundings_nears_the_true_answer(
+def test_an_edit_of_the_surroundings_approaches_the_true_answer(
     edits: dict[str, Result], target: str, told: dict[str, str]
 ) -> None:
     scene, _ = example("cat.png")
@@ -180,7 +180,7 @@ def test_another_place_keeps_the_thing(edits: dict[str, Result]) -> None:
     assert shown(edits["snow"].image) == "cat"
 
 
-def test_words_taken_out_take_their_thing_out(pocket: Model) -> None:
+def test_removing_words_removes_their_thing(pocket: Model) -> None:
     scene, prompt = example("dog-and-bicycle.png")
     changed = change(scene, thing=1, remove=True)
     source = wordbrush.invert(pocket, EXAMPLES / "dog-and-bicycle.png", prompt)
@@ -193,7 +193,7 @@ def test_words_taken_out_take_their_thing_out(pocket: Model) -> None:
     assert shown(after) == "dog"
 
 
-def test_words_look_at_what_they_name(pocket: Model, cat: Source) -> None:
+def test_word_maps_cover_what_the_words_name(pocket: Model, cat: Source) -> None:
     scene, prompt = example("cat.png")
     covered = segment(scene).reshape(16, 8, 16, 8).mean((1, 3)) > 0.5
     thing, place = (

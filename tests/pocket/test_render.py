@@ -1,4 +1,4 @@
-"""Pictures, label maps and masks tell the same story."""
+"""Pictures, label maps and masks agree with one another."""
 
 import dataclasses
 import zlib
@@ -22,7 +22,7 @@ def pixels(scene: Scene, size: int = 128) -> np.ndarray:
 
 
 def grown(where: np.ndarray, by: int) -> np.ndarray:
-    """`where` and everything within `by` pixels of it, diagonals included."""
+    """`where` dilated by `by` pixels, diagonals included."""
     padded = np.pad(where, by)
     rows = np.logical_or.reduce([padded[i : i + where.shape[0]] for i in range(2 * by + 1)])
     return np.logical_or.reduce([rows[:, i : i + where.shape[1]] for i in range(2 * by + 1)])
@@ -39,7 +39,7 @@ def test_any_scene_can_be_rendered_and_labelled(values: dict[str, Any]) -> None:
 
 
 def test_rendering_depends_on_the_scene_alone() -> None:
-    """The second time everything comes out of another order of caches."""
+    """The second time the caches are filled in another order."""
     wanted = [sample(i) for i in range(40)]
     first = [render(scene).tobytes() for scene in wanted]
     grounded.cache_clear()
@@ -55,7 +55,7 @@ def test_sizes_show_the_same_scene(size: int) -> None:
     assert np.abs(np.asarray(small, float) - np.asarray(reference, float)).mean() < 6
 
 
-def test_a_picture_too_small_to_see_is_refused() -> None:
+def test_a_picture_that_is_too_small_is_rejected() -> None:
     for function in (render, segment):
         with pytest.raises(InputError, match="at least 32 pixels, got 16"):
             function(sample(0), 16)
@@ -68,7 +68,7 @@ def test_labels_are_where_removing_a_thing_shows() -> None:
         for k in range(2):
             gone = change(scene, thing=k, remove=True)
             differs = (pixels(scene) != pixels(gone)).any(axis=-1)
-            # Every pixel of a thing is its own, except where it happens to have the colour of what it hides.
+            # Every pixel of a thing differs, except where it happens to have the colour of what it hides.
             assert differs[labels == 1 + k].mean() > 0.97
 
 
@@ -84,7 +84,7 @@ OBJECT_CHANGES = [
 
 @pytest.mark.parametrize("light", list(LIGHTS))
 def test_photos_are_the_same_outside_the_mask(light: str) -> None:
-    """Light works pixel by pixel, so under any light an edit stays inside its mask exactly."""
+    """Light works pixel by pixel, so in any light an edit stays exactly inside its mask."""
     for i in range(12):
         scene = dataclasses.replace(sample(i, things=2), light=light, style="photo")
         for changes in [*OBJECT_CHANGES, {"place": "desert"}]:
@@ -94,7 +94,7 @@ def test_photos_are_the_same_outside_the_mask(light: str) -> None:
 
 
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "photo"])
-def test_styles_carry_a_change_no_further_than_their_reach(style: str) -> None:
+def test_styles_spread_a_change_no_further_than_their_reach(style: str) -> None:
     for i in range(12):
         scene = dataclasses.replace(sample(i, things=2), style=style)
         for changes in OBJECT_CHANGES:
@@ -104,7 +104,7 @@ def test_styles_carry_a_change_no_further_than_their_reach(style: str) -> None:
 
 
 def test_a_mask_is_no_larger_than_the_change() -> None:
-    """Recolouring a thing that nothing hides touches the thing and its shadow, not the rest."""
+    """Recolouring a thing that nothing hides changes the thing and its shadow only."""
     for i in range(40):
         scene = sample(i, things=1, looks=False)
         colour = "red" if scene.things[0].colour != "red" else "blue"
@@ -124,7 +124,7 @@ def test_masks_are_symmetric_and_know_the_whole_picture() -> None:
     assert mask(scene, swapped)[segment(scene) > 0].all()
 
 
-def test_another_place_spares_what_stands_in_front() -> None:
+def test_the_mask_of_another_place_leaves_out_things_in_front() -> None:
     scene = Scene((Thing("cat"),), "beach")
     moved = mask(scene, change(scene, place="snow"))
     assert moved[segment(scene) == 0].all()
@@ -133,8 +133,8 @@ def test_another_place_spares_what_stands_in_front() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_tint_can_be_told_from_every_other(name: str) -> None:
-    """The mean colour of a tinted thing is nearest to its own colour's, whatever the sprite looked like."""
+def test_every_tint_differs_from_every_other(name: str) -> None:
+    """The mean colour of a tinted thing is nearest to that of its tint, for every sprite."""
     hues: dict[str, np.ndarray] = {}
     for colour, target in COLOURS.items():
         scene = Scene((Thing(name, colour, "large"),), "grey background")
@@ -170,8 +170,8 @@ def test_places_differ_by_name_and_by_seed(place: str) -> None:
 
 @pytest.mark.parametrize("light", [light for light in LIGHTS if light != "day"])
 @pytest.mark.parametrize("place", ["beach", "room", "moon"])
-def test_things_stay_readable_under_every_light(light: str, place: str) -> None:
-    """A lit cat keeps at least a sixth of the contrast it has with its surroundings by day."""
+def test_things_stay_recognisable_in_every_light(light: str, place: str) -> None:
+    """In every light a cat keeps at least a sixth of the contrast with its surroundings by day."""
     day = Scene((Thing("cat", "red", "large"),), place)
     lit = change(day, light=light)
 

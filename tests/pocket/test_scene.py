@@ -1,4 +1,4 @@
-"""Scenes as values: exact JSON, changes that keep the rest, and what sampling promises."""
+"""Scenes as values: exact JSON, changes that keep everything else, and the guarantees of sampling."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def broken(**replaced: object) -> str:
         (broken(things=[dataclasses.asdict(Thing("cat"))], relation="on"), "relates two things"),
     ],
 )
-def test_json_that_is_no_scene_is_refused(text: str, said: str) -> None:
+def test_json_that_is_no_scene_is_rejected(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         Scene.from_json(text)
 
@@ -61,7 +61,7 @@ def test_json_that_is_no_scene_is_refused(text: str, said: str) -> None:
         ({"name": "cat", "y": float("nan")}, "expected y in"),
     ],
 )
-def test_a_thing_outside_the_world_is_refused(arguments: dict[str, object], said: str) -> None:
+def test_an_unknown_thing_is_rejected(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Thing(**arguments)  # type: ignore[arg-type]
 
@@ -84,7 +84,7 @@ PAIR = Scene((Thing("cat", "red", x=0.3), Thing("dog", x=0.7)), "beach", 5, "nig
         ({}, {}),
     ],
 )
-def test_change_changes_what_it_is_told_and_nothing_else(
+def test_change_changes_the_given_fields_and_nothing_else(
     changes: dict[str, object], fields: dict[str, object]
 ) -> None:
     assert change(PAIR, **changes) == dataclasses.replace(PAIR, **fields)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_removing_a_third_thing_keeps_the_relation_of_the_first_two() -> None:
         ({"remove": True, "name": "fox"}, "not both"),
     ],
 )
-def test_impossible_changes_are_refused(changes: dict[str, object], said: str) -> None:
+def test_impossible_changes_are_rejected(changes: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         change(PAIR, **changes)  # type: ignore[arg-type]
 
@@ -141,7 +141,7 @@ def test_training_never_shows_what_is_held_out() -> None:
             assert thing.colour not in HELD_OUT_LOOKS
 
 
-def test_half_of_the_test_split_shows_a_pair_training_never_did() -> None:
+def test_half_of_the_test_split_has_a_pair_that_training_never_shows() -> None:
     scenes = [sample(i, split="test") for i in range(600)]
     shown = sum(any(rare(*pair) for pair in pairs(scene)) for scene in scenes)
     assert 240 < shown < 360
@@ -155,7 +155,7 @@ def test_about_one_pair_in_twelve_is_rare() -> None:
     assert 0.05 < sum(found) / len(found) < 0.12
 
 
-def test_the_switches_make_an_easier_world() -> None:
+def test_the_flags_make_scenes_simpler() -> None:
     for i in range(200):
         scene = sample(i, tints=False, sizes=False, places=False, looks=False)
         assert all(thing.colour is None and thing.size == "medium" for thing in scene.things)
@@ -164,18 +164,18 @@ def test_the_switches_make_an_easier_world() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_number_of_things_can_be_asked_for(count: int) -> None:
+def test_the_number_of_things_can_be_given(count: int) -> None:
     assert all(len(sample(i, things=count).things) == count for i in range(30))
 
 
-def test_impossible_samples_are_refused() -> None:
+def test_impossible_samples_are_rejected() -> None:
     with pytest.raises(InputError, match="one to three things, got 4"):
         sample(0, things=4)
     with pytest.raises(InputError, match="did you mean 'test'"):
         sample(0, split="tests")
 
 
-def test_relations_are_true_of_the_picture_and_everything_can_be_seen() -> None:
+def test_relations_hold_in_the_picture_and_everything_is_visible() -> None:
     for i in range(200):
         scene = sample(i, split="test")
         labels = segment(scene)

@@ -102,9 +102,9 @@ def edits_table(report: dict[str, Any]) -> str:
         lines.append(f"| {kind} | {counted['of']} | {' | '.join([*shares, *decibels])} |")
     swap = report["edits"]["swap"]
     text = (
-        f"The model alone, from noise of its own, draws {100 * swap['drawn']:.0f} % of the swaps' targets right; "
-        f"of these the edit shows the new thing in {100 * swap['shown of drawn']:.0f} % (aim: 80 %). What should stay "
-        f"in a swap: {swap['kept']:.1f} dB (aim: 22 dB; bound {swap['bound']:.1f} dB)."
+        f"Without an edit, from other noise, the model draws {100 * swap['drawn']:.0f} % of the swaps' targets "
+        f"right; of these the edit shows the new thing in {100 * swap['shown of drawn']:.0f} % (target: 80 %). What "
+        f"should stay in a swap: {swap['kept']:.1f} dB (target: 22 dB; bound {swap['bound']:.1f} dB)."
     )
     return "\n".join([*lines, "", textwrap.fill(text, 118)])
 

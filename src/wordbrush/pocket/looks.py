@@ -185,7 +185,7 @@ def _drawing(picture: Image.Image) -> Image.Image:
 
 @cache
 def _shake(size: int) -> NDArray[np.int64]:
-    """For every pixel, the flat index of the pixel that is drawn there: a smooth shift of about two pixels at most."""
+    """For every pixel, the flat index of the pixel that is drawn there: a smooth shift of at most two pixels."""
     down: NDArray[np.float64]
     across: NDArray[np.float64]
     down, across = np.mgrid[:size, :size].astype(np.float64)
