@@ -89,7 +89,7 @@ def test_all_that_is_to_be_judged(make: Make):
         ('"vqgan-clip"', '"source"', "not 'source'"),
         ('"vqgan-clip"', '"reference-1"', "not 'reference-1'"),
         ('"vqgan-clip"', '"vqgan-clap"', "vqgan-clap.png; did you mean 'vqgan-clip'?"),
-        ("title =", "against = 'text2live'\ntitle =", "expected it in a choice only"),
+        ("title =", "against = 'text2live'\ntitle =", "only allowed in a choice"),
         ("title =", "seed = -1\ntitle =", "option 'seed': expected greater than or equal to 0, got -1"),
         (
             "title =",
@@ -137,7 +137,7 @@ def test_what_is_missing_is_told(make: Make, tmp_path: Path):
     (item / "text2life.png").rename(item / "text2live.png")
     (item / "source.png").rename(item / "sauce.png")
     with pytest.raises(
-        ImageError, match="source.png or .*reference-1.png, for a question is about the original"
+        ImageError, match="source.png or .*reference-1.png, since a question is about the original"
     ):
         load(study.folder)
     (item / "sauce.png").rename(item / "source.png")
@@ -145,14 +145,14 @@ def test_what_is_missing_is_told(make: Make, tmp_path: Path):
     with pytest.raises(OptionsError, match="item.toml: unknown option 'promt'; did you mean 'prompt'"):
         load(study.folder)
     (item / "item.toml").unlink()
-    with pytest.raises(InputError, match='to say prompt = "…"'):
+    with pytest.raises(InputError, match='expected prompt = "…" in '):
         load(study.folder)
 
 
 def test_a_folder_without_items(make: Make):
     study = make("rating", items=2)
     (study.folder / "items").rename(study.folder / "elements")
-    with pytest.raises(InputError, match="expected a folder for each item in .*items, and there are none"):
+    with pytest.raises(InputError, match="expected a folder for each item in .*items, got none"):
         load(study.folder)
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_picture_is_found_before_a_rater_is(make: Make):
 
 def test_a_study_is_never_written_over_another(make: Make):
     study = make("rating", items=2)
-    with pytest.raises(OutputError, match="holds a study already"):
+    with pytest.raises(OutputError, match="already contains a study"):
         write_study(study.folder, study.settings, [])
 
 

@@ -1,13 +1,13 @@
-"""People's answers, asked in a browser: Prompt-to-Prompt's ratings, DreamBooth's forced choice, rankings.
+"""User studies in a browser: Prompt-to-Prompt's ratings, DreamBooth's forced choice, rankings.
 
-design      a study as a folder: its settings, its pictures, its questions
-assignment  who sees what in which order: balanced, blinded, by seed; and which pages check the attention
-checks      who paid attention, by what they said of those
-forms       what was filled in, as answers
-store       where answers go: SQLite, on the disk before the next page is shown
-app         the pages, made on the server
+design      a study's folder: settings, pictures, questions
+assignment  the pages of each rater and their order: balanced, blinded, seeded; the attention checks
+checks      which raters failed an attention check
+forms       form fields to answers, and back
+store       the answers in SQLite, on the disk before the next page is shown
+app         the pages, rendered on the server
 agreement   Krippendorff's alpha, Wilson's interval
 report      the tables of the papers
-plot        the same as bars
-export      one row an answer: CSV, Parquet
+plot        the tables as bar charts
+export      one row per answer: CSV, Parquet
 """

@@ -1,4 +1,4 @@
-"""How far raters agree, and how sure a share is."""
+"""Agreement between raters, and confidence intervals of shares."""
 
 import math
 from collections import defaultdict
@@ -8,15 +8,14 @@ from typing import Literal
 
 Level = Literal["nominal", "ordinal"]
 Distance = Callable[[int, int], float]
-_Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
+_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 def krippendorff_alpha(units: Iterable[Sequence[int | str]], level: Level) -> float | None:
-    """Krippendorff's α = 1 − D_o / D_e: 1 is perfect agreement, 0 what chance alone would bring.
+    """Krippendorff's α = 1 − D_o / D_e: 1 is perfect agreement, 0 is agreement by chance.
 
-    units: for each thing that was judged, the values its raters gave, in any order and number; a unit with fewer
-    than two values says nothing about agreement and does not count. None where α is not defined: nothing was judged
-    twice, or every value is the same.
+    units: for each unit judged, its raters' values, in any order and number; units with fewer than two values are
+    ignored. Returns None where α is not defined: no unit was judged twice, or all values are the same.
 
     From the coincidence matrix of K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011):
     o_ck = Σ_u (pairs (c, k) of different raters in u) / (m_u − 1), with m_u values in unit u; n_c = Σ_k o_ck;
@@ -27,14 +26,11 @@ def krippendorff_alpha(units: Iterable[Sequence[int | str]], level: Level) -> fl
     for values in units:
         for pair in permutations(values, 2):
             coincidences[pair] += 1 / (len(values) - 1)
-    found = {value for value, _ in coincidences}
-    ordered = sorted(found, key=str) if level == "nominal" else sorted(found, key=float)
-    place = {value: i for i, value in enumerate(ordered)}
+    ordered = sorted({value for value, _ in coincidences}, key=str if level == "nominal" else float)
+    index = {value: i for i, value in enumerate(ordered)}
     n = [math.fsum(coincidences[c, k] for k in ordered) for c in ordered]
     distance = _nominal if level == "nominal" else _ordinal(n)
-    observed = math.fsum(
-        share * distance(place[c], place[k]) for (c, k), share in coincidences.items() if c != k
-    )
+    observed = math.fsum(o * distance(index[c], index[k]) for (c, k), o in coincidences.items() if c != k)
     expected = math.fsum(n[c] * n[k] * distance(c, k) for c in range(len(n)) for k in range(len(n)) if c != k)
     return None if expected == 0 else 1 - (math.fsum(n) - 1) * observed / expected
 
@@ -52,15 +48,15 @@ def _ordinal(n: Sequence[float]) -> Distance:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share after E. B. Wilson (1927); (0, 1) where nothing was counted.
+    """The 95 % interval of a share by E. B. Wilson (1927); (0, 1) for n = 0.
 
-    It takes answers for independent. Several answers of one rater, or about one picture, are not quite: read the
-    interval as the least uncertainty there is.
+    It assumes independent answers. Several answers of one rater, or about one picture, are not quite independent, so
+    the interval is a lower bound of the uncertainty.
     """
     assert 0 <= successes <= n
     if n == 0:
         return 0.0, 1.0
     share, z2 = successes / n, _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return (0.0 if successes == 0 else middle - reach), (1.0 if successes == n else middle + reach)
+    half_width = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return (0.0 if successes == 0 else middle - half_width), (1.0 if successes == n else middle + half_width)

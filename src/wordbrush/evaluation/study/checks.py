@@ -1,4 +1,4 @@
-"""Who paid attention: what is said of the pages that check it."""
+"""Attention checks: which answers are right, and which raters failed one."""
 
 from collections.abc import Iterable
 
@@ -8,9 +8,9 @@ from wordbrush.evaluation.study.store import Answer
 
 
 def attentive(kind: Kind, question: Question, trial: Trial, answer: str) -> bool | None:
-    """Whether an answer to a check is the plain one; None where nothing is plain.
+    """Whether an answer to a check is right; None if the question has no known answer, or the page is no check.
 
-    Of a rating, the original itself keeps the original well (4 or 5) and an unrelated picture does not (1 or 2).
+    In a rating, 4 or 5 is right for the original itself, and 1 or 2 for an unrelated picture.
     """
     if not trial.is_check or question.about != "source":
         return None
@@ -24,7 +24,7 @@ def attentive(kind: Kind, question: Question, trial: Trial, answer: str) -> bool
 
 
 def passed(study: Study, answer: Answer) -> bool | None:
-    """Whether an answer to a check is the plain one; None where nothing is plain."""
+    """`attentive` for a stored answer; None for a question that the study no longer has."""
     questions = {question.id: question for question in study.settings.questions}
     if answer.question not in questions:
         return None
@@ -32,5 +32,5 @@ def passed(study: Study, answer: Answer) -> bool | None:
 
 
 def inattentive(study: Study, answers: Iterable[Answer]) -> set[int]:
-    """The raters who answered a check wrongly."""
+    """The numbers of the raters who failed a check."""
     return {answer.rater for answer in answers if passed(study, answer) is False}

@@ -1,13 +1,13 @@
-"""A study as a folder: its settings, its pictures, its questions.
+"""A study's folder: settings, pictures, questions.
 
     DIR/study.toml                  `Settings`
     DIR/items/ITEM/item.toml        prompt = "a tiger next to a mirror"
-    DIR/items/ITEM/source.png       the picture that was edited, if there is one
-    DIR/items/ITEM/reference-1.png  real pictures of the subject, if there are any
-    DIR/items/ITEM/METHOD.png       what each method made of it
-    DIR/answers.sqlite              what was answered
+    DIR/items/ITEM/source.png       the picture that was edited, if any
+    DIR/items/ITEM/reference-1.png  real pictures of the subject, if any
+    DIR/items/ITEM/METHOD.png       each method's result
+    DIR/answers.sqlite              the answers
 
-Pictures may be PNG, JPEG, WebP, BMP or TIFF.
+Pictures are PNG, JPEG, WebP, BMP or TIFF.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _Info = Any  # pydantic's ValidationInfo, a protocol that cannot be checked at r
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 UNDECIDED = "undecided"  # the third answer of a choice
 SCALE = (1, 2, 3, 4, 5)
-_NAME = re.compile(r"[^\W_][\w.+ -]*", re.ASCII)  # no sign that stands between names in an answer
+_NAME = re.compile(r"[^\W_][\w.+ -]*", re.ASCII)  # without the characters that separate names in an answer
 _RESERVED = ("source", "item", UNDECIDED)
 
 
@@ -48,43 +48,45 @@ class Question(Options):
     )
     text: str = Field(min_length=1, max_length=400, description="what the rater is asked")
     about: Literal["source", "words", "picture"] = Field(
-        description="what the answer depends on besides the pictures judged: the original or the references, the "
-        "prompt, or nothing; a page shows only what its questions are about"
+        description="what the answer depends on besides the judged pictures: the original or the references, the "
+        "prompt, or nothing; a page shows only what its questions need"
     )
     low: str = Field("not at all", max_length=60, description="what a rating of 1 means")
     high: str = Field("perfectly", max_length=60, description="what a rating of 5 means")
 
 
-def _asked(id: str, about: Literal["source", "words", "picture"], text: str) -> Question:
+def _question(id: str, about: Literal["source", "words", "picture"], text: str) -> Question:
     return parse(Question, {"id": id, "about": about, "text": text})
 
 
-# The papers give what was asked, not the sentences; these are ours.
+# The papers give the subject of each question, not its wording; the wording is ours.
 QUESTIONS: Mapping[Kind, tuple[Question, ...]] = {
     # Prompt-to-Prompt, Table 1.
     "rating": (
-        _asked(
+        _question(
             "background",
             "source",
             "How well are the background and the structure of the original kept?",
         ),
-        _asked("text", "words", "How well does the edited picture show what the words say?"),
-        _asked("realism", "picture", "How realistic does the edited picture look?"),
+        _question("text", "words", "How well does the edited picture show what the words say?"),
+        _question("realism", "picture", "How realistic does the edited picture look?"),
     ),
-    # DreamBooth: subject and prompt fidelity, each in a study of its own.
+    # DreamBooth: subject and prompt fidelity, each in a separate study.
     "choice": (
-        _asked(
+        _question(
             "subject",
             "source",
             "Which picture shows the subject of the reference more faithfully? Clothes and other things added to it "
             "do not count.",
         ),
-        _asked("prompt", "words", "Which picture is described better by the words?"),
+        _question("prompt", "words", "Which picture is described better by the words?"),
     ),
-    # Textual Inversion: likeness and text, ranked.
+    # Textual Inversion: ranking by likeness and by text.
     "ranking": (
-        _asked("subject", "source", "How much is the subject like the reference? Put the most alike first."),
-        _asked(
+        _question(
+            "subject", "source", "How much is the subject like the reference? Put the most alike first."
+        ),
+        _question(
             "prompt", "words", "How well do the words describe the picture? Put the best described first."
         ),
     ),
@@ -92,22 +94,24 @@ QUESTIONS: Mapping[Kind, tuple[Question, ...]] = {
 
 
 class Settings(Options):
-    """What study.toml says."""
+    """The contents of study.toml."""
 
     title: str = Field(min_length=1, max_length=200, description="shown on every page")
-    kind: Kind = Field(description="rating: 1 to 5; choice: one of two; ranking: all in order")
+    kind: Kind = Field(description="rating: 1 to 5; choice: one of two; ranking: rank all")
     methods: tuple[str, ...] = Field(min_length=1, description="names of the pictures; raters never see them")
     questions: tuple[Question, ...] = Field(
-        (), validate_default=True, description="names of known questions, or tables (default: the paper's)"
+        (),
+        validate_default=True,
+        description="names of known questions, or tables (default: the paper's)",
     )
-    against: str | None = Field(None, description="choice: ask only for pairs with this method")
+    against: str | None = Field(None, description="choice only: show only pairs with this method")
     instructions: str = Field("", max_length=10_000, description="shown before the first page")
-    contact: str = Field("", max_length=200, description="whom raters can ask")
-    seed: int = Field(0, ge=0, description="of who sees what, and on which side")
-    raters_per_item: int = Field(3, ge=1, le=100_000, description="raters for each thing to be judged")
-    pages_per_rater: int = Field(25, ge=1, le=1000, description="pages a rater answers, besides the checks")
+    contact: str = Field("", max_length=200, description="whom raters can contact")
+    seed: int = Field(0, ge=0, description="decides the assignment and the order of pictures")
+    raters_per_item: int = Field(3, ge=1, le=100_000, description="raters per unit")
+    pages_per_rater: int = Field(25, ge=1, le=1000, description="pages per rater, without checks")
     attention_checks: int = Field(
-        2, ge=0, le=50, validate_default=True, description="pages more, whose answer is plain to who looks"
+        2, ge=0, le=50, validate_default=True, description="additional pages with a known answer"
     )
 
     @field_validator("methods")
@@ -131,14 +135,14 @@ class Settings(Options):
         if (kind := info.data.get("kind")) is None or not isinstance(questions, list | tuple):
             return questions
         known = {question.id: question for question in QUESTIONS[kind]}
-        found: list[Any] = []
+        parsed: list[Any] = []
         for entry in cast(Iterable[Any], questions or known.values()):
             if isinstance(entry, str):
                 if entry not in known:
                     raise ValueError(f"there is no {kind} question '{entry}'{nearest(entry, known)}")
                 entry = known[entry]
-            found.append(parse(Question, cast(Any, entry)) if isinstance(entry, dict) else entry)
-        return tuple(found)
+            parsed.append(parse(Question, cast(Any, entry)) if isinstance(entry, dict) else entry)
+        return tuple(parsed)
 
     @field_validator("questions")
     @classmethod
@@ -151,48 +155,47 @@ class Settings(Options):
     @classmethod
     def _check_against(cls, against: str | None, info: _Info) -> str | None:
         if against is not None and info.data.get("kind") != "choice":
-            raise ValueError("expected it in a choice only")
+            raise ValueError("only allowed in a choice")
         if against is not None and against not in (known := info.data.get("methods", ())):
             raise ValueError(f"expected one of the methods{nearest(against, known)}")
         return against
 
     @field_validator("attention_checks")
     @classmethod
-    def _check_checks(cls, checks: int, info: _Info) -> int:
+    def _check_attention_checks(cls, checks: int, info: _Info) -> int:
         if checks and not any(question.about == "source" for question in info.data.get("questions", ())):
             raise ValueError(
-                "expected 0, or a question about the source: a check shows the original itself beside an "
-                "unrelated picture"
+                "expected 0, or a question about the source: a check shows the original itself and an unrelated picture"
             )
         return checks
 
 
 class ItemText(Options):
-    """What item.toml says."""
+    """The contents of item.toml."""
 
-    prompt: str = Field("", max_length=2000, description="the words that the pictures were made from")
+    prompt: str = Field("", max_length=2000, description="the prompt that the pictures were made from")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture or prompt, and what each method made of it."""
+    """A source picture or a prompt, and each method's result."""
 
     name: str
     prompt: str
     originals: tuple[Path, ...]
-    """The source, or the references: real pictures."""
+    """The source, or else the references."""
     has_source: bool
     pictures: Mapping[str, Path]
-    """One for each method."""
+    """Results, by method."""
 
 
 Unit = tuple[str, frozenset[str]]
-"""What one answer is about: an item, and the methods whose pictures of it are judged."""
+"""What one answer judges: an item, and the methods whose pictures are shown."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is whole: every picture is there."""
+    """A study whose pictures all exist."""
 
     folder: Path
     settings: Settings
@@ -200,12 +203,12 @@ class Study:
 
     @property
     def answers(self) -> Path:
-        """The file of the answers."""
+        """Path of the answers file."""
         return self.folder / "answers.sqlite"
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """All that is to be judged: pictures (rating), pairs (choice), or sets (ranking)."""
+        """All units to judge: single pictures (rating), pairs (choice), or all of an item's pictures (ranking)."""
         methods, against = self.settings.methods, self.settings.against
         match self.settings.kind:
             case "rating":
@@ -218,51 +221,54 @@ class Study:
 
     @cached_property
     def unrelated(self) -> Mapping[str, tuple[str, ...]]:
-        """For each item with an original, the other items whose original is another picture."""
-        original = {
+        """For each item with an original, the items whose original is a different picture."""
+        hashes = {
             name: hashlib.sha256(item.originals[0].read_bytes()).digest()
             for name, item in self.items.items()
             if item.originals
         }
         return {
-            name: tuple(other for other in original if original[other] != mine)
-            for name, mine in original.items()
+            name: tuple(other for other in hashes if hashes[other] != own) for name, own in hashes.items()
         }
 
 
 def load(folder: str | os.PathLike[str]) -> Study:
     """Read a study's folder.
 
-    Raises `OptionsError` for what is wrong in a TOML file, `InputError` for what is missing. Pictures are looked for
-    and not opened: that is `check_pictures`.
+    Raises `OptionsError` for an invalid TOML file, `InputError` for missing items or pictures. Pictures are not opened;
+    `check_pictures` does that.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"expected a study's folder, and there is none at {folder}; check the path")
+        raise InputError(f"expected a study's folder, but there is none at {folder}; check the path")
     settings = _read(Settings, folder / "study.toml")
-    place = folder / "items"
-    names = sorted(each.name for each in place.iterdir() if _is_item(each)) if place.is_dir() else []
+    items_folder = folder / "items"
+    names = (
+        sorted(each.name for each in items_folder.iterdir() if _is_item(each))
+        if items_folder.is_dir()
+        else []
+    )
     if not names:
-        raise InputError(f"expected a folder for each item in {place}, and there are none")
-    items = {name: _item(place / name, settings) for name in names}
+        raise InputError(f"expected a folder for each item in {items_folder}, got none")
+    items = {name: _item(items_folder / name, settings) for name in names}
     study = Study(folder, settings, items)
     if settings.attention_checks and not any(study.unrelated.values()):
         raise InputError(
-            f"expected at least two different originals in {place}, for attention checks show one beside another: "
+            f"expected at least two different originals in {items_folder} for the attention checks: "
             "add an item, or set attention_checks = 0"
         )
     return study
 
 
 def check_pictures(study: Study) -> Generator[Progress, None, None]:
-    """Open every picture once, so that a damaged one is found before a rater is. Raises `ImageError`."""
+    """Open every picture once, to find damaged ones before the study starts. Raises `ImageError`."""
     from wordbrush import images
 
     items = study.items.values()
     paths = [path for item in items for path in (*item.originals, *item.pictures.values())]
     for done, path in enumerate(paths, 1):
         images.load(path)
-        yield Progress("looking at the pictures", done, len(paths))
+        yield Progress("checking the pictures", done, len(paths))
 
 
 def _is_item(path: Path) -> bool:
@@ -273,26 +279,25 @@ def _item(folder: Path, settings: Settings) -> Item:
     name = folder.name
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"expected items' folders to be named by ASCII letters, digits, '.', '+', '-', '_' and spaces, "
-            f"got {name!r}"
+            f"expected a folder name of ASCII letters, digits, '.', '+', '-', '_' and spaces for an item, got {name!r}"
         )
-    there = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
     about = {question.about for question in settings.questions}
     text = _read(ItemText, folder / "item.toml") if (folder / "item.toml").exists() else ItemText(prompt="")
     if "words" in about and not text.prompt.strip():
         raise InputError(
-            f'expected {folder / "item.toml"} to say prompt = "…", for a question is about the words'
+            f'expected prompt = "…" in {folder / "item.toml"}, since a question is about the words'
         )
     for method in settings.methods:
-        if method not in there:
-            raise ImageError(f"expected a picture {folder / method}.png{nearest(method, there)}")
-    source = there.get("source")
-    originals = (source,) if source else tuple(there[stem] for stem in there if stem.startswith("reference"))
+        if method not in found:
+            raise ImageError(f"expected a picture {folder / method}.png{nearest(method, found)}")
+    source = found.get("source")
+    originals = (source,) if source else tuple(found[stem] for stem in found if stem.startswith("reference"))
     if "source" in about and not originals:
         raise ImageError(
-            f"expected {folder / 'source'}.png or {folder / 'reference-1'}.png, for a question is about the original"
+            f"expected {folder / 'source'}.png or {folder / 'reference-1'}.png, since a question is about the original"
         )
-    pictures = {method: there[method] for method in settings.methods}
+    pictures = {method: found[method] for method in settings.methods}
     return Item(name, text.prompt, originals, source is not None, pictures)
 
 
@@ -300,7 +305,7 @@ O = TypeVar("O", bound=Options)  # noqa: E741
 
 
 def _read(options: type[O], path: Path) -> O:
-    """Read a TOML file; what is wrong with it is told with its name."""
+    """Read a TOML file; errors name the file."""
     values = read_toml(path)
     try:
         return parse(options, values)
@@ -308,17 +313,17 @@ def _read(options: type[O], path: Path) -> O:
         raise OptionsError(f"{path}: {error}") from error
 
 
-# Writing one ------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item to be written: pictures as `PIL.Image`."""
+    """An item to write."""
 
     name: str
     prompt: str
     pictures: "Mapping[str, Image]"
-    """What each method made."""
+    """Results, by method."""
     source: "Image | None" = None
     references: "tuple[Image, ...]" = ()
 
@@ -326,7 +331,7 @@ class NewItem:
 def write_study(folder: str | os.PathLike[str], settings: Settings, items: Iterable[NewItem]) -> Study:
     """Write a study's folder, all of it or nothing, and read it back.
 
-    Raises `OutputError` if there is a study already or a file cannot be written; what `load` raises.
+    Raises `OutputError` if the folder has a study already or a file cannot be written; otherwise as `load`.
 
         settings = Settings(title="Tigers", kind="rating", methods=("prompt-to-prompt", "sdedit"))
         edits = {"prompt-to-prompt": image_1, "sdedit": image_2}
@@ -334,16 +339,16 @@ def write_study(folder: str | os.PathLike[str], settings: Settings, items: Itera
     """
     folder = Path(folder)
     if (folder / "study.toml").exists():
-        raise OutputError(f"{folder} holds a study already: choose another folder")
+        raise OutputError(f"{folder} already contains a study: choose another folder")
     with all_or_none() as opened:
         for item in items:
-            place = folder / "items" / item.name
+            item_folder = folder / "items" / item.name
             references = {f"reference-{i}": image for i, image in enumerate(item.references, 1)}
             sources = {} if item.source is None else {"source": item.source}
             for name, image in {**item.pictures, **sources, **references}.items():
-                with opened(place / f"{name}.png") as file:
+                with opened(item_folder / f"{name}.png") as file:
                     image.save(file, format="PNG")
-            with opened(place / "item.toml") as file:
+            with opened(item_folder / "item.toml") as file:
                 file.write(_toml({"prompt": item.prompt}).encode())
         with opened(folder / "study.toml") as file:
             file.write(_toml(settings.model_dump(exclude_none=True, exclude_defaults=True)).encode())
@@ -351,7 +356,7 @@ def write_study(folder: str | os.PathLike[str], settings: Settings, items: Itera
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    """Text, whole numbers, lists of text, and lists of tables as TOML: JSON writes the first three alike."""
+    """Text, integers, lists of text, and lists of tables as TOML; JSON has the same form for the first three."""
     lines: list[str] = []
     tables: list[str] = []
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""One row an answer, as CSV or Parquet."""
+"""Export answers as CSV or Parquet, one row per answer."""
 
 import csv
 import io
@@ -32,11 +32,11 @@ COLUMNS = (
 
 
 def rows(study: Study, store: Store) -> Iterator[dict[str, Any]]:
-    """The answers that count, checks included, by rater and page.
+    """The current answers, including checks, by rater and page.
 
     shown: the pictures in the order shown, joined by "|". answer: a step of the scale, the method chosen or
-    "undecided", or the methods from the first place to the last, joined by ">". On a check, ":same" is the original
-    itself and ":other:ITEM" another item's. passed: of a check's answer, whether it was the plain one.
+    "undecided", or the methods from the first rank to the last, joined by ">". In a check, ":same" is the original
+    itself and ":other:ITEM" another item's original. passed: whether the answer to a check is right.
     """
     for answer in store.answers():
         item = study.items.get(answer.trial.item)
@@ -58,36 +58,36 @@ def rows(study: Study, store: Store) -> Iterator[dict[str, Any]]:
 
 
 def export(study: Study, store: Store, out: str | os.PathLike[str]) -> int:
-    """Write the answers to a .csv or .parquet file; returns how many there are.
+    """Write the answers to a .csv or .parquet file; returns their number.
 
     Raises `OutputError` for another suffix or a file that cannot be written, `MissingExtraError` for Parquet without
     pyarrow.
     """
-    found = list(rows(study, store))
+    answers = list(rows(study, store))
     match Path(out).suffix.lower():
         case ".csv":
-            data = _csv(found)
+            data = _csv(answers)
         case ".parquet":
-            data = _parquet(found)
+            data = _parquet(answers)
         case _:
             raise OutputError(f"expected a file name that ends in .csv or .parquet, got {out}")
     with atomic_write(out) as file:
         file.write(data)
-    return len(found)
+    return len(answers)
 
 
-def _csv(found: list[dict[str, Any]]) -> bytes:
+def _csv(answers: list[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for row in found:
+    for row in answers:
         writer.writerow(
             {**row, "answered_at": row["answered_at"].isoformat(timespec="milliseconds")}.values()
         )
     return text.getvalue().encode()
 
 
-def _parquet(found: list[dict[str, Any]]) -> bytes:
+def _parquet(answers: list[dict[str, Any]]) -> bytes:
     with need("eval", "Parquet"):
         import pyarrow
         from pyarrow import parquet
@@ -101,5 +101,5 @@ def _parquet(found: list[dict[str, Any]]) -> bytes:
     }
     schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
     buffer = io.BytesIO()
-    cast(Any, parquet).write_table(pa.Table.from_pylist(found, schema=schema), buffer)
+    cast(Any, parquet).write_table(pa.Table.from_pylist(answers, schema=schema), buffer)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""What a page asks, as groups of radio buttons, and what was filled in, as answers.
+"""Convert a page's questions to groups of radio buttons, and the buttons chosen to answers.
 
-A rating has a group for each question, a choice too; a ranking has one for each question and picture. On the page a
-picture is a letter, in the order shown; in an answer it is its name:
+A rating or a choice has one group per question; a ranking has one per question and picture. The page shows a letter for
+each picture, in the order shown; an answer stores its name:
 
     rating   "4"                a step of the scale
     choice   "sdedit"           the picture chosen, or "undecided"
@@ -26,7 +26,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """Radio buttons of which one is to be chosen."""
+    """Radio buttons; one of them is chosen."""
 
     name: str
     legend: str
@@ -41,7 +41,7 @@ def letter(i: int) -> str:
 
 
 def groups(kind: Kind, question: Question, trial: Trial) -> tuple[Group, ...]:
-    """The radio buttons of a question; those of several groups stand under the question's text."""
+    """The groups of radio buttons of a question."""
     letters = [letter(i) for i in range(len(trial.shown))]
     match kind:
         case "rating":
@@ -52,28 +52,28 @@ def groups(kind: Kind, question: Question, trial: Trial) -> tuple[Group, ...]:
             neither = Option(UNDECIDED, "Cannot determine / both equally")
             return (Group(question.id, question.text, (*pictures, neither)),)
         case "ranking":
-            places = tuple(Option(str(i), str(i)) for i in range(1, len(letters) + 1))
-            return tuple(Group(f"{question.id}.{each}", f"Picture {each}", places) for each in letters)
+            ranks = tuple(Option(str(i), str(i)) for i in range(1, len(letters) + 1))
+            return tuple(Group(f"{question.id}.{each}", f"Picture {each}", ranks) for each in letters)
 
 
 def read(
-    kind: Kind, questions: Sequence[Question], trial: Trial, filled: Mapping[str, str]
+    kind: Kind, questions: Sequence[Question], trial: Trial, form: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The answers to all questions, and what is still to be done, in sentences; there is only one or the other."""
+    """The answers to all questions, or else the problems to show to the rater; one of the two is empty."""
     answers: dict[str, str] = {}
     problems: list[str] = []
     for question in questions:
-        asked = groups(kind, question, trial)
-        chosen = [filled.get(group.name) for group in asked]
+        question_groups = groups(kind, question, trial)
+        chosen = [form.get(group.name) for group in question_groups]
         if any(
             value not in {option.value for option in group.options}
-            for value, group in zip(chosen, asked, strict=True)
+            for value, group in zip(chosen, question_groups, strict=True)
         ):
             problems.append(f"Please answer: {question.text}")
             continue
         values = [value for value in chosen if value is not None]
         if kind == "ranking" and len(set(values)) < len(values):
-            problems.append(f"Please give each picture a place of its own: {question.text}")
+            problems.append(f"Please give each picture its own place: {question.text}")
             continue
         answers[question.id] = _answer(kind, trial, values)
     return ({}, problems) if problems else (answers, [])
@@ -84,24 +84,24 @@ def _answer(kind: Kind, trial: Trial, values: Sequence[str]) -> str:
         case "rating":
             return values[0]
         case "choice":
-            named = {letter(i): shown for i, shown in enumerate(trial.shown)}
-            return named.get(values[0], UNDECIDED)
+            by_letter = {letter(i): shown for i, shown in enumerate(trial.shown)}
+            return by_letter.get(values[0], UNDECIDED)
         case "ranking":
             return ">".join(shown for _, shown in sorted(zip(map(int, values), trial.shown, strict=True)))
 
 
 def fill(kind: Kind, trial: Trial, answers: Mapping[str, str]) -> dict[str, str]:
-    """The other way round: the buttons that stand for these answers."""
-    filled: dict[str, str] = {}
+    """The inverse of `read`: the form fields of these answers."""
+    form: dict[str, str] = {}
     for question, answer in answers.items():
         match kind:
             case "rating":
-                filled[question] = answer
+                form[question] = answer
             case "choice":
                 chosen = answer in trial.shown
-                filled[question] = letter(trial.shown.index(answer)) if chosen else UNDECIDED
+                form[question] = letter(trial.shown.index(answer)) if chosen else UNDECIDED
             case "ranking":
-                places = answer.split(">")
+                ranking = answer.split(">")
                 for i, shown in enumerate(trial.shown):
-                    filled[f"{question}.{letter(i)}"] = str(places.index(shown) + 1)
-    return filled
+                    form[f"{question}.{letter(i)}"] = str(ranking.index(shown) + 1)
+    return form
