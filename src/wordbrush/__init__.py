@@ -41,35 +41,8 @@ if TYPE_CHECKING:
     from wordbrush.sheets import sheet
     from wordbrush.source import Source
 
-_HOME = {
-    "api": (
-        "edit",
-        "editing_methods",
-        "from_seed",
-        "generate",
-        "heatmap",
-        "inversion_methods",
-        "invert",
-        "replay",
-    ),
-    "errors": (
-        "ImageError",
-        "InputError",
-        "ModelError",
-        "NumericsError",
-        "OptionsError",
-        "OutputError",
-        "PromptError",
-        "SourceError",
-        "WordbrushError",
-    ),
-    "model": ("Model",),
-    "progress": ("Progress",),
-    "result": ("Result",),
-    "sheets": ("sheet",),
-    "source": ("Source",),
-}
-_MODULES = {name: module for module, names in _HOME.items() for name in names}
+# Where the names below are, those that import least first.
+_MODULES = ("errors", "progress", "sheets", "model", "source", "result", "api")
 
 __all__ = [
     "ImageError",
@@ -98,8 +71,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"wordbrush.{_MODULES[name]}"), name)
+    if name in __all__:
+        for module in map(import_module, (f"wordbrush.{each}" for each in _MODULES)):
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module 'wordbrush' has no attribute {name!r}")
 
 
