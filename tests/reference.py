@@ -6,6 +6,8 @@ eq. 12), a derivation of its own.
 
 import math
 from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,3 +76,27 @@ def prompt_to_prompt(
 ) -> Generator[Progress, None, list[Result]]:
     """Prompt-to-Prompt of a source."""
     return method.edit(model, EditRequest(tuple(targets), options, source.prompt, source))
+
+
+@dataclass
+class Passed:
+    """Rows that went through the UNet, and those whose output can be differentiated."""
+
+    rows: int = 0
+    with_gradient: int = 0
+
+
+@contextmanager
+def counting(model: Model) -> Generator[Passed, None, None]:
+    """Count the UNet's rows by a hook, while nothing else uses the model."""
+    passed = Passed()
+
+    def count(_: Any, given: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        passed.rows += len(given[0])
+        passed.with_gradient += len(given[0]) if output[0].requires_grad else 0
+
+    hook = model.denoiser.unet.register_forward_hook(count)
+    try:
+        yield passed
+    finally:
+        hook.remove()

@@ -4,7 +4,7 @@ Each runs one of the package's generators to its end; `on_progress` is called af
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
@@ -121,12 +121,24 @@ def invert(
     >>> invert(model, photo, "a cat on a beach", options={"steps": 2}).method
     'direct'
     """
+    return drain(invert_steps(model, picture, prompt, method=method, options=options), on_progress)
+
+
+def invert_steps(
+    model: Model,
+    picture: ImageOrPath,
+    prompt: str,
+    *,
+    method: str,
+    options: Mapping[str, Any] | Options | None = None,
+) -> Generator[Progress, None, Source]:
+    """`invert` as a generator, for callers that pause, show previews or measure."""
     entry = methods.find(inversion.METHODS, method, "inversion")
     settings = options_of(entry, options)
     _require_words(model, prompt)
     size = model.image_size
     own = Picture.of(picture, *size)
-    source = drain(entry.load().invert(model, own.seen(*size), prompt, settings), on_progress)
+    source = yield from entry.load().invert(model, own.seen(*size), prompt, settings)
     return replace(source, picture=own)
 
 
@@ -172,9 +184,21 @@ def edit(
     'a [cat → dog] on a beach'
     """
     targets = [target] if isinstance(target, str) else _several(target)
-    module, request = _requested(model, source.prompt, targets, method, options)
-    results = drain(module.edit(model, replace(request, source=source)), on_progress)
+    results = drain(edit_steps(model, source, targets, method=method, options=options), on_progress)
     return results[0] if isinstance(target, str) else results
+
+
+def edit_steps(
+    model: Model,
+    source: Source,
+    targets: Sequence[str],
+    *,
+    method: str,
+    options: Mapping[str, Any] | Options | None = None,
+) -> Generator[Progress, None, list[Result]]:
+    """`edit` as a generator, for callers that pause, show previews or measure."""
+    module, request = _requested(model, source.prompt, targets, method, options)
+    return (yield from module.edit(model, replace(request, source=source)))
 
 
 def check_edit(

@@ -355,7 +355,10 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         ((*EDIT, "--method", "null-text"), "expected --inversion null-text"),
         ((*EDIT, "--model", "pockt"), "no model 'pockt'; did you mean 'pocket'?"),
         ((*EDIT, "please"), "unexpected arguments: please; put quotes around text with spaces"),
-        (("generate", "a", "cat", "--out", "cat.png"), "unexpected arguments: cat; put quotes around text with spaces"),
+        (
+            ("generate", "a", "cat", "--out", "cat.png"),
+            "unexpected arguments: cat; put quotes around text with spaces",
+        ),
         (("edit", ".", *EDIT[2:]), "expected a picture file, but . is a folder"),
         ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
         ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here; there is cpu"),
@@ -575,4 +578,8 @@ sys.exit(main(["methods"]))
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (told.returncode, told.stdout, told.stderr) == (130, "", "error: stopped; no partial file is left\n")
+    assert (told.returncode, told.stdout, told.stderr) == (
+        130,
+        "",
+        "error: stopped; no partial file is left\n",
+    )

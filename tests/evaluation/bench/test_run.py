@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reference import counting
 from wordbrush.api import replay
 from wordbrush.cli import main
 from wordbrush.errors import OutputError, PromptError
 from wordbrush.evaluation.bench import report as bench_report
 from wordbrush.evaluation.bench.cases import KINDS, split
-from wordbrush.evaluation.bench.run import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench, Contender
-from wordbrush.evaluation.bench.scores import Judges, columns, crop
+from wordbrush.evaluation.bench.run import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench
+from wordbrush.evaluation.bench.scores import columns, crop
+from wordbrush.evaluation.contender import Contender
+from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.metrics.pixels import PSNR_LIMIT
-from wordbrush.evaluation.results.cost import counting
 from wordbrush.images import load
 from wordbrush.model import Model
 from wordbrush.pocket import caption
@@ -36,7 +38,7 @@ TIMED = ("seconds", "processor_seconds")
 
 @pytest.fixture(scope="module")
 def judges() -> Judges:
-    return Judges.load()
+    return Judges.load(reader=True)
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable
             assert 3 * 10 / 5 <= row["unet_rows"] - row["inversion_rows"] <= 3 * 11 / 5 + 1e-9
 
 
-def test_the_trivial_ends_are_what_they_are_called(tmp_path: Path, at: Callable[..., Bench]) -> None:
+def test_the_bounds_are_what_they_are_called(tmp_path: Path, at: Callable[..., Bench]) -> None:
     rows = drain(at(tmp_path).run([]))
     scores = {label: [row for row in rows if row["method"] == label] for label in BOUNDS}
     assert np.mean([row["success"] for row in scores[TRUTH]]) >= 0.8
@@ -265,7 +267,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     assert "--dtype float32 --steps 2 --out DIR`" in (out / "table.md").read_text()
     (out / "run.json").write_text('{"of": "something else"}')
     assert main(command) == 2
-    assert "is not what a bench wrote" in capsys.readouterr().err
+    assert "was not written by the bench" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wordbrush.evaluation.bench.cases import KINDS, Case, public
-from wordbrush.evaluation.bench.success import Looks, succeeded
+from wordbrush.evaluation.bench.success import Readings, succeeded
 from wordbrush.evaluation.judges.reader import Reading
 from wordbrush.pocket import Scene, change, segment
 from wordbrush.pocket.vocabulary import LIGHTS, NAMES, PLACES, STYLES
@@ -28,9 +28,9 @@ def reading(scene: Scene, region: np.ndarray | None = None) -> Reading:
     return Reading(things, extents, colours, **whole, bare=1 - max(things.values()))
 
 
-def looks(case: Case, scene: Scene) -> Looks:
+def looks(case: Case, scene: Scene) -> Readings:
     region = case.mask if case.mask.any() else ~case.mask
-    return Looks(reading(scene), reading(scene, region))
+    return Readings(reading(scene), reading(scene, region))
 
 
 def judged(case: Case, made: Scene) -> bool:
@@ -59,7 +59,7 @@ def test_the_right_thing_beside_the_old_one_is_no_swap(cases: list[Case]) -> Non
         old = {t.name for t in case.source.things} - {t.name for t in case.target.things}
         both = replace(made.region, things={**made.region.things, **dict.fromkeys(old, 0.9)})
         source, truth = looks(case, case.source), looks(case, case.target)
-        assert not succeeded(case, Looks(made.whole, both), source, truth)
+        assert not succeeded(case, Readings(made.whole, both), source, truth)
 
 
 def test_another_thing_where_one_was_taken_out_is_no_removal(cases: list[Case]) -> None:
@@ -71,7 +71,7 @@ def test_another_thing_where_one_was_taken_out_is_no_removal(cases: list[Case]) 
         ):  # the second is the thing that stays, a second time
             shown = replace(made.region, things={**made.region.things, name: 0.9})
             seen_in_truth = made.region.sees(name)
-            assert succeeded(case, Looks(made.whole, shown), source, made) == seen_in_truth, case.name
+            assert succeeded(case, Readings(made.whole, shown), source, made) == seen_in_truth, case.name
 
 
 def test_a_wrong_colour_fails(cases: list[Case]) -> None:
@@ -91,7 +91,7 @@ def test_a_lost_thing_fails_every_kind(cases: list[Case]) -> None:
         made, source = looks(case, case.target), looks(case, case.source)
         for name in kept:
             lost = {**made.whole.things, name: 0.1}
-            blind = Looks(replace(made.whole, things=lost), replace(made.region, things=lost))
+            blind = Readings(replace(made.whole, things=lost), replace(made.region, things=lost))
             assert not succeeded(case, blind, source, made), case.name
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 from wordbrush import edit, editing, from_seed, inversion, invert
 from wordbrush.cli import main
 from wordbrush.errors import ImageError, NumericsError, OptionsError, PromptError
-from wordbrush.evaluation.compare.result import Comparison, Look
-from wordbrush.evaluation.compare.run import Truth, compare
+from wordbrush.evaluation.compare.request import Look, Request, Truth
+from wordbrush.evaluation.compare.result import Comparison
+from wordbrush.evaluation.compare.run import compare
 from wordbrush.evaluation.judges.backbones import load_clip
 from wordbrush.evaluation.metrics.pixels import psnr, ssim
 from wordbrush.images import load, read_provenance
@@ -47,8 +48,10 @@ class Absolute:
 
 
 def compared(model: Model, *targets: str, **told: Any) -> Comparison:
+    judges = {name: told.pop(name) for name in ("clip", "distance") if name in told}
     picture = told.pop("picture", noise())
-    return drain(compare(model, picture, CAT, targets or (DOG,), **{"inversions": WAYS, **told}))
+    request = Request(picture, CAT, targets or (DOG,), **{"inversions": WAYS, **told})
+    return drain(compare(model, request, **judges))
 
 
 # The library ------------------------------------------------------------------------------------------------
@@ -65,7 +68,7 @@ def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
     for cell in comparison.cells:
         source = invert(model, noise(), CAT, method=cell.start.inversion, options=FAST)
         alone = edit(model, source, [cell.target])[0]
-        assert cell.result is not None and cell.start.spent is not None and cell.spent is not None
+        assert cell.result is not None and cell.start.cost is not None and cell.cost is not None
         assert torch.equal(cell.result.trajectory, alone.trajectory)
         assert cell.scores == {
             "psnr": psnr(alone.image, noise()),
@@ -74,9 +77,9 @@ def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
         }
         assert cell.start.reconstruction == psnr(source.image(model), best)
         # Up: one row a step. DDIM comes down again, guided, with two.
-        assert cell.start.spent.rows == {"direct": 3, "ddim": 3 + 3 * 2}[cell.start.inversion]
-        assert cell.spent.rows == alone.report.unet_rows and cell.spent.seconds > 0
-        assert not cell.failure and cell.start.spent.with_gradient == 0
+        assert cell.start.cost.rows == {"direct": 3, "ddim": 3 + 3 * 2}[cell.start.inversion]
+        assert cell.cost.rows == alone.report.unet_rows and cell.cost.seconds > 0
+        assert not cell.failure and cell.start.cost.with_gradient == 0
     assert comparison.bound == psnr(best, noise()) and not comparison.failures
     assert comparison.starts[0].reconstruction == math.inf > comparison.starts[1].reconstruction
     assert model.denoiser.unet._forward_hooks == hooks
@@ -93,7 +96,7 @@ def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytes
     model = tiny()
     monkeypatch.setattr(model, "defaults", Defaults(steps=2, guidance_scale=2.0))
     stages: list[Progress] = []
-    comparison = drain(compare(model, noise(), CAT, DOG), stages.append)
+    comparison = drain(compare(model, Request(noise(), CAT, DOG)), stages.append)
     assert [start.inversion for start in comparison.starts] == list(inversion.METHODS)
     assert {cell.method for cell in comparison.cells} == set(editing.METHODS)
     overall = [progress for progress in stages if progress.stage == "comparing"]
@@ -101,8 +104,8 @@ def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytes
     assert [progress.step for progress in overall] == list(range(count + 1))
     assert {progress.total for progress in overall} == {count}
     assert "null_text: optimising null text" in {progress.stage for progress in stages}
-    spent = next(start.spent for start in comparison.starts if start.inversion == "null_text")
-    assert spent is not None and spent.with_gradient > 0
+    cost = next(start.cost for start in comparison.starts if start.inversion == "null_text")
+    assert cost is not None and cost.with_gradient > 0
 
 
 def test_a_generated_source_starts_from_its_own_run_and_from_its_inversions(tiny: Tiny) -> None:
@@ -116,7 +119,7 @@ def test_a_generated_source_starts_from_its_own_run_and_from_its_inversions(tiny
     assert torch.equal(own.result.trajectory, edit(model, source, DOG).trajectory)
     again = invert(model, source.image(model), CAT, method="ddim", options=FAST)
     assert torch.equal(inverted.result.trajectory, edit(model, again, DOG).trajectory)
-    assert own.start.spent is not None and own.start.spent.rows == 3 * 2
+    assert own.start.cost is not None and own.start.cost.rows == 3 * 2
     with pytest.raises(OptionsError, match="'seed' is no inversion of a picture"):
         compared(model, inversions=["seed"])
 
@@ -214,7 +217,7 @@ def test_what_is_asked_for_wrongly_is_told_before_any_work(
     told: dict[str, Any], error: str, tiny: Tiny
 ) -> None:
     with pytest.raises(OptionsError, match=error):
-        next(compare(tiny(), noise(), CAT, DOG, **told))
+        next(compare(tiny(), Request(noise(), CAT, DOG, **told)))
 
 
 def test_the_table_has_the_clips_cosines_and_its_name(tiny: Tiny) -> None:
@@ -339,7 +342,7 @@ def test_an_edit_that_fails_is_told_at_the_end_and_the_others_are_there(
         ((*PICTURE, "--seed", "3", "--out", "o/"), "a picture file, or --seed N to generate one, got both"),
         (("--source", CAT, "--target", DOG, "--out", "o/"), "or --seed N to generate one, got neither"),
         (("--seed", "1", "--target", DOG, "--out", "o/"), "expected --source to say what to generate"),
-        (("photo.png", "--target", DOG, "--out", "o/"), "expected to be told what photo.png shows"),
+        (("photo.png", "--target", DOG, "--out", "o/"), "expected a prompt that says what photo.png shows"),
         ((*PICTURE, "--inversion", "seed", "--out", "o/"), "is for pictures that --seed N generates"),
         ((*PICTURE, "--truth", "a.png", "--truth", "b.png", "--out", "o/"), "--truth once for each of 1"),
         ((*PICTURE, "--stepps", "3", "--out", "o/"), "--stepps"),

@@ -17,22 +17,12 @@ from pydantic import Field
 from wordbrush import images, inversion
 from wordbrush.cli.commands.evaluate import directional as evaluate_directional
 from wordbrush.cli.options.setup import Setup
-from wordbrush.editing.prompt_to_prompt import options
 from wordbrush.errors import InputError, OptionsError, OutputError
-from wordbrush.evaluation.bench.run import Contender
+from wordbrush.evaluation.contender import Contender
+from wordbrush.evaluation.directional.cases import DirectionalCase, from_pocket, read
+from wordbrush.evaluation.directional.curve import columns, points, table
 from wordbrush.evaluation.directional.plot import plot
-from wordbrush.evaluation.directional.run import (
-    TRUTH,
-    Curves,
-    DirectionalCase,
-    columns,
-    from_pocket,
-    papers_sweep,
-    points,
-    read,
-    swept,
-    table,
-)
+from wordbrush.evaluation.directional.run import TRUTH, Curves, Sweep, papers_sweep
 from wordbrush.evaluation.judges.backbones import Clip, load_clip
 from wordbrush.evaluation.results.tables import comma_separated
 from wordbrush.model import Model
@@ -111,22 +101,23 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_an_option_that_both_have_is_told_to_both() -> None:
-    assert swept(DIRECT, "guidance_scale", "4") == (
-        {"steps": 2, "guidance_scale": 4.0},
-        {"guidance_scale": 4.0},
+    assert Sweep(DIRECT, "c", "guidance_scale", ()).at("4") == replace(
+        DIRECT, inversion_options={"steps": 2, "guidance_scale": 4.0}, options={"guidance_scale": 4.0}
     )
-    assert swept(DIRECT, "self_replace_steps", "0.5") == ({"steps": 2}, {"self_replace_steps": 0.5})
+    assert Sweep(DIRECT, "c", "self_replace_steps", ()).at("0.5") == replace(
+        DIRECT, options={"self_replace_steps": 0.5}
+    )
 
 
 def test_wrong_sweeps_are_refused() -> None:
     with pytest.raises(
         OptionsError, match="neither direct nor prompt_to_prompt has 'self_replace'.*self_replace_steps"
     ):
-        swept(DIRECT, "self_replace", "1")
+        Sweep(DIRECT, "c", "self_replace", ()).at("1")
     with pytest.raises(OptionsError, match="option 'blend_start': expected less than or equal to 1, got '2'"):
-        swept(DIRECT, "blend_start", "2")
+        Sweep(DIRECT, "c", "blend_start", ()).at("2")
     with pytest.raises(OptionsError, match="option 'steps' is swept: leave its own value 2 out"):
-        swept(DIRECT, "steps", "3")
+        Sweep(DIRECT, "c", "steps", ()).at("3")
 
 
 def test_the_papers_values_are_for_methods_that_have_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +127,7 @@ def test_the_papers_values_are_for_methods_that_have_its_option(monkeypatch: pyt
     class Instructed(Options):
         image_guidance_scale: float = Field(1.5, description="how much of the picture stays")
 
-    monkeypatch.setattr(options, "Options", Instructed)
+    monkeypatch.setattr("wordbrush.editing.prompt_to_prompt.options.Options", Instructed)
     option, values = papers_sweep(DIRECT)
     assert option == "image_guidance_scale"
     assert [float(value) for value in values] == pytest.approx(np.arange(1.0, 2.21, 0.2))
@@ -175,7 +166,7 @@ def test_a_row_is_the_papers_two_cosines(
     cases: list[DirectionalCase], clip: Clip, tiny: Tiny, tmp_path: Path
 ) -> None:
     curves = Curves(cases[:1], clip, tmp_path)
-    drain(curves.sweep(tiny(), DIRECT, "c", "self_replace_steps", ("0.5",)))
+    drain(curves.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", ("0.5",))))
     (one,) = curves.rows()
     made = images.load(curves.path("c", "0.5", cases[0]))
     before, after = clip.images([images.fit(cases[0].picture, 32, 32), made]).double()
@@ -193,19 +184,19 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_with_the_same_rows(
     whole = Curves(cases, clip, tmp_path / "whole")
     seen: list[tuple[int, int]] = []
     drain(
-        whole.sweep(tiny(), DIRECT, "c", "self_replace_steps", values),
+        whole.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", values)),
         lambda p: seen.append((p.step, p.total)),
     )
     assert seen == [(i, 2 * len(cases)) for i in range(1, 2 * len(cases) + 1)]
 
     cut = Curves(cases, clip, tmp_path / "cut")
-    steps = cut.sweep(tiny(), DIRECT, "c", "self_replace_steps", values)
+    steps = cut.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", values))
     next(steps), next(steps), next(steps)
     steps.close()
     path = tmp_path / "cut" / "results.jsonl"
     path.write_text(path.read_text()[:-9])
     kept = cut.path("c", "1", cases[0]).stat().st_mtime_ns
-    drain(cut.sweep(tiny(), DIRECT, "c", "self_replace_steps", values))
+    drain(cut.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", values)))
     assert cut.rows() == whole.rows()
     assert cut.path("c", "1", cases[0]).stat().st_mtime_ns == kept
 
@@ -223,9 +214,9 @@ def test_one_inversion_serves_all_values_that_leave_it_as_it_is(
 
     monkeypatch.setattr(module, "invert", counted)
     curves = Curves(cases[:1], clip, tmp_path)
-    drain(curves.sweep(tiny(), DIRECT, "a", "self_replace_steps", ("0", "0.5", "1")))
+    drain(curves.sweep(tiny(), Sweep(DIRECT, "a", "self_replace_steps", ("0", "0.5", "1"))))
     assert len(inverted) == 1
-    drain(curves.sweep(tiny(), DIRECT, "b", "guidance_scale", ("1", "2")))
+    drain(curves.sweep(tiny(), Sweep(DIRECT, "b", "guidance_scale", ("1", "2"))))
     assert len(inverted) == 3
     assert {point.curve for point in points(curves.rows())} == {"a", "b"}
 
@@ -234,10 +225,10 @@ def test_a_curve_with_other_settings_is_refused(
     cases: list[DirectionalCase], clip: Clip, tiny: Tiny, tmp_path: Path
 ) -> None:
     curves = Curves(cases[:1], clip, tmp_path)
-    drain(curves.sweep(tiny(), DIRECT, "c", "self_replace_steps", ("0",)))
+    drain(curves.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", ("0",))))
     other = replace(DIRECT, options={"kind": "refine"})
     with pytest.raises(OutputError, match="holds c with another model, CLIP, options or pictures"):
-        drain(curves.sweep(tiny(), other, "c", "self_replace_steps", ("0",)))
+        drain(curves.sweep(tiny(), Sweep(other, "c", "self_replace_steps", ("0",))))
 
 
 def test_the_truth_goes_where_the_words_go(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
@@ -269,7 +260,7 @@ def test_the_command_sweeps_plots_and_adds_curves(
             inversion=[way],
             sweep="self-replace-steps=0,1",
             setup=setup,
-            told={"steps": "2"},
+            given={"steps": "2"},
         )
     lines = list(csv.DictReader((out / "points.csv").read_text().splitlines()))
     names = [f"{way}+prompt-to-prompt" for way in ("direct", "ddim")]
@@ -283,11 +274,11 @@ def test_the_command_sweeps_plots_and_adds_curves(
 def test_the_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(OptionsError, match="expected a file of cases or --pocket N"):
-        evaluate_directional.directional(out=out, told={})
+        evaluate_directional.directional(out=out, given={})
     with pytest.raises(OptionsError, match="expected --sweep OPTION=VALUE,VALUE,…, got 'steps'"):
-        evaluate_directional.directional(out=out, pocket=1, sweep="steps", told={})
+        evaluate_directional.directional(out=out, pocket=1, sweep="steps", given={})
     with pytest.raises(OptionsError, match="has no image_guidance_scale"):
-        evaluate_directional.directional(out=out, pocket=1, told={})
+        evaluate_directional.directional(out=out, pocket=1, given={})
 
 
 # Plot and table ---------------------------------------------------------------------------------------------

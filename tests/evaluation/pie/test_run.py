@@ -20,24 +20,25 @@ from transformers import CLIPImageProcessorPil, ConvNextConfig, ConvNextModel
 from wordbrush.cli.commands.evaluate import pie as evaluate_pie
 from wordbrush.cli.options.setup import Setup
 from wordbrush.errors import ImageError, InputError, OptionsError, OutputError
-from wordbrush.evaluation.bench.run import Contender
+from wordbrush.evaluation.contender import Contender
+from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.metrics import pixels
 from wordbrush.evaluation.metrics.perceptual import Lpips
 from wordbrush.evaluation.metrics.pixels import PSNR_LIMIT
 from wordbrush.evaluation.pie import format as pie_format
 from wordbrush.evaluation.pie import report as pie_tables
-from wordbrush.evaluation.pie.format import PieCase, decode, encode, from_pocket, read, write
-from wordbrush.evaluation.pie.run import (
-    METRICS,
-    PRESETS,
-    Judges,
-    Options,
-    PieBench,
-    bordered,
-    from_folder,
-    scored,
-    told,
+from wordbrush.evaluation.pie.format import (
+    PieCase,
+    decode,
+    encode,
+    from_pocket,
+    read,
+    write,
+    write_pocket,
 )
+from wordbrush.evaluation.pie.metrics import METRICS, bordered, load_judges, scored
+from wordbrush.evaluation.pie.options import PRESETS, Options
+from wordbrush.evaluation.pie.run import PieBench, from_folder, settings
 from wordbrush.images import load, read_provenance
 from wordbrush.model import Model
 from wordbrush.progress import drain
@@ -57,7 +58,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
     ConvNextModel(config).save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
-    return Judges.load(Options(encoder=str(folder)), device="cpu")
+    return load_judges(Options(encoder=str(folder)), device="cpu")
 
 
 def small(case: PieCase) -> PieCase:
@@ -166,7 +167,7 @@ def spoil(folder: Path, **entry: Any) -> str:
     ("entry", "message"),
     [
         ({"image_path": "no/such.jpg"}, "expected its picture at .*such.jpg, and there is none"),
-        ({"image_path": "../../secret.png"}, "expected image_path to lie below annotation_images"),
+        ({"image_path": "../../secret.png"}, "expected image_path to be below annotation_images"),
         ({"mask": [0, SIDE * SIDE + 1]}, "malformed: a run of 1025 from 0 leaves the canvas of 32 × 32"),
         ({"mask": [0]}, "malformed: expected pairs"),
         ({"mask": "0 4"}, "expected the mask to be a list of whole numbers, got '0 4'"),
@@ -188,7 +189,7 @@ def test_a_damaged_picture_and_no_mapping_are_named(folder: Path, tmp_path: Path
     with pytest.raises(InputError, match="expected PIE-Bench's folder"):
         read(tmp_path / "nowhere")
     (folder / "annotation_images" / read(folder)[0].image_path).write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="is no picture that can be read"):
+    with pytest.raises(ImageError, match="is not a readable picture"):
         read(folder)
 
 
@@ -342,9 +343,9 @@ def test_clip_sees_the_edited_part_on_black(judges: Judges, world: list[PieCase]
 
 def test_the_released_protocol_is_what_the_table_was_made_with(tiny: Tiny) -> None:
     case = case_of(half())
-    inverting, options, notes = told(tiny(), case, Contender("prompt_to_prompt", "direct"), "released")
-    assert (inverting, notes) == ({"steps": 50, "guidance_scale": 7.5}, [])
-    assert options == {
+    contender, notes = settings(tiny(), case, Contender("prompt_to_prompt", "direct"), "released")
+    assert (contender.inversion_options, notes) == ({"steps": 50, "guidance_scale": 7.5}, [])
+    assert contender.options == {
         "kind": "refine",
         "cross_replace_steps": 0.4,
         "self_replace_steps": 0.6,
@@ -358,19 +359,19 @@ def test_the_released_protocol_is_what_the_table_was_made_with(tiny: Tiny) -> No
 
 def test_the_contenders_own_options_outweigh_the_protocol(tiny: Tiny) -> None:
     own = Contender("prompt_to_prompt", "direct", {"self_replace_steps": 0.1}, {"steps": 3})
-    inverting, options, _ = told(tiny(), case_of(half()), own, "released")
-    assert inverting["steps"] == 3 and inverting["guidance_scale"] == 7.5
-    assert options["self_replace_steps"] == 0.1 and options["kind"] == "refine"
-    assert told(tiny(), case_of(half()), own, "wordbrush") == ({"steps": 3}, {"self_replace_steps": 0.1}, [])
+    given, _ = settings(tiny(), case_of(half()), own, "released")
+    assert given.inversion_options["steps"] == 3 and given.inversion_options["guidance_scale"] == 7.5
+    assert given.options["self_replace_steps"] == 0.1 and given.options["kind"] == "refine"
+    assert settings(tiny(), case_of(half()), own, "wordbrush") == (own, [])
 
 
 def test_a_blended_word_that_is_in_no_prompt_is_left_out_and_told(tiny: Tiny) -> None:
     case = replace(case_of(half()), blended_words=("cat", "unicorn"))
-    _, options, notes = told(tiny(), case, DIRECT, "released")
-    assert options["local_blend"] == ["cat"] and "reweight" not in options
+    given, notes = settings(tiny(), case, DIRECT, "released")
+    assert given.options["local_blend"] == ["cat"] and "reweight" not in given.options
     assert notes == ["blended word 'unicorn' is not in its prompt"]
-    _, options, _ = told(tiny(), replace(case, blended_words=None), DIRECT, "released")
-    assert options["local_blend"] == "off" and "reweight" not in options
+    given, _ = settings(tiny(), replace(case, blended_words=None), DIRECT, "released")
+    assert given.options["local_blend"] == "off" and "reweight" not in given.options
 
 
 # Runs -------------------------------------------------------------------------------------------------------
@@ -402,7 +403,7 @@ def test_a_run_edits_scores_and_reports(
         np.mean([row["clip_whole"] for row in rows])
     )
     assert {line["type"] for line in table[1:]} == {case.type for case in cases}
-    page = pie_tables.sheet(cases, bench.own("run"), HONEST)
+    page = pie_tables.sheet(cases, bench.edited("run"), HONEST)
     assert page.width > page.height / 2
 
 
@@ -484,7 +485,7 @@ def test_a_case_that_cannot_be_edited_says_why_and_the_others_go_on(
     bench = PieBench([long, cases[1], wide], judges, HONEST, tmp_path / "out")
     drain(bench.edit(tiny(), DIRECT, "run"))
     rows = drain(bench.score("run"))
-    assert "60 tokens" in rows[0]["error"] and rows[1]["error"] is None
+    assert "at most 30 tokens, got 60" in rows[0]["error"] and rows[1]["error"] is None
     assert rows[2]["error"] == "the model makes pictures of 32 × 32, and this one is 48 × 32"
     text = pie_tables.Report(bench.rows(), bench.cases, judges, HONEST, "honest").summary()
     assert "run: 2 cases could not be edited and are in no mean" in text
@@ -520,7 +521,7 @@ def test_the_command_edits_scores_and_adds_lines_to_its_tables(
     out, flags = tmp_path / "out", {"encoder": judges.encoder.name, "steps": "2"}
     code = evaluate_pie.pie(
         folder, out=str(out), inversion=["direct", "ddim"], count=3, preset="released", setup=setup,
-        told=flags | {"forced_border": "false"},
+        given=flags | {"forced_border": "false"},
     )  # fmt: skip
     assert code == 0
     assert "Preset: released, but `forced_border` off" in capsys.readouterr().out
@@ -535,7 +536,7 @@ def test_the_command_edits_scores_and_adds_lines_to_its_tables(
         label="again",
         count=3,
         preset="released",
-        told=told,
+        given=told,
     )
     lines = {
         line["run"]: line
@@ -549,18 +550,17 @@ def test_the_command_edits_scores_and_adds_lines_to_its_tables(
 def test_the_command_refuses_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(OptionsError, match="--edited edits nothing: leave 'steps' out"):
-        evaluate_pie.pie(folder, out=out, edited=folder, told={"steps": "2"})
+        evaluate_pie.pie(folder, out=out, edited=folder, given={"steps": "2"})
     with pytest.raises(OptionsError, match="leave --inversion, --protocol out"):
-        evaluate_pie.pie(folder, out=out, edited=folder, inversion=["ddim"], protocol="released", told={})
+        evaluate_pie.pie(folder, out=out, edited=folder, inversion=["ddim"], protocol="released", given={})
     with pytest.raises(OptionsError, match="--label names one run, and these are 2"):
-        evaluate_pie.pie(folder, out=out, inversion=["direct", "ddim"], label="x", told={})
+        evaluate_pie.pie(folder, out=out, inversion=["direct", "ddim"], label="x", given={})
     with pytest.raises(OptionsError, match="is there already"):
-        evaluate_pie.pie(folder, out=out, from_pocket=3, told={})
+        evaluate_pie.pie(folder, out=out, from_pocket=3, given={})
 
 
 def test_cases_of_the_world_are_written_once_and_a_stopped_writing_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "world"
-    write_pocket = evaluate_pie._write_pocket  # pyright: ignore[reportPrivateUsage]
     write_pocket(folder, 2)
     mapping = folder / pie_format.MAPPING
     text, before = mapping.read_text(), mapping.stat().st_mtime_ns

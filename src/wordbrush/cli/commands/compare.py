@@ -2,11 +2,9 @@
 
 import math
 import os
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,294 +12,150 @@ from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
 from wordbrush.cli.options.flags import Given, OptionFile, Whole
 from wordbrush.cli.options.setup import POCKET, Setup
-from wordbrush.errors import ModelError, OptionsError, OutputError, PromptError
-from wordbrush.extras import need
-from wordbrush.files import all_or_none
+from wordbrush.cli.options.several import AllInversions, AllMethods
+from wordbrush.cli.terminal import Terminal
+from wordbrush.errors import OptionsError, OutputError
 from wordbrush.options import InversionOptions, Options
 
 if TYPE_CHECKING:
-    from wordbrush.cli.origins import Photo
-    from wordbrush.evaluation.compare.result import Cell, Comparison
+    from wordbrush.evaluation.compare.result import Comparison
 
-SEED = "seed"  # among the inversions: the run that generated the source
+SEED = "seed"  # as in compare.request: the run that generated the source
+Photo = Annotated[Path | None, Parameter(help="a picture file; without one, --seed generates it")]
+Targets = Annotated[list[str], Parameter(help="what the edited picture shall show; repeat it for more")]
+Out = Annotated[str, Parameter(help="the folder (FOLDER/) for grid.png, table.md, table.csv and the edits")]
+Source = Annotated[
+    str | None,
+    Parameter(help="what the picture shows (default: the prompt it was made from, where wordbrush made it)"),
+]
+Seed = Annotated[
+    Whole | None,
+    Parameter(
+        help='generate the picture from this seed; "seed" is then an inversion too, and needs no inverting'
+    ),
+]
+Words = Annotated[
+    list[str] | None,
+    Parameter(help="show where this word looks, in the source and in every edit; repeat it for more"),
+]
+Clip = Annotated[
+    str | None,
+    Parameter(
+        metavar="NAME",
+        help="the CLIP that judges: pocket, a hub id or a folder (default: pocket's for the model pocket, else none)",
+    ),
+]
+Truths = Annotated[
+    list[Path] | None, Parameter(help="the true answer, where it is known; one for each target")
+]
+Masks = Annotated[
+    list[Path] | None,
+    Parameter(
+        help="white where the true answer differs, black where the source should stay; one for each target"
+    ),
+]
 
 
 def command(tokens: Sequence[str]) -> Callable[..., int]:
     """`compare` with the flags of those methods that `tokens` name, or of all. Raises `OptionsError`."""
-    if "compare" not in tokens[:1]:  # another command's help need not wait for them
+    if "compare" not in tokens[:1]:  # the help of other commands does not need them
         return flags.with_flags(compare)
     edits = several.editings(several.named(tokens, "--method"))
-    ways = _ways(several.named(tokens, "--inversion"), generated=True)
-    return several.with_flags(compare, edits, ways)
+    inversions = _inversions(several.named(tokens, "--inversion"), is_generated=True)
+    return several.with_flags(compare, edits, inversions)
 
 
 def compare(
-    picture: Path | None = None,
+    picture: Photo = None,
     /,
     *,
-    target: list[str],
-    out: str,
-    source: str | None = None,
-    seed: Whole | None = None,
-    inversion: list[str] | None = None,
-    method: list[str] | None = None,
-    word: list[str] | None = None,
-    clip: Annotated[str | None, Parameter(metavar="NAME")] = None,
-    truth: list[Path] | None = None,
-    mask: list[Path] | None = None,
+    target: Targets,
+    out: Out,
+    source: Source = None,
+    seed: Seed = None,
+    inversion: AllInversions = None,
+    method: AllMethods = None,
+    word: Words = None,
+    clip: Clip = None,
+    truth: Truths = None,
+    mask: Masks = None,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
-    """Edit one picture in several ways: a labelled grid, a table, and every edit (if one fails, exit 2).
-
-    Parameters
-    ----------
-    picture
-        a picture file; without one, --seed generates it
-    target
-        what the edited picture shall show; repeat it for more
-    out
-        the folder (FOLDER/) for grid.png, table.md, table.csv and the edits
-    source
-        what the picture shows (default: the prompt it was made from, where wordbrush made it)
-    seed
-        generate the picture from this seed; "seed" is then an inversion too, and needs no inverting
-    inversion
-        repeat it for more; `wordbrush methods` lists them (default: all)
-    method
-        how to edit; repeat it for more; `wordbrush methods` lists them (default: all)
-    word
-        show where this word looks, in the source and in every edit; repeat it for more
-    clip
-        the CLIP that judges: pocket, a hub id or a folder (default: pocket's for the model pocket, else none)
-    truth
-        the true answer, where it is known; one for each target
-    mask
-        white where the true answer differs, black where the source should stay; one for each target
-    """
+    """Edit one picture in several ways: a labelled grid, a table, and every edit (if one fails, exit 2)."""
     terminal = setup.terminal
-    edits, ways = several.editings(method), _ways(inversion, generated=picture is None)
-    _require_one_origin(picture, seed, source, ways)
-    target = list(dict.fromkeys(target))
-    if not all(prompt.strip() for prompt in target):
-        raise PromptError("expected --target to say what to see, got nothing")
     folder = _folder(out)
-    paths = _paths(folder, target, ways, edits)
-    written = [*paths.values(), *(folder / name for name in ("grid.png", "table.md", "table.csv"))]
-    source_path = None if picture is not None else folder / "source.png"
-    inputs = [picture, option_file, *(truth or ()), *(mask or ())]
-    outputs.check(inputs, [*written, source_path])
-    given_edits, given_ways = several.given(given, option_file, edits, ways)
-
+    edits, inversions = several.editings(method), _inversions(inversion, is_generated=picture is None)
+    given_edits, given_inversions, _ = several.options_for(given, option_file, edits, inversions)
     with terminal.busy("starting"):
-        with need("eval", "SSIM"):  # minutes before it is asked for
-            import_module("skimage")
-        from wordbrush import images, provenance
+        several.require("skimage", "SSIM")
         from wordbrush.cli import origins
-        from wordbrush.evaluation.compare import run as comparing
+        from wordbrush.evaluation.compare import report, run
+        from wordbrush.evaluation.compare.request import Request, paths, truths
+        from wordbrush.evaluation.compare.score import load_judges
         from wordbrush.progress import drain
+    known = truths(truth or [], mask or [], len(dict.fromkeys(target)))
     photo = None
-    if picture is not None:
+    if picture is not None and seed is None:
         photo = origins.photo(picture, source, flag="--source", method="", options={})
         source = photo.prompt
-    assert source is not None
-    truths = _truths(truth or [], mask or [], target)
+    request = Request(picture, source, target, seed, given_inversions, given_edits, word or (), known)
+    files = paths(folder, request.checked())
+    written = [*files.values(), *(folder / name for name in report.FILES)]
+    inputs = [picture, option_file, *(truth or ()), *(mask or ())]
+    outputs.check(inputs, [*written, folder / report.SOURCE if picture is None else None])
     model = setup.load()
-    notes = [] if photo is None else _notices(photo, model.image_size)
     with terminal.busy("loading the judges"):
-        judge, distance = _judges(clip, model.name, setup.device, notes)
+        judge, distance, notices = load_judges(clip, model, setup.device)
     with terminal.watching() as show:
-        comparison = drain(
-            comparing.compare(
-                model,
-                None if photo is None else photo.image,
-                source,
-                target,
-                seed=seed or 0,
-                inversions=given_ways,
-                methods=given_edits,
-                words=word or (),
-                clip=judge,
-                distance=distance,
-                truths=truths,
-            ),
-            show,
-        )
+        comparison = drain(run.compare(model, request, clip=judge, distance=distance), show)
+    terminal.note([*(photo.notices if photo else ()), *comparison.notices, *notices])
     if len(comparison.failures) == len(comparison.cells):
-        terminal.note(notes)
         terminal.error(f"every edit failed, and nothing was written: {comparison.failures[0].failure}")
         return 2
+    report.write(comparison, model, folder, files)
+    return _show(comparison, folder, setup.terminal)
 
-    if source_path is not None:  # first of all: the others' records hold its hash
-        assert comparison.generated is not None
-        generated = origins.seeded(model, comparison.generated)
-        made = provenance.record("generate", model, generated.record, comparison.picture)
-        images.save_png(comparison.picture, source_path, made)
-    original = picture or source_path
-    assert original is not None
-    with all_or_none() as opened:
-        for cell in comparison.cells:
-            start, result = cell.start, cell.result
-            if result is None or start.source is None:
-                continue
-            record = origins.seeded(model, start.source).record
-            if start.inversion != SEED:
-                file = provenance.file_record(original)
-                record = record.model_copy(update={"options": dict(start.options), "picture": file})
-            made = provenance.record(
-                "edit",
-                model,
-                record,
-                result.image,
-                method=cell.method,
-                targets=[cell.target],
-                options=cell.options,
-                report=result.report.as_json(),
-            )
-            images.save_png(result.image, paths[cell.target, start.inversion, cell.method], made, opened)
-        images.save_png(comparison.grid(), folder / "grid.png", opened=opened)
-        for name, text in (("table.md", comparison.table()), ("table.csv", comparison.comma_separated())):
-            with opened(folder / name) as file_:
-                file_.write(text.encode())
 
-    terminal.say(_shown(comparison))
-    terminal.say(f"{folder / 'grid.png'}  {source} → {', '.join(target)}")
-    terminal.note(notes)
-    for cell in comparison.cells:
-        if cell.result is not None:
-            terminal.note(f"{_named(cell)}: {notice}" for notice in cell.notices)
-    terminal.finish(
-        command="compare",
-        out=folder,
-        grid=folder / "grid.png",
-        rows=[
-            {key: str(value) if value == math.inf else value for key, value in row.items()}
-            for row in comparison.rows()  # JSON has no infinity
-        ],
-        failures=[_named(cell) for cell in comparison.failures],
+def _show(comparison: "Comparison", folder: Path, terminal: Terminal) -> int:
+    """Print the results; returns the exit code."""
+    from wordbrush.evaluation.compare import report
+
+    grid = folder / "grid.png"
+    terminal.say(report.shown(comparison))
+    terminal.say(f"{grid}  {comparison.prompt} → {', '.join(comparison.targets)}")
+    terminal.note(comparison.edit_notices)
+    failures = [cell.name for cell in comparison.failures]
+    rows = [
+        {key: str(value) if value == math.inf else value for key, value in row.items()}
+        for row in comparison.rows()  # JSON has no infinity
+    ]
+    terminal.finish(command="compare", out=folder, grid=grid, rows=rows, failures=failures)
+    if not failures:
+        return 0
+    reasons = "; ".join(f"{cell.name}: {cell.failure}" for cell in comparison.failures)
+    terminal.error(
+        f"{len(failures)} of {len(comparison.cells)} edits failed, the others are in {folder}: {reasons}"
     )
-    if comparison.failures:
-        told_of = "; ".join(f"{_named(cell)}: {cell.failure}" for cell in comparison.failures)
-        terminal.error(
-            f"{len(comparison.failures)} of {len(comparison.cells)} edits failed, the others are in {folder}: {told_of}"
-        )
-        return 2
-    return 0
+    return 2
 
 
-def _ways(names: Sequence[str] | None, *, generated: bool) -> dict[str, type[Options]]:
-    """Inversions by name, with their options; of a generated picture its own run is one of them, the first."""
+def _inversions(names: Sequence[str] | None, *, is_generated: bool) -> dict[str, type[Options]]:
+    """Inversions by name, with their options; for a generated picture its own run is the first of them."""
     if names is None:
-        return {**({SEED: InversionOptions} if generated else {}), **several.inversions(None)}
+        return {**({SEED: InversionOptions} if is_generated else {}), **several.inversions(None)}
     chosen: dict[str, type[Options]] = {}
     for name in names:
         chosen |= {SEED: InversionOptions} if name == SEED else several.inversions([name])
     return chosen
 
 
-def _require_one_origin(
-    picture: Path | None, seed: int | None, source: str | None, ways: Mapping[str, Any]
-) -> None:
-    if (picture is None) == (seed is None):
-        given = "neither" if picture is None else "both"
-        raise OptionsError(f"expected a picture file, or --seed N to generate one, got {given}")
-    if picture is not None and SEED in ways:
-        raise OptionsError(f"--inversion {SEED} is for pictures that --seed N generates: leave {picture} out")
-    if picture is None and not (source or "").strip():
-        raise PromptError('expected --source to say what to generate, as in --source "a cat on a beach"')
-
-
-def _notices(photo: "Photo", size: tuple[int, int]) -> list[str]:
-    """What was done to the picture on its way in."""
-    height, width = size
-    if photo.image.width * height == photo.image.height * width:
-        return list(photo.notices)
-    own = f"{photo.image.width} × {photo.image.height}"
-    cropped = f"{photo.path} ({own}) was cropped around its middle to fit {width} × {height}"
-    return [*photo.notices, cropped]
-
-
 def _folder(out: str) -> Path:
-    """The folder to write to. Raises `OutputError` for what looks like a file."""
+    """The folder to write to. Raises `OutputError` for a name that looks like a file's."""
     if not out.strip():
         raise OptionsError("expected --out to say where the results go, got nothing")
     folder = Path(out)
     if folder.suffix and not folder.is_dir() and not out.endswith(("/", os.sep)):
-        raise OutputError(f"expected --out FOLDER/, for there are several files to write, got {out}")
+        raise OutputError(f"expected --out FOLDER/, since several files are written, got {out}")
     return folder
-
-
-def _paths(
-    folder: Path, targets: Sequence[str], ways: Iterable[str], edits: Iterable[str]
-) -> dict[tuple[str, str, str], Path]:
-    """Where the edit into each target from each inversion by each method goes."""
-    stems = [path.stem for path in outputs.destinations(f"{folder}/", targets)]
-    return {
-        (target, way, edit): folder / f"{stem}.{way}.{edit}.png".replace("_", "-")
-        for target, stem in zip(targets, stems, strict=True)
-        for way in ways
-        for edit in edits
-    }
-
-
-def _truths(truths: Sequence[Path], masks: Sequence[Path], targets: Sequence[str]) -> list[Any]:
-    """One truth for each target, if there is any. Raises `OptionsError`."""
-    from wordbrush.evaluation.compare.run import Truth
-
-    for flag, paths in (("--truth", truths), ("--mask", masks)):
-        if paths and len(paths) != len(targets):
-            raise OptionsError(
-                f"expected {flag} once for each of {len(targets)} targets, in their order, got {len(paths)}"
-            )
-    nothing = [None] * len(targets)
-    pairs = zip(truths or nothing, masks or nothing, strict=True)
-    return [Truth(*pair) for pair in pairs] if truths or masks else []
-
-
-def _judges(clip: str | None, model: str, device: str | None, notes: list[str]) -> tuple[Any, Any]:
-    """A CLIP and a distance. The ones that ship know the built-in world alone, and judge no other model's pictures
-    unless they are asked to."""
-    from wordbrush.evaluation.judges.backbones import load_clip, load_encoder
-    from wordbrush.evaluation.metrics.perceptual import PocketDistance
-
-    clip = clip or ("pocket" if model == "pocket" else None)
-    if clip is None:
-        notes.append(
-            "no CLIP judges this model's pictures: name one with --clip openai/clip-vit-base-patch32"
-        )
-    judge = None if clip is None else load_clip(clip, device)
-    if clip != "pocket":
-        return judge, None
-    try:
-        return judge, PocketDistance(load_encoder(device=device))
-    except ModelError as error:
-        notes.append(f"without a distance: {error}")
-        return judge, None
-
-
-def _named(cell: "Cell") -> str:
-    ways = f"{cell.start.inversion}, {cell.method}".replace("_", "-")
-    return f"{cell.target} ({ways})"
-
-
-def _shown(comparison: "Comparison") -> str:
-    """The table without its notices, as narrow as it can be: headings go over several lines."""
-    from wordbrush.evaluation.results import tables
-
-    columns = [column for column in comparison.columns() if column.key != "notices"]
-    titles, rule, *rows = (
-        line.strip("| ").split(" | ") for line in tables.markdown(comparison.rows(), columns).splitlines()
-    )
-    values = list(zip(*rows, strict=True))
-    widths = [max(map(len, (*title.split(), *column))) for title, column in zip(titles, values, strict=True)]
-    wrapped = [textwrap.wrap(title, width) for title, width in zip(titles, widths, strict=True)]
-    tallest = max(map(len, wrapped))
-    heads = zip(*([""] * (tallest - len(lines)) + lines for lines in wrapped), strict=True)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if numeric.endswith(":") else cell.ljust(width)
-            for cell, width, numeric in zip(line, widths, rule, strict=True)
-        ).rstrip()
-        for line in (*heads, *rows)
-    )

@@ -1,4 +1,4 @@
-"""What the bench found: tables in Markdown and CSV, and contact sheets to be looked at."""
+"""The bench's results: tables in Markdown and CSV, and contact sheets of the pictures."""
 
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -48,7 +48,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "inside_distance",
         "inside_mse",
     ),
-    "In the words of CLIP and in the eyes of the encoder": (
+    "By CLIP and by the encoder": (
         "clip",
         "clip_region",
         "directional",
@@ -59,16 +59,16 @@ _IDENTITY = ("success", "identity_psnr", "identity_distance")
 
 
 def report(bench: Bench, rows: Rows, command: str) -> Generator[Progress, None, str]:
-    """Write `table.md`, `table.csv` and `sheets/` into the bench's folder; returns the Markdown.
+    """Write `table.md`, `table.csv` and `sheets/` to the bench's folder; returns the Markdown.
 
-    rows: what `Bench.run` returned. command: what was run, for the table's foot.
+    rows: as returned by `Bench.run`. command: the command that was run, for the end of the table.
     """
     text = tables(bench, rows, command)
     with atomic_write(bench.out / "table.md") as file:
         file.write(text.encode())
     shown = [_METHOD, *columns(bench.judges.distance.name).values(), *_COSTS]
     with atomic_write(bench.out / "table.csv") as file:
-        file.write(comma_separated(_whole(rows, shown), shown).encode())
+        file.write(comma_separated(_all_means(rows, shown), shown).encode())
     labels = [label for label in _labels(rows) if label not in BOUNDS]
     for done, label in enumerate(labels, 1):
         _sheets(bench, label, [row for row in rows if row["method"] == label])
@@ -77,13 +77,13 @@ def report(bench: Bench, rows: Rows, command: str) -> Generator[Progress, None, 
 
 
 def tables(bench: Bench, rows: Rows, command: str) -> str:
-    """Everything in Markdown: by method, by kind, and which scores can be gamed."""
+    """All tables in Markdown: by method, by kind of case, and which scores can be gamed."""
     scores = columns(bench.judges.distance.name)
     parts = [
         f"# The ground-truth bench: {len(bench.cases)} cases",
         "Mean ± half of the 95 % bootstrap interval, scenes drawn whole. A dash: does not apply. "
-        f"Equal pictures count as {PSNR_LIMIT:.1f} dB. Cases in which nothing changes have a table of their own and "
-        "no part in the others.",
+        f"Equal pictures count as {PSNR_LIMIT:.1f} dB. Cases in which nothing changes are in a table of their own and "
+        "in no other.",
     ]
     for title, keys in _SECTIONS.items():
         shown = [_METHOD, *(scores[key] for key in keys)]
@@ -94,21 +94,21 @@ def tables(bench: Bench, rows: Rows, command: str) -> str:
         "## Nothing changed: how far the picture drifts",
         markdown(_by_method(unchanging, shown), shown),
     ]
-    spent = [row for row in rows if row.get("unet_rows") is not None]
+    with_cost = [row for row in rows if row.get("unet_rows") is not None]
     parts += [
         "## What it cost",
         _COST_NOTE,
-        markdown(_by_method(spent, [_METHOD, *_COSTS]), [_METHOD, *_COSTS]),
+        markdown(_by_method(with_cost, [_METHOD, *_COSTS]), [_METHOD, *_COSTS]),
     ]
     for key in ("success", "truth_psnr", "outside_psnr"):
         parts += [f"## By kind: {scores[key].heading}", _by_kind(rows, scores[key])]
-    parts += ["## Which scores can be gamed?", _GAME_NOTE, _games(rows, list(scores.values()))]
-    parts += [_foot(bench, rows, command)]
+    parts += ["## Which scores can be gamed?", _GAME_NOTE, _gameable(rows, list(scores.values()))]
+    parts += [_footer(bench, rows, command)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def summary(bench: Bench, rows: Rows) -> str:
-    """The few scores to look at first, in Markdown."""
+    """The main scores, in Markdown."""
     scores = columns(bench.judges.distance.name)
     keys = ("success", "truth_psnr", "outside_psnr", "inside_psnr")
     shown = [_METHOD, *(scores[key] for key in keys), _COSTS[0]]
@@ -116,23 +116,23 @@ def summary(bench: Bench, rows: Rows) -> str:
 
 
 def means(rows: Rows) -> dict[str, dict[str, float | None]]:
-    """Every score's mean by method over the cases that change something, unscaled; None where it does not apply."""
+    """Each score's mean by method over the cases in which something changes, unscaled; None where it does not apply."""
     shown = [_METHOD, *columns("").values(), *_COSTS]
     return {
         str(line["method"]): {
             key: cell.mean if cell.count else None for key, cell in line.items() if isinstance(cell, Interval)
         }
-        for line in _whole(rows, shown)
+        for line in _all_means(rows, shown)
     }
 
 
 _COST_NOTE = (
-    "A row is one latent through the UNet once. Cases of one scene share its inversion and one batch, and what that "
-    "took is divided among them; differentiated rows cost about three."
+    "A row is one latent through the UNet once. Cases of one scene share its inversion and one batch, and the cost "
+    "is divided among them; a differentiated row costs about as much as three others."
 )
 _GAME_NOTE = (
-    "*The source* pastes the picture it was given and *the truth* pastes the true answer. Where the source wins, "
-    "doing nothing beats every edit; where an edit beats the truth, the score rewards something else than being right."
+    "*The source* is the picture unedited and *the truth* is the true answer. Where the source wins, doing nothing "
+    "beats every edit; where an edit beats the truth, the score rewards something other than the right answer."
 )
 
 
@@ -149,16 +149,16 @@ def _mean(rows: Rows, key: str) -> Interval:
 
 
 def _by_method(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
-    found: list[dict[str, Cell]] = []
+    table: list[dict[str, Cell]] = []
     for label in _labels(rows):
         own = [row for row in rows if row["method"] == label]
         means: dict[str, Cell] = {column.key: _mean(own, column.key) for column in shown if column != _METHOD}
-        found.append({"method": label, **means})
-    return found
+        table.append({"method": label, **means})
+    return table
 
 
-def _whole(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
-    """Every score over the cases that it is asked of: where something changes, or where nothing does."""
+def _all_means(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
+    """Each score's mean over the cases it applies to: those with a change, or those in which nothing changes."""
     identity = [_METHOD, *(column for column in shown if column.key in _IDENTITY[1:])]
     pairs = zip(_by_method(_changing(rows), shown), _by_method(rows, identity), strict=True)
     return [changing | unchanging for changing, unchanging in pairs]
@@ -178,14 +178,14 @@ def _by_kind(rows: Rows, score: Column) -> str:
     return markdown(lines, [Column("kind", "kind"), Column("of", "cases"), *own])
 
 
-def _games(rows: Rows, scores: Sequence[Column]) -> str:
-    """For each score whether giving the source back wins, and whether the truth does."""
+def _gameable(rows: Rows, scores: Sequence[Column]) -> str:
+    """For each score, whether the unedited source beats every edit, and whether an edit beats the truth."""
     labels = [label for label in _labels(rows) if label not in BOUNDS]
     lines: list[dict[str, Cell]] = []
     for score in scores:
-        of = rows if score.key in _IDENTITY[1:] else _changing(rows)
+        used = rows if score.key in _IDENTITY[1:] else _changing(rows)
         means = {
-            label: _mean([row for row in of if row["method"] == label], score.key)
+            label: _mean([row for row in used if row["method"] == label], score.key)
             for label in (*labels, SOURCE, TRUTH)
         }
         if means[TRUTH].count == 0 or not labels:
@@ -218,12 +218,12 @@ def _games(rows: Rows, scores: Sequence[Column]) -> str:
     )
 
 
-def _foot(bench: Bench, rows: Rows, command: str) -> str:
-    told = "; ".join(f"{what}: {name}" for what, name in bench.judges.names.items())
+def _footer(bench: Bench, rows: Rows, command: str) -> str:
+    judges = "; ".join(f"{role}: {name}" for role, name in bench.judges.names.items())
     lines = [
         f"- `{command}`",
         f"- model: {bench.model.name}, hash {bench.model.hash[:12]}…",
-        f"- judges: {told}",
+        f"- judges: {judges}",
     ]
     for label in _labels(rows):
         if failed := [row for row in rows if row["method"] == label and row.get("error")]:
@@ -238,7 +238,7 @@ def _foot(bench: Bench, rows: Rows, command: str) -> str:
 
 
 def _worst(rows: Rows) -> Rows:
-    """Failures first, and among equals what is farthest from the truth."""
+    """Failures first, then the farthest from the truth."""
     return sorted(rows, key=lambda row: (row["success"], row["truth_psnr"]))
 
 
@@ -250,7 +250,7 @@ _ORDERS: dict[str, Callable[[Rows], Rows]] = {"worst": _worst, "random": _random
 
 
 def _sheets(bench: Bench, label: str, rows: Rows) -> None:
-    """For each kind the worst sixteen cases and sixteen at random, and all of these small on one page."""
+    """For each kind of case the worst sixteen and sixteen at random; and all of these, small, on one page."""
     for name, order in _ORDERS.items():
         small: list[Image.Image] = []
         for kind in KINDS:
@@ -267,7 +267,7 @@ def _sheets(bench: Bench, label: str, rows: Rows) -> None:
 def sheet(
     bench: Bench, label: str, rows: Rows, title: str, *, across: int = 2, tile: int = 128
 ) -> Image.Image:
-    """A contact sheet of a contender's cases in the order of their rows."""
+    """A contact sheet of a contender's cases, in the order of the rows."""
     cases = {case.name: case for case in bench.cases}
     shown = [
         Shown(
@@ -291,6 +291,6 @@ def _stacked(pages: Sequence[Image.Image]) -> Image.Image:
 
 
 def _save_jpeg(page: Image.Image, path: Path) -> None:
-    """Sheets are for eyes: a JPEG is a fifth of the PNG."""
+    """Sheets are only looked at, and a JPEG has a fifth of the PNG's size."""
     with atomic_write(path) as file:
         page.save(file, "JPEG", quality=88)

@@ -1,4 +1,4 @@
-"""Contact sheets of the bench: source, truth, edit and mask of many cases on one page, to be looked at."""
+"""Contact sheets of the bench: source, truth, edit and mask of many cases on one page."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _HEADINGS = ("source", "truth", "edit", "mask")
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One case on a sheet: its edit, whether the reader sees the change (a green frame), and a figure to show."""
+    """One case on a sheet: its edit, whether it succeeded (a green frame) or not (red), and a figure to print."""
 
     case: Case
     edit: Image.Image
@@ -24,7 +24,7 @@ class Shown:
 
 
 def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: int = 128) -> Image.Image:
-    """A page with `across` cases side by side, each its four pictures, `tile` pixels wide, above its captions."""
+    """A page with `across` cases side by side, each with its four pictures, `tile` pixels wide, above its captions."""
     small, large = (ImageFont.load_default(size=size) for size in (max(9, tile // 9), max(12, tile // 6)))
     gap, margin = max(2, tile // 32), tile // 6
     line = math.ceil(max(9, tile // 9) * 1.35)
@@ -53,7 +53,7 @@ def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: 
             frame = (near, upper, near + tile - 1, upper + tile - 1)
             if _HEADINGS[k] == "edit":
                 draw.rectangle(frame, outline=_GOOD if one.success else _BAD, width=max(1, tile // 64))
-            else:  # a mask of everything is as white as the paper
+            else:  # otherwise a mask of everything could not be told from the paper
                 draw.rectangle(frame, outline=_EDGE)
         texts = (
             (f"from: {one.case.source_prompt}", _FAINT),

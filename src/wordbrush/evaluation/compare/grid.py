@@ -1,7 +1,7 @@
-"""Pictures to be compared, on one sheet of paper: blocks under headings, lines of cards, figures below each picture.
+"""Compared pictures on one sheet: blocks under headings, lines of cards, figures below each picture.
 
-`sheets.sheet` centres a sentence below a picture; here names stand to the left and figures to the right, in the same
-place on every card, so that the eye runs along a line. Nothing is cut off: what is too long goes on in the next line.
+`sheets.sheet` centres a sentence below a picture; here names are on the left and figures on the right, at the same
+place on every card, so that a line of cards can be read across. Nothing is cut off: long text is wrapped.
 """
 
 import math
@@ -18,9 +18,9 @@ _SMALLEST, _LARGEST = 256, 384  # pixels along a picture's longer side on paper
 
 @dataclass(frozen=True)
 class Card:
-    """A picture, or why there is none, over its name and its figures: (what it is, its value).
+    """A picture, or a message in its place, over its name and its figures: (name, value).
 
-    is_failure: there should be a picture.
+    is_failure: there should have been a picture.
     """
 
     picture: Image.Image | None
@@ -33,14 +33,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of cards under a heading; cards one below the other have the same place in their lines."""
+    """Lines of cards under a heading; cards at the same place in their lines are in one column."""
 
     heading: str
     lines: tuple[tuple[Card, ...], ...]
 
 
 def draw(blocks: Sequence[Block], size: tuple[int, int]) -> Image.Image:
-    """All of it on one sheet. size: width and height of the pictures, which all cards share."""
+    """Draw the blocks on one sheet. size: width and height in pixels of the pictures, the same for all cards."""
     factor = _factor(max(size))
     width, height = (max(1, round(side * factor)) for side in size)
     paper = _Paper(width, height)
@@ -66,7 +66,7 @@ def draw(blocks: Sequence[Block], size: tuple[int, int]) -> Image.Image:
 
 
 def _factor(longer: int) -> float:
-    """By whole numbers up to a size that can be read, or down to one that leaves room for the others."""
+    """The scale of the pictures: a whole number where they are too small, less than 1 where they are too large."""
     if longer > _LARGEST:
         return _LARGEST / longer
     return float(max(1, math.ceil(_SMALLEST / longer)))
@@ -110,19 +110,19 @@ class _Paper:
         else:
             inner = self.width - 2 * self.gap
             colour = _RED if card.is_failure else _FAINT
-            told = self.text(card.message, inner, size=self.small, colour=colour)
-            image = Image.new("RGB", (self.width, max(self.height, told.height + 2 * self.gap)), _PAPER)
-            image.paste(told, (self.gap, self.gap))
+            message = self.text(card.message, inner, size=self.small, colour=colour)
+            image = Image.new("RGB", (self.width, max(self.height, message.height + 2 * self.gap)), _PAPER)
+            image.paste(message, (self.gap, self.gap))
         ImageDraw.Draw(image).rectangle((0, 0, image.width - 1, image.height - 1), outline=_FRAME)
         return image
 
     def _figure(self, name: str, value: str) -> Image.Image:
-        """The name to the left and the value to the right; one below the other where a line is too short."""
+        """The name on the left and the value on the right, or below the name where a line is too short."""
         font, step = _font(self.small), _line_height(self.small)
-        together = font.getlength(name) + font.getlength(value) + self.small <= self.width
-        names = [name] if together else _wrapped(name, self.small, self.width)
-        values = [value] if together else _wrapped(value, self.small, self.width)
-        first = 0 if together else len(names)
+        fits = font.getlength(name) + font.getlength(value) + self.small <= self.width
+        names = [name] if fits else _wrapped(name, self.small, self.width)
+        values = [value] if fits else _wrapped(value, self.small, self.width)
+        first = 0 if fits else len(names)
         image = Image.new("RGB", (self.width, step * (first + len(values))), _PAPER)
         pen = ImageDraw.Draw(image)
         for i, line in enumerate(names):
@@ -135,7 +135,7 @@ class _Paper:
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size=size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels all bring FreeType
+    assert isinstance(font, ImageFont.FreeTypeFont)  # all of Pillow's wheels include FreeType
     return font
 
 
@@ -144,7 +144,7 @@ def _line_height(size: int) -> int:
 
 
 def _wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels, broken between words, and within one where it alone is too long."""
+    """Lines of at most `width` pixels, broken between words, and within a word that is too long for a line."""
     font = _font(size)
     lines = [""]
     for word in text.split():

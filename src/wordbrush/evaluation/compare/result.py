@@ -1,4 +1,4 @@
-"""What comparing gives: cells, one an edit, and the grid and the table that are made of them."""
+"""The result of a comparison: a cell for each edit, and the grid and the table of all cells."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,15 @@ from typing import Any
 
 from PIL import Image
 
-from wordbrush.evaluation.compare import grid as labelled_grid
+from wordbrush import api
+from wordbrush.evaluation.compare import grid
 from wordbrush.evaluation.compare.grid import Block, Card
+from wordbrush.evaluation.compare.request import Look
+from wordbrush.evaluation.contender import Contender
 from wordbrush.evaluation.results import tables
+from wordbrush.evaluation.results.cost import Cost
 from wordbrush.evaluation.results.tables import Column
+from wordbrush.methods import typed
 from wordbrush.result import Result
 from wordbrush.source import Source
 
@@ -37,37 +42,28 @@ _TABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a computation took. seconds: its own, none of the caller's. rows: of the UNet's batch."""
-
-    seconds: float
-    rows: int
-    with_gradient: int
-
-
 @dataclass(frozen=True, eq=False)
 class Start:
     """What edits start from: one inversion of the picture, or "seed", the run that generated it.
 
-    options: as told. source, spent: none if it failed; `failure` says why.
-    reconstruction: PSNR in dB of the source's own picture against the best it could be: the picture through the
+    options: as given. source, cost: None if it failed; `failure` is the reason.
+    reconstruction: PSNR in dB of the source's own picture against the best possible one: the picture through the
     autoencoder and back; for a seed, the picture.
     """
 
     inversion: str
     options: Mapping[str, Any]
     source: Source | None = None
-    spent: Spent | None = None
+    cost: Cost | None = None
     reconstruction: float = math.nan
     failure: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One edit: where it started, how it was made, and how it came out.
+    """One edit: what it started from, how it was made, and its scores.
 
-    result, spent: none if it failed; `failure` says why.
+    result, cost: None if it failed; `failure` is the reason.
     scores: psnr, ssim and distance to the source, clip to the target, and where they are known truth_psnr,
     truth_distance and outside_psnr (outside of the mask, to the source).
     heatmaps: where words of the target look in the edit.
@@ -78,10 +74,20 @@ class Cell:
     options: Mapping[str, Any]
     target: str
     result: Result | None = None
-    spent: Spent | None = None
+    cost: Cost | None = None
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     heatmaps: Mapping[str, Image.Image] = field(default_factory=dict[str, Image.Image])
     failure: str = ""
+
+    @property
+    def contender(self) -> Contender:
+        """The method and the inversion, with the options of both."""
+        return Contender(self.method, self.start.inversion, self.options, self.start.options)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its target, inversion and method."""
+        return f"{self.target} ({typed(f'{self.start.inversion}, {self.method}')})"
 
     @property
     def image(self) -> Image.Image | None:
@@ -90,23 +96,15 @@ class Cell:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a user should know of the edit, or why there is none."""
+        """What a user should know about the edit, or why there is none."""
         if self.failure or self.result is None:
             return (f"failed: {self.failure}",)
         return self.result.report.notices
 
 
-@dataclass(frozen=True)
-class Look:
-    """A word to be looked for: what it is called in the source's prompt and in a target's, where it is there."""
-
-    source: str | None
-    target: str | None
-
-
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What needs no editing and stands in the same table: the source as it is, or the true answer."""
+    """A picture that is in the table for comparison: the unedited source, or the true answer."""
 
     target: str
     name: str
@@ -118,18 +116,19 @@ class Reference:
 class Comparison:
     """One picture, edited in several ways.
 
-    picture: the source, at the model's size. bound: PSNR in dB of what the autoencoder alone makes of it.
-    generated: the run that made the picture, if it was no given one.
-    cells: target by target, and within a target method by method. looks: words to be looked for, per target.
-    heatmaps: where words of the source's prompt look in the source, on the way of its best reconstruction.
-    judges: the names of "clip" and "distance".
+    picture: the source, at the model's size. original: the picture as given. bound: PSNR in dB of the picture after
+    the autoencoder alone. generated: the run that made the picture, if none was given.
+    cells: target by target, and within a target method by method. looks: the words to show, by target.
+    heatmaps: where words of the source's prompt look in the source, along the trajectory of its best reconstruction.
+    judges: the names of "clip" and "distance". notices: what was done to the picture when it was read.
 
-        comparison = drain(compare(model, "cat.png", "a cat on a beach", ["a dog on a beach"]))
+        comparison = drain(compare(model, Request("cat.png", "a cat on a beach", "a dog on a beach")))
         comparison.grid().save("grid.png")
         print(comparison.table())
     """
 
     picture: Image.Image
+    original: api.ImageOrPath | None
     prompt: str
     targets: tuple[str, ...]
     bound: float
@@ -140,16 +139,23 @@ class Comparison:
     looks: Mapping[str, Sequence[Look]]
     heatmaps: Mapping[str, Image.Image]
     judges: Mapping[str, str]
+    notices: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Cell, ...]:
         """The cells without a picture."""
         return tuple(cell for cell in self.cells if cell.result is None)
 
+    @property
+    def edit_notices(self) -> list[str]:
+        """The notices of all edits, each with the name of its cell."""
+        made = [cell for cell in self.cells if cell.result is not None]
+        return [f"{cell.name}: {notice}" for cell in made for notice in cell.notices]
+
     # The table ----------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, tables.Cell]]:
-        """One row an edit, below what it is to be compared with; a figure that there is none of is left out."""
+        """One row for each edit, after the references of its target; figures that do not apply are left out."""
         rows: list[dict[str, tables.Cell]] = []
         for target in self.targets:
             for reference in self.references:
@@ -159,13 +165,13 @@ class Comparison:
         return rows
 
     def columns(self) -> list[Column]:
-        """Those columns of the table that have anything to say here."""
-        said = {key for row in self.rows() for key, value in row.items() if value not in (None, "")}
+        """The columns of the table that have a value in any row."""
+        used = {key for row in self.rows() for key, value in row.items() if value not in (None, "")}
         single = {"target"} if len(self.targets) == 1 else set[str]()
-        return [self._judged(column) for column in _TABLE if column.key in said - single]
+        return [self._judged(column) for column in _TABLE if column.key in used - single]
 
     def _judged(self, column: Column) -> Column:
-        """The column with its judge's name: scores of two judges are not comparable."""
+        """The column with its judge's name: scores by two judges cannot be compared."""
         judge = self.judges.get({"truth_distance": "distance"}.get(column.key, column.key))
         return column if judge is None else replace(column, title=f"{column.title} ({judge})")
 
@@ -180,27 +186,27 @@ class Comparison:
     # The grid -----------------------------------------------------------------------------------------------
 
     def grid(self) -> Image.Image:
-        """All pictures, labelled: for each target the source and every edit, and below them where words look."""
+        """All pictures, labelled: for each target the source and every edit, and below them the words' heat maps."""
         blocks = [
             Block(f"from “{self.prompt}” to “{target}”", tuple(self._lines(target)))
             for target in self.targets
         ]
-        return labelled_grid.draw(blocks, self.picture.size)
+        return grid.draw(blocks, self.picture.size)
 
     def _lines(self, target: str) -> list[tuple[Card, ...]]:
-        """A target's lines: source, truth and edits; in each further line the source again, to compare with."""
+        """A target's lines of cards: source, truth and edits; each further line starts with the source again."""
         references = [reference for reference in self.references if reference.target == target]
         cells = [cell for cell in self.cells if cell.target == target]
-        if len(self.starts) > 1:  # a line a method, so that what differs in one thing alone stands together
+        if len(self.starts) > 1:  # a line for each method, so that neighbours differ in the inversion only
             methods = list(dict.fromkeys(cell.method for cell in cells))
             groups = [[cell for cell in cells if cell.method == method] for method in methods]
         else:
             groups = [cells]
-        room = _COLUMNS - len(references)
+        columns = _COLUMNS - len(references)
         lines: list[tuple[Card, ...]] = []
         for group in groups:
-            for first in range(0, len(group), room):
-                line = group[first : first + room]
+            for first in range(0, len(group), columns):
+                line = group[first : first + columns]
                 lines.append((*map(self._reference_card, references), *map(self._card, line)))
                 for look in self.looks[target]:
                     lines.append(tuple(self._heat_cards(look, references, line)))
@@ -217,15 +223,15 @@ class Comparison:
         return Card(reference.image, reference.name, subtitle, tuple(figures))
 
     def _card(self, cell: Cell) -> Card:
-        start, title, subtitle = cell.start, _typed(cell.start.inversion), _typed(cell.method)
-        if cell.result is None or cell.spent is None or start.spent is None:
+        start, title, subtitle = cell.start, typed(cell.start.inversion), typed(cell.method)
+        if cell.result is None or cell.cost is None or start.cost is None:
             return Card(None, title, subtitle, message=f"failed: {cell.failure}", is_failure=True)
         figures = [_likeness(cell.scores), *_clip(cell.scores), *_truth(cell.scores)]
         if "outside_psnr" in cell.scores:
             figures.append(("outside the mask", _decibels(cell.scores["outside_psnr"])))
         figures.append(("reconstruction", _decibels(start.reconstruction)))
-        seconds, rows = start.spent.seconds + cell.spent.seconds, start.spent.rows + cell.spent.rows
-        figures.append(("cost", f"{seconds:.1f} s · {rows} rows"))
+        cost = start.cost + cell.cost
+        figures.append(("cost", f"{cost.seconds:.1f} s · {cost.rows} rows"))
         return Card(cell.image, title, subtitle, tuple(figures))
 
     def _heat_cards(self, look: Look, references: Sequence[Reference], cells: Sequence[Cell]) -> list[Card]:
@@ -238,26 +244,21 @@ class Comparison:
         return cards + [_heat_card(cell.heatmaps, look.target, look) for cell in cells]
 
 
-def _typed(name: str) -> str:
-    """A method's name as one types it."""
-    return name.replace("_", "-")
-
-
 def _row(cell: Cell) -> dict[str, tables.Cell]:
     row: dict[str, tables.Cell] = {
         "target": cell.target,
-        "inversion": _typed(cell.start.inversion),
-        "method": _typed(cell.method),
+        "inversion": typed(cell.start.inversion),
+        "method": typed(cell.method),
         **cell.scores,
         "notices": "; ".join(cell.notices),
     }
-    if cell.start.spent is not None:
-        row["inversion_seconds"] = cell.start.spent.seconds
-        row["inversion_rows"] = float(cell.start.spent.rows)
-        row["gradient_rows"] = float(cell.start.spent.with_gradient)
+    if cell.start.cost is not None:
+        row["inversion_seconds"] = cell.start.cost.seconds
+        row["inversion_rows"] = float(cell.start.cost.rows)
+        row["gradient_rows"] = float(cell.start.cost.with_gradient)
         row["reconstruction"] = cell.start.reconstruction
-    if cell.spent is not None and cell.result is not None:
-        row["edit_seconds"], row["edit_rows"] = cell.spent.seconds, float(cell.spent.rows)
+    if cell.cost is not None and cell.result is not None:
+        row["edit_seconds"], row["edit_rows"] = cell.cost.seconds, float(cell.cost.rows)
         row["edited_share"] = cell.result.report.edited_share
     return row
 

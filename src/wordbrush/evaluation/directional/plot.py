@@ -1,4 +1,4 @@
-"""InstructPix2Pix's curve as a plot: one line a curve, one labelled mark a value, both intervals as thin bars."""
+"""InstructPix2Pix's curve as a plot: a line for each curve, a labelled mark for each value, intervals as thin bars."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -8,20 +8,32 @@ from typing import Any
 import numpy as np
 
 from wordbrush.errors import InputError
-from wordbrush.evaluation.directional.run import TRUTH, Point
+from wordbrush.evaluation.directional.curve import Point, columns, table
+from wordbrush.evaluation.directional.run import TRUTH
+from wordbrush.evaluation.results.tables import comma_separated, markdown
 from wordbrush.extras import need
-from wordbrush.files import Opened, atomic_write
+from wordbrush.files import Opened, all_or_none, atomic_write
 
-# Okabe & Ito 2008: told apart by every common kind of colour blindness; marks differ as well, for grey prints.
+# Okabe & Ito 2008: distinct under every common kind of colour blindness; marks differ as well, for grey prints.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKS = ("o", "s", "D", "^", "v", "P", "X")
 _INK, _FAINT, _PAPER = "#22252b", "#6d7078", "#fbfaf7"
 
 
-def plot(points: Sequence[Point], path: Path, clip: str, opened: Opened = atomic_write) -> None:
-    """Write the curves as a PNG, the truth as a star of its own.
+def write(points: Sequence[Point], folder: Path, clip: str) -> str:
+    """Write `points.csv` and `curve.png`, both or neither; returns the table in Markdown. Raises as `plot` does."""
+    rows, shown = table(points, clip), columns(clip)
+    with all_or_none() as opened:
+        with opened(folder / "points.csv") as file:
+            file.write(comma_separated(rows, shown).encode())
+        plot(points, folder / "curve.png", clip, opened)
+    return markdown(rows, shown)
 
-    clip: the name of the network, which is what the axes depend on. Raises `InputError` for no points,
+
+def plot(points: Sequence[Point], path: Path, clip: str, opened: Opened = atomic_write) -> None:
+    """Write the curves as a PNG, the truth as a star.
+
+    clip: the name of the network that the scores on both axes depend on. Raises `InputError` for no points,
     `MissingExtraError` without matplotlib.
     """
     drawn = [point for point in points if point.directional.count]
@@ -86,8 +98,8 @@ def _curve(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]
 def _label(
     figure: Any, axes: Any, points: Sequence[Point], colours: Mapping[str, str], halo: Callable[..., Any]
 ) -> None:
-    """Each point's value beside it: around the point, where marks, lines and other values are furthest away."""
-    figure.draw_without_rendering()  # settles the scales
+    """Write each point's value beside it, where marks, lines and other values are furthest away."""
+    figure.draw_without_rendering()  # fixes the scales
     places: Any = axes.transData.transform(_means(points)) * 72 / figure.dpi
     taken: list[Any] = [*places]
     for i in range(len(points) - 1):
@@ -99,7 +111,7 @@ def _label(
         if not point.value:
             continue
         free = np.linalg.norm(place + around[:, None] - np.array(taken), axis=-1).min(1)
-        # A little room more is not worth leaving the side that one reads from.
+        # A little more room does not justify leaving the right side, where readers look first.
         offset = around[int(np.argmax(free + 0.15 * around[:, 0]))]
         taken.append(place + offset)
         axes.annotate(

@@ -6,8 +6,8 @@
     (part,) = reader.read([picture], [mask])  # what is to be seen inside of a mask
     part.sees("tiger"), part.nothing()
 
-It was trained from scratch on rendered scenes alone (`recipes/pocket/reader.py`), has no weights in common with the
-shipped CLIP, and never saw a picture that a model painted. How right it is stands in `docs/pocket.md`.
+It was trained from scratch on rendered scenes only (`recipes/pocket/judges/reader.py`), shares no weights with the
+shipped CLIP, and never saw a picture that a model painted. `docs/pocket.md` has its accuracy.
 
 Formula. A ConvNeXt says of every cell of 16 × 16 pixels how much of it each thing covers (a softmax over the 63 names
 and "nothing") and in what tint. A thing's extent is the mean over the cells that count. That it can be seen has the
@@ -194,7 +194,7 @@ class Reader:
 
     @staticmethod
     def load(folder: Path | None = None, device: str | None = None) -> Reader:
-        """The reader that ships, or one that `recipes/pocket/reader.py` wrote; in float32.
+        """The reader that ships, or one that `recipes/pocket/judges/reader.py` wrote; in float32.
 
         device: by default the accelerator if there is one.
         Raises `ModelError` for a folder that holds no reader, not all of it, or one of another world.
@@ -212,13 +212,13 @@ class Reader:
             told = str(error).partition("\n")[0]
             raise ModelError(
                 f"expected a world reader (config.json and model.safetensors) in {folder}, got: {told}; "
-                "give the folder that recipes/pocket/reader.py wrote"
+                "give the folder that recipes/pocket/judges/reader.py wrote"
             ) from error
         if taught != ANSWERS:
             differing = next(kind for kind in ANSWERS if taught.get(kind) != ANSWERS[kind])
             raise ModelError(
                 f"expected a reader of this world, and the one in {folder} was taught other {differing}; "
-                "train it anew with recipes/pocket/reader.py"
+                "train it anew with recipes/pocket/judges/reader.py"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return Reader(name, network.requires_grad_(False).eval().to(device), calibration)

@@ -1,9 +1,9 @@
-"""PIE-Bench's folder (Ju et al. 2024, "PnP Inversion"): reading it, and writing our own world in its form.
+"""PIE-Bench's folder (Ju et al. 2024, "PnP Inversion"): reading it, and writing the built-in world in its form.
 
     DIR/mapping_file.json        id → the captions, the kind of edit, the words to blend by, the mask
     DIR/annotation_images/…      the pictures, under each entry's `image_path`
 
-The changed words of a caption stand in [brackets]; `blended_word` is "source-word target-word" or empty; a mask is
+The changed words of a caption are in [brackets]; `blended_word` is "source-word target-word" or empty; a mask is
 a flat list of starts and lengths over the picture read row by row, 1 where the edit may change it. The released
 pictures are 512 × 512; here a mask has the size of its picture.
 """
@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from wordbrush import images
-from wordbrush.errors import ImageError, InputError, nearest
+from wordbrush.errors import ImageError, InputError, OptionsError, nearest
 from wordbrush.evaluation.bench import cases
 from wordbrush.files import atomic_write
 
@@ -59,10 +59,10 @@ _OUR_KINDS = {
 class PieCase:
     """One entry of the mapping.
 
-    image_path: where its picture lies below `annotation_images`. original_prompt, editing_prompt: with their
-    brackets. blended_words: the word to blend by in the source and in the target, or none. mask: True where the
-    edit may change the picture, as annotated, without the border that the released code adds. content: the picture,
-    or the file to read it from.
+    image_path: its picture's path below `annotation_images`. original_prompt, editing_prompt: with their brackets.
+    blended_words: the word to blend by in the source and in the target, or none. mask: True where the edit may change
+    the picture, as annotated, without the border that the released code adds. content: the picture, or the file to
+    read it from.
     """
 
     name: str
@@ -77,12 +77,12 @@ class PieCase:
 
     @property
     def source_prompt(self) -> str:
-        """What the picture shows, without brackets."""
+        """The source's caption, without brackets."""
         return _without_brackets(self.original_prompt)
 
     @property
     def target_prompt(self) -> str:
-        """What the edited picture shall show, without brackets."""
+        """The target's caption, without brackets."""
         return _without_brackets(self.editing_prompt)
 
     @property
@@ -97,11 +97,11 @@ class PieCase:
 
 
 def read(folder: Path, *, cut_masks: bool = False) -> list[PieCase]:
-    """The cases of a folder, in its order; pictures are only opened for their size.
+    """The cases of a folder, in its order; pictures are opened only for their size.
 
     cut_masks: let a mask's run that leaves the picture end with it, as the released code does; an error otherwise.
-    Raises `ImageError` for a missing picture, `InputError` for a mapping that is missing or not as it should be,
-    naming the entry and what is wrong with it.
+    Raises `ImageError` for a missing picture, `InputError` for a mapping that is missing or malformed, naming the
+    entry and what is wrong with it.
     """
     path = folder / MAPPING
     try:
@@ -116,19 +116,17 @@ def read(folder: Path, *, cut_masks: bool = False) -> list[PieCase]:
     return [_case(folder, name, entry, cut_masks) for name, entry in entries.items()]
 
 
-def write(folder: Path, told: Sequence[PieCase]) -> None:
-    """Write cases in PIE-Bench's form: pictures first, the mapping last, so that a mapping is never without them.
+def write(folder: Path, written: Sequence[PieCase]) -> None:
+    """Write cases in PIE-Bench's form: the mapping last, so that it never names pictures that are not there.
 
     Raises `InputError` for two cases of one name or picture path and for a mask of another size than its picture,
     `OutputError` if a file cannot be written.
     """
-    for what, values in (
-        ("name", [case.name for case in told]),
-        ("image_path", [case.image_path for case in told]),
-    ):
-        if doubled := {value for value in values if values.count(value) > 1}:
-            raise InputError(f"expected each case to have its own {what}, got {min(doubled)} more than once")
-    for case in told:
+    for key in ("name", "image_path"):
+        values: list[str] = [getattr(case, key) for case in written]
+        if repeated := {value for value in values if values.count(value) > 1}:
+            raise InputError(f"expected each case to have its own {key}, got {min(repeated)} more than once")
+    for case in written:
         picture = case.picture
         if case.mask.shape != (picture.height, picture.width):
             raise InputError(
@@ -146,25 +144,25 @@ def write(folder: Path, told: Sequence[PieCase]) -> None:
             "blended_word": " ".join(case.blended_words or ()),
             "mask": encode(case.mask),
         }
-        for case in told
+        for case in written
     }
     with atomic_write(folder / MAPPING) as file:
         file.write(json.dumps(mapping, indent=1, ensure_ascii=False).encode())
 
 
 def from_pocket(count: int, seed: int) -> list[PieCase]:
-    """Cases of the built-in world (`cases.split`) as PIE-Bench would have them; those that change nothing are left out.
+    """Cases of the built-in world (`cases.split`) in PIE-Bench's form; those that change nothing are left out.
 
     Size, light and two changes at once have no type there and count as "random". Words to blend by are given where
-    one word was swapped for another, as in the published annotations; a colour's is the thing that has it.
+    one word was swapped for another, as in the published annotations; for a colour it is the thing that has it.
     """
-    told: list[PieCase] = []
+    converted: list[PieCase] = []
     for case in cases.split(seed, count):
         if case.kind == "nothing changed":
             continue
         type_id = _OUR_KINDS.get(case.kind, "0")
         before, after = _bracketed(case.source_prompt, case.target_prompt)
-        told.append(
+        converted.append(
             PieCase(
                 name=case.name,
                 image_path=f"{type_id}_{TYPES[type_id].replace(' ', '_')}/{case.name}.png",
@@ -177,7 +175,22 @@ def from_pocket(count: int, seed: int) -> list[PieCase]:
                 content=case.picture,
             )
         )
-    return told
+    return converted
+
+
+def write_pocket(folder: Path, count: int) -> None:
+    """Write cases of the built-in world to a folder, unless they are there already; a stopped writing goes on.
+
+    Raises `OptionsError` if the folder holds anything else.
+    """
+    wanted = from_pocket(count, seed=0)
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    if present <= {PICTURES}:
+        write(folder, wanted)
+    elif MAPPING not in present or [case.name for case in read(folder)] != [case.name for case in wanted]:
+        raise OptionsError(
+            f"{folder} is there already, and holds something else: leave --from-pocket out, or name a new folder"
+        )
 
 
 # Masks ------------------------------------------------------------------------------------------------------
@@ -193,9 +206,9 @@ def encode(mask: Bool[np.ndarray, "h w"]) -> list[int]:
 def decode(
     runs: Sequence[int], height: int, width: int, *, cut: bool = False
 ) -> Bool[np.ndarray, "{height} {width}"]:
-    """The mask of these runs; `encode`'s inverse.
+    """The mask of these runs; the inverse of `encode`.
 
-    cut: let a run that leaves the canvas end with it. Raises `InputError` for what is no list of runs, and for a
+    cut: let a run that leaves the canvas end there. Raises `InputError` for anything but a list of runs, and for a
     run beyond the canvas.
     """
     if len(runs) % 2:
@@ -238,7 +251,7 @@ def _case(folder: Path, name: str, given: object, cut_masks: bool) -> PieCase:
         )
     path = folder / PICTURES / entry["image_path"]
     if not path.resolve().is_relative_to((folder / PICTURES).resolve()):
-        raise InputError(f"{where}: expected image_path to lie below {PICTURES}, got {entry['image_path']!r}")
+        raise InputError(f"{where}: expected image_path to be below {PICTURES}, got {entry['image_path']!r}")
     width, height = _size(path, where)
     runs = cast(list[int], entry["mask"])
     if not isinstance(entry["mask"], list) or any(type(number) is not int for number in runs):
@@ -267,7 +280,7 @@ def _size(path: Path, where: str) -> tuple[int, int]:
     except FileNotFoundError as error:
         raise ImageError(f"{where}: expected its picture at {path}, and there is none") from error
     except OSError as error:
-        raise ImageError(f"{where}: {path} is no picture that can be read ({error})") from error
+        raise ImageError(f"{where}: {path} is not a readable picture ({error})") from error
 
 
 def _without_brackets(prompt: str) -> str:
@@ -279,9 +292,9 @@ def _bracketed(source: str, target: str) -> tuple[str, str]:
     before, after = source.split(), target.split()
     marked: tuple[list[str], list[str]] = [], []
     for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        for words, out in ((before[a:b], marked[0]), (after[c:d], marked[1])):
+        for words, parts in ((before[a:b], marked[0]), (after[c:d], marked[1])):
             if words:
-                out.append(" ".join(words) if kind == "equal" else f"[{' '.join(words)}]")
+                parts.append(" ".join(words) if kind == "equal" else f"[{' '.join(words)}]")
     return " ".join(marked[0]), " ".join(marked[1])
 
 
@@ -290,6 +303,6 @@ def _blended_words(case: cases.Case) -> tuple[str, str] | None:
         return None
     for before, after in zip(case.source.things, case.target.things, strict=True):
         if before != after and " " not in before.name + after.name:
-            said = before.name in case.source_prompt.split() and after.name in case.target_prompt.split()
-            return (before.name, after.name) if said else None
+            are_named = before.name in case.source_prompt.split() and after.name in case.target_prompt.split()
+            return (before.name, after.name) if are_named else None
     return None

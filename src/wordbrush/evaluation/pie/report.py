@@ -1,4 +1,4 @@
-"""PIE-Bench's results, to be read: the tables, the published one beside them, and a sheet of pictures."""
+"""PIE-Bench's results: the tables, with the published one beside them, and sheets of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ import numpy as np
 from PIL import Image
 
 from wordbrush import images, sheets
+from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.pie.format import TYPES, PieCase
-from wordbrush.evaluation.pie.run import METRICS, PRESETS, Judges, Options, bordered
+from wordbrush.evaluation.pie.metrics import METRICS, bordered
+from wordbrush.evaluation.pie.options import PRESETS, Options, Preset
+from wordbrush.evaluation.pie.run import PieBench
 from wordbrush.evaluation.results.statistics import interval
 from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
+from wordbrush.files import all_or_none
 
 CLIP, ENCODER, PERCEPTUAL = "openai/clip-vit-large-patch14", "facebook/dino-vitb8", "lpips-squeeze"
 CASES, SIDE = 700, 512  # of the released data
@@ -44,7 +48,7 @@ def published() -> list[dict[str, str | float]]:
 
 
 def columns(judges: Judges) -> list[Column]:
-    """The seven columns. One made with another network than the published has that network's name in title and key."""
+    """The seven columns. One by another network than the published has that network's name in its title and key."""
     clip = _other(judges.clip.name, CLIP)
     structure = _other(judges.encoder.name, ENCODER)
     perceptual = "LPIPS (squeeze)" if judges.distance.name == PERCEPTUAL else _short(judges)
@@ -66,20 +70,20 @@ def columns(judges: Judges) -> list[Column]:
 
 
 def departures(options: Options, judges: Judges, cases: Sequence[PieCase]) -> list[str]:
-    """Why these numbers cannot stand beside the published ones; empty if only model and protocol can be the reason."""
+    """Why these numbers cannot be compared with the published ones; empty if only model and protocol may differ."""
     released = Options(**PRESETS["released"])
     reasons = [
-        f"`{name}` is {_said(getattr(options, name))} and not {_said(getattr(released, name))}"
+        f"`{name}` is {_shown(getattr(options, name))} and not {_shown(getattr(released, name))}"
         for name in PRESETS["released"]
         if name != "lpips_network" and getattr(options, name) != getattr(released, name)
     ]
-    for what, name, wanted in (
+    for role, name, wanted in (
         ("CLIP", judges.clip.name, CLIP),
         ("the structure distance's encoder", judges.encoder.name, ENCODER),
         ("the perceptual distance", judges.distance.name, PERCEPTUAL),
     ):
         if _other(name, wanted):
-            reasons.append(f"{what} is {name} and not {wanted}")
+            reasons.append(f"{role} is {name} and not {wanted}")
     if len(cases) != CASES or any(case.mask.shape != (SIDE, SIDE) for case in cases):
         reasons.append(f"the cases are not the released {CASES} of {SIDE} × {SIDE}")
     return reasons
@@ -87,19 +91,22 @@ def departures(options: Options, judges: Judges, cases: Sequence[PieCase]) -> li
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The tables of a folder's rows, as `PieBench.rows` gives them."""
+    """The tables of the rows that `PieBench.rows` returns."""
 
     rows: Sequence[Mapping[str, Any]]
     cases: Sequence[PieCase]
     judges: Judges
     options: Options
-    preset: str
+    preset: Preset
 
     def summary(self) -> str:
-        """How it was measured, every run's means over all kinds of edit, and what a reader has to know of them."""
-        names = ", ".join(f"{what}: {name}" for what, name in self.judges.names.items())
+        """How it was measured, every run's means over all kinds of edit, and remarks on them."""
+        names = (
+            f"CLIP: {self.judges.clip.name}, structure: {self.judges.encoder.name}, "
+            f"perceptual: {self.judges.distance.name}"
+        )
         changed = [
-            f"`{name}` {_said(value)}"
+            f"`{name}` {_shown(value)}"
             for name, value in self.options
             if name in PRESETS["released"] and value != getattr(Options(**PRESETS[self.preset]), name)
         ]
@@ -115,13 +122,13 @@ class Report:
         )
 
     def markdown(self) -> str:
-        """The whole report: the summary, every kind of edit, and the published table."""
+        """The whole report: the summary, the means by kind of edit, and the published table."""
         reasons = departures(self.options, self.judges, self.cases)
-        verdict = (
+        comparison = (
             f"The numbers above are not: {'; '.join(reasons)}."
             if reasons
-            else "Quirks, networks and data are those of the numbers above; the model (Stable Diffusion 1.4) and the "
-            "protocol (released) have to be as well."
+            else "The numbers above have the same quirks, networks and data; the model (Stable Diffusion 1.4) and the "
+            "protocol (released) have to be the same as well."
         )
         by_type = [Column("run", "run"), Column("type", "type"), Column("cases", "cases", 0)]
         return "\n".join(
@@ -131,7 +138,7 @@ class Report:
                 "## By kind of edit\n",
                 markdown(self._by_type(), [*by_type, *columns(self.judges)]),
                 "## Published; comparable only with the same model, protocol, data, quirks and networks\n",
-                verdict + "\n",
+                comparison + "\n",
                 markdown(published(), [by_type[0], *_published_columns()]),
                 "† Mean of two runs on different accelerators, which differ. A rerun of the first line's exact recipe "
                 "had PSNR 17.76 and CLIP 23.84 and 21.31: a point of CLIP proves nothing.\n",
@@ -141,8 +148,8 @@ class Report:
     def csv(self) -> str:
         """All runs, over all kinds of edit (`type` is "all") and by kind."""
         rows = [{**row, "type": "all"} for row in self._overall()] + self._by_type()
-        about = [Column("run", "run"), Column("type", "type"), Column("cases", "cases")]
-        return comma_separated(rows, [*about, *columns(self.judges)])
+        leading = [Column("run", "run"), Column("type", "type"), Column("cases", "cases")]
+        return comma_separated(rows, [*leading, *columns(self.judges)])
 
     def _runs(self) -> list[str]:
         return list(dict.fromkeys(row["run"] for row in self.rows))
@@ -151,7 +158,7 @@ class Report:
         return [{"run": run, **self._means(lambda row, run=run: row["run"] == run)} for run in self._runs()]
 
     def _by_type(self) -> list[dict[str, Cell]]:
-        there = {row["type"] for row in self.rows}
+        types = {row["type"] for row in self.rows}
         return [
             {
                 "run": run,
@@ -160,7 +167,7 @@ class Report:
             }
             for run in self._runs()
             for kind in TYPES.values()
-            if kind in there
+            if kind in types
         ]
 
     def _means(self, wanted: Callable[[Mapping[str, Any]], bool]) -> dict[str, Cell]:
@@ -173,12 +180,12 @@ class Report:
         return means
 
     def _remarks(self) -> list[str]:
-        """What a reader has to know of the first table."""
+        """Remarks on the first table."""
         remarks: list[str] = []
         for run in self._runs():
             own = [row for row in self.rows if row["run"] == run]
             errors = [row for row in own if row["error"]]
-            bare = sum(row["psnr"] is None for row in own if not row["error"])
+            no_background = sum(row["psnr"] is None for row in own if not row["error"])
             if len(own) < len(self.cases):
                 remarks.append(f"{run} was scored on {len(own)} of the {len(self.cases)} cases so far.")
             if errors:
@@ -186,11 +193,13 @@ class Report:
                     f"{run}: {len(errors)} cases could not be edited and are in no mean; the first, "
                     f"{errors[0]['case']}: {errors[0]['error']}"
                 )
-            if bare:
+            if no_background:
                 means = "means of the background" if self.options.full_masks == "exclude" else "means"
-                remarks.append(f"{run}: {bare} cases have no background and are in none of the {means}.")
-        kept = {row["case"]: row["clip_source"] for row in self.rows if not row["error"]}
-        check = interval(list(kept.values()))
+                remarks.append(
+                    f"{run}: {no_background} cases have no background and are in none of the {means}."
+                )
+        scores = {row["case"]: row["clip_source"] for row in self.rows if not row["error"]}
+        check = interval(list(scores.values()))
         remarks.append(
             "Self-check, the same for every run: CLIP of the source pictures with their own prompts is "
             f"{check.mean:.2f} (ViT-L/14 on the released data: 26.07, by one user's run)."
@@ -198,10 +207,34 @@ class Report:
         return remarks
 
 
+def write(
+    bench: PieBench,
+    preset: Preset,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    edited: Callable[[PieCase], Image.Image] | None = None,
+) -> Report:
+    """Write `table.md` and `table.csv` over all runs in the bench's folder, and a sheet for each scored run.
+
+    rows: what `PieBench.run` or `score` returned, by run. edited: pictures from elsewhere, if those were scored.
+    Raises `OutputError`.
+    """
+    report = Report(bench.rows(), bench.cases, bench.judges, bench.options, preset)
+    with all_or_none() as opened:
+        for name, text in (("table.md", report.markdown()), ("table.csv", report.csv())):
+            with opened(bench.out / name) as file:
+                file.write(text.encode())
+        for run, scored in rows.items():
+            cases = [case for case, row in zip(bench.cases, scored, strict=True) if not row["error"]]
+            if cases:
+                page = sheet(cases, edited or bench.edited(run), bench.options)
+                images.save_png(page, bench.out / f"{run}.sheet.png", opened=opened)
+    return report
+
+
 def sheet(
     cases: Sequence[PieCase], edited: Callable[[PieCase], Image.Image], options: Options
 ) -> Image.Image:
-    """Source, edit and mask of up to 24 cases, spread evenly over the folder."""
+    """Source, edit and mask of up to 24 cases, evenly spaced over the folder."""
     step = max(1, -(-len(cases) // _SHOWN))
     pictures: list[Image.Image] = []
     captions: list[str] = []
@@ -228,13 +261,13 @@ def _published_columns() -> list[Column]:
 
 
 def _other(name: str, wanted: str) -> str:
-    """The network's name if it is not the published one, which may lie in a folder of its name."""
+    """The network's name if it is not the published one, which may be a folder of that name."""
     short = Path(name).name
     return "" if short == Path(wanted).name else short
 
 
 def _short(judges: Judges) -> str:
-    """The perceptual distance's name, without the folder that its network came from."""
+    """The perceptual distance's name, without the path of its network's folder."""
     return judges.distance.name.replace(judges.encoder.name, Path(judges.encoder.name).name)
 
 
@@ -246,5 +279,5 @@ def _key(other: str) -> str:
     return f"_by_{other}" if other else ""
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -1,51 +1,81 @@
-"""What a method spends, in a unit that every machine shares: rows of the UNet's batch.
+"""What a computation costs, in a unit that is the same on every machine: rows of the UNet's batch.
 
-Seconds tell of the machine as well; a row is one latent at one timestep with one text through the UNet, whatever
-batch it came in. An edit says its own number before it runs; an inversion that optimises until it is satisfied
-does not know it, so rows are counted where they pass.
+Seconds depend on the machine as well. A row is one latent at one timestep with one text through the UNet, whatever
+the batch it came in. The loops count the rows that they ask for and report them with their progress.
 """
 
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-from torch import Tensor
+import torch
 
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
+from wordbrush.progress import Progress
+
+T = TypeVar("T")
 
 
-@dataclass
-class RowCount:
-    """Rows that went through the UNet so far.
+@dataclass(frozen=True)
+class Cost:
+    """What a computation took.
 
-    rows: all of them. with_gradient: those of them whose outcome can be differentiated; where that is done, each
-    takes the way back through the UNet as well, which is not counted.
+    seconds: wall-clock time of the computation alone, without its caller's. processor_seconds: of all threads of the
+    process. rows: of the UNet. with_gradient: those among them whose output was differentiated; the backward pass is
+    not counted.
     """
 
-    rows: int = 0
-    with_gradient: int = 0
+    seconds: float
+    processor_seconds: float
+    rows: int
+    with_gradient: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.seconds + other.seconds,
+            self.processor_seconds + other.processor_seconds,
+            self.rows + other.rows,
+            self.with_gradient + other.with_gradient,
+        )
 
 
-@contextmanager
-def counting(model: Model) -> Generator[RowCount, None, None]:
-    """Count the rows that the model's UNet computes while the block is open; the model stays as it was.
+def measured(model: Model, run: Generator[Progress, None, T]) -> Generator[Progress, None, tuple[T, Cost]]:
+    """Run a computation, passing its progress on; returns its result and its cost.
 
-    Contexts nest, and each counts what passes while it is open.
-
-        with counting(model) as count:
-            source = invert(model, "cat.png", "a cat on a beach", method="null_text")
-        print(count.rows, count.with_gradient)
+    The clocks stand still while the caller handles the progress.
     """
-    count = RowCount()
-
-    def passed(_: Any, given: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        rows = given[0].shape[0]
-        count.rows += rows
-        count.with_gradient += rows if output[0].requires_grad else 0
-
-    hook = model.denoiser.unet.register_forward_hook(passed)
+    seconds = processor_seconds = 0.0
+    rows = with_gradient = 0
     try:
-        yield count
+        while True:
+            began = time.perf_counter(), time.process_time()
+            try:
+                progress = next(run)
+            except StopIteration as end:
+                _wait(model)
+                seconds += time.perf_counter() - began[0]
+                processor_seconds += time.process_time() - began[1]
+                return end.value, Cost(seconds, processor_seconds, rows, with_gradient)
+            seconds += time.perf_counter() - began[0]
+            processor_seconds += time.process_time() - began[1]
+            rows, with_gradient = rows + progress.rows, with_gradient + progress.gradient_rows
+            yield progress
     finally:
-        hook.remove()
+        run.close()
+
+
+@torch.no_grad()
+def warm_up(model: Model) -> None:
+    """Run the UNet once: the first pass prepares what later ones use, and belongs to no measured computation."""
+    height, width = model.latent_size(*model.image_size)
+    latents = torch.zeros(1, model.latent_channels, height, width, device=model.device)
+    text = Conditioning(model.encode_text([""]))
+    model.predict(latents.to(model.latent_dtype), model.schedule(1).levels[0], text)
+    _wait(model)
+
+
+def _wait(model: Model) -> None:
+    """Wait until an accelerator has finished the work it was given."""
+    if model.device.type != "cpu":
+        torch.accelerator.synchronize(model.device)

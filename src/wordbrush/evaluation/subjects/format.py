@@ -1,18 +1,18 @@
-"""A folder of subjects: which pictures are real, which were generated, and with which words.
+"""A folder of subjects: which pictures are real, which were generated, and from which prompts.
 
     DIR/
       subjects.toml                  or subjects.json with the same keys
       real/<subject>/                pictures of the subject itself
       generated/<subject>/
-        <prompt>/                    a prompt's pictures: its number, from 0, or its words joined by dashes
+        <prompt>/                    a prompt's pictures; named by its number, from 0, or its words joined by dashes
         _class/                      "a {class}", the token left out, by the personalised model
         _photo/                      "A photo of {token}"
         _category/                   the captions of the real pictures of the category
-        _prompt_only/<prompt>/       the prompts without the token, by the model as it was before
+        _prompt_only/<prompt>/       the prompts without the token, by the model before training
       category/<class>/              real pictures of the category
 
-Only the subjects' own pictures and one generated picture are needed; a score whose pictures are not there does not
-apply. Two layouts of others are read as well: DreamBooth's (`dataset/<subject>/` and `prompts_and_classes.txt`) in
+Only the subjects' own pictures and one generated picture are needed; a score whose pictures are missing does not
+apply. Two published layouts are read as well: DreamBooth's (`dataset/<subject>/` and `prompts_and_classes.txt`) in
 place of `subjects.toml` and `real/`, and CustomConcept101's (`samples/` and `prompts.json`) for the pictures of a
 subject.
 """
@@ -27,6 +27,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wordbrush.errors import InputError, nearest
+from wordbrush.evaluation.results.names import words
 from wordbrush.options import read_toml
 
 Kind = Literal["live", "object"]
@@ -36,16 +37,16 @@ LISTING, BENCHMARK = "subjects.toml", "prompts_and_classes.txt"
 SPECIAL = ("_class", "_photo", "_category", "_prompt_only")
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-_NAME = r"^[^/\\._][^/\\]*$"  # a folder's name; those with a leading underscore mean something else
-_LIVE_CLASSES = {"cat", "dog"}  # DreamBooth's file does not say which nine of its thirty subjects live
+_NAME = r"^[^/\\._][^/\\]*$"  # a folder's name; a leading underscore marks the special folders
+_LIVE_CLASSES = {"cat", "dog"}  # DreamBooth's file does not mark the nine live ones of its thirty subjects
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A thing, its own pictures, and what was made of it.
+    """A subject, its real pictures, and the generated ones.
 
     `made[i]` are the pictures of `prompts[i]`, and `prompt_only[i]` those of the same prompt without the token, by
-    the model that does not know the subject. Prompts may hold `{token}` and `{class}`.
+    the model that was not trained on the subject. Prompts may contain `{token}` and `{class}`.
     """
 
     name: str
@@ -62,9 +63,9 @@ class Subject:
     prompt_only: tuple[Paths, ...] = ()
 
     def text(self, prompt: str, *, with_token: bool = False) -> str:
-        """The prompt in words. Without its token by default, wherever that stands, as CLIP never learned it.
+        """The prompt as text, by default without its token, which CLIP has never learned.
 
-        Raises `InputError` if the token is wanted and nobody said what it is.
+        Raises `InputError` if the token is to be kept and none is given.
         """
         if with_token and not self.token:
             raise InputError(
@@ -80,7 +81,7 @@ class Subject:
 
     @property
     def pictures(self) -> Paths:
-        """Every picture of the subject, real or made; those of its category are not."""
+        """Every picture of the subject, real or generated, without those of its category."""
         groups = (self.real, *self.made, self.class_made, self.photos, *self.prompt_only)
         return tuple(path for group in groups for path in group)
 
@@ -89,8 +90,8 @@ class Subject:
 class Folder:
     """The subjects of a folder that have generated pictures, and the names of those that have none.
 
-    For the tables, as the folder says: `method` and `sampler`, who made the pictures and how; `data`, whose subjects
-    and prompts these are, "DreamBooth" where they are read from its own files.
+    For the tables, from the folder's listing: `method` and `sampler`, how the pictures were made; `data`, the source of
+    subjects and prompts: "DreamBooth" if they were read from its own files.
     """
 
     path: Path
@@ -102,10 +103,10 @@ class Folder:
 
 
 def read(folder: Path) -> Folder:
-    """Read a folder of subjects. Nothing but names is looked at: pictures are opened when they are scored.
+    """Read a folder of subjects, without opening pictures.
 
-    Raises `InputError` for a missing or wrong listing, for a folder of generated pictures that belongs to no subject
-    or to no prompt, for a subject without real pictures, and if nothing was generated at all.
+    Raises `InputError` for a missing or malformed listing, for a folder of generated pictures that belongs to no
+    subject or to no prompt, for a subject without real pictures, and if there are no generated pictures at all.
     """
     listing = _listing(folder)
     _check_names(folder / "generated", [each.name for each in listing.subjects])
@@ -164,7 +165,7 @@ class _Listing(_Checked):
 
 
 def _listing(folder: Path) -> _Listing:
-    """What the folder says of its subjects, DreamBooth's own files included."""
+    """The folder's listing, or one made from DreamBooth's own files."""
     if not folder.is_dir():
         raise InputError(f"expected a folder of subjects, and there is none at {folder}; check the path")
     file = next((folder / name for name in (LISTING, "subjects.json") if (folder / name).is_file()), None)
@@ -219,7 +220,7 @@ def _json(file: Path) -> Any:
 
 
 def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
-    """The subjects and prompts of DreamBooth's file, whose prompts are lines of Python that format a text."""
+    """The subjects and prompts of DreamBooth's file, in which prompts are lines of Python with `str.format`."""
     assert listing.dataset is not None
     dataset = folder / listing.dataset
     file = dataset / BENCHMARK
@@ -252,27 +253,27 @@ def _formatted(text: str) -> Iterator[str]:
 # Pictures ---------------------------------------------------------------------------------------------------
 
 
-def _subject(folder: Path, told: _Subject, listing: _Listing) -> Subject:
-    made = folder / "generated" / told.name
-    prompts = told.prompts
+def _subject(folder: Path, entry: _Subject, listing: _Listing) -> Subject:
+    made = folder / "generated" / entry.name
+    prompts = entry.prompts
     if prompts is None:
-        prompts = listing.prompts.live if told.kind == "live" else listing.prompts.object
+        prompts = listing.prompts.live if entry.kind == "live" else listing.prompts.object
     samples: Mapping[str, Paths] | None = None
     if (made / "prompts.json").is_file():
         samples = _samples(made)
         prompts = tuple(samples)
-    token = listing.token if told.token is None else told.token
+    token = listing.token if entry.token is None else entry.token
     subject = Subject(
-        told.name,
-        told.class_word,
-        told.kind,
+        entry.name,
+        entry.class_word,
+        entry.kind,
         token,
-        real=_pictures(folder / (told.real or f"real/{told.name}")),
+        real=_pictures(folder / (entry.real or f"real/{entry.name}")),
         prompts=prompts,
         made=(),
         class_made=_pictures(made / "_class"),
         photos=_pictures(made / "_photo"),
-        category_real=_pictures(folder / (told.category or f"category/{told.class_word}")),
+        category_real=_pictures(folder / (entry.category or f"category/{entry.class_word}")),
         category_made=_pictures(made / "_category"),
     )
     _check_prompts(subject, need_token=samples is not None)
@@ -282,15 +283,17 @@ def _subject(folder: Path, told: _Subject, listing: _Listing) -> Subject:
 
 
 def _samples(made: Path) -> dict[str, Paths]:
-    """CustomConcept101's layout: the pictures in `samples/`, and in `prompts.json` the prompt of each by its name."""
-    told = _json(made / "prompts.json")
-    if not isinstance(told, dict) or not all(isinstance(text, str) for text in cast(Any, told).values()):
+    """CustomConcept101's layout: pictures in `samples/`, and in `prompts.json` the prompt for each picture's name."""
+    prompts = _json(made / "prompts.json")
+    if not isinstance(prompts, dict) or not all(
+        isinstance(text, str) for text in cast(Any, prompts).values()
+    ):
         raise InputError(
             f"{made}/prompts.json: expected a prompt for each picture's name, got something else"
         )
     if others := [path for path in _folders(made) if path.name != "samples"]:
-        raise InputError(f"{others[0]}: beside a prompts.json all pictures of prompts lie in samples/")
-    texts = cast(dict[str, str], told)
+        raise InputError(f"{others[0]}: beside a prompts.json all pictures of prompts have to be in samples/")
+    texts = cast(dict[str, str], prompts)
     found: dict[str, list[Path]] = {text: [] for text in texts.values()}
     for path in _pictures(made / "samples"):
         if path.stem not in texts:
@@ -300,22 +303,22 @@ def _samples(made: Path) -> dict[str, Paths]:
 
 
 def _by_prompt(folder: Path, subject: Subject) -> tuple[Paths, ...]:
-    """The pictures of each prompt, from folders called by its number or its words."""
+    """The pictures of each prompt, from folders named by its number or its words."""
     if loose := _pictures(folder):
         raise InputError(f"{loose[0]} belongs to no prompt: expected pictures in {folder}/<prompt>/")
     found: list[Paths] = [() for _ in subject.prompts]
     known: dict[str, int] = {}
     for i, prompt in enumerate(subject.prompts):
-        known |= {slug(subject.text(prompt, with_token=kept)): i for kept in (False, bool(subject.token))}
+        known |= {words(subject.text(prompt, with_token=kept)): i for kept in (False, bool(subject.token))}
     for path in _folders(folder):
-        number = int(path.name) if path.name.isdecimal() else known.get(slug(path.name))
+        number = int(path.name) if path.name.isdecimal() else known.get(words(path.name))
         if number is None or number >= len(found):
             raise InputError(
                 f"{path} belongs to none of the {len(found)} prompts of '{subject.name}'"
-                + (nearest(slug(path.name), known) if number is None and known else "; they count from 0")
+                + (nearest(words(path.name), known) if number is None and known else "; they count from 0")
             )
         if found[number]:
-            raise InputError(f"{path}: the pictures of this prompt stand in another folder as well; keep one")
+            raise InputError(f"{path}: the pictures of this prompt are in another folder as well; keep one")
         found[number] = _pictures(path)
     return tuple(found)
 
@@ -326,14 +329,14 @@ def _check_prompts(subject: Subject, *, need_token: bool) -> None:
             if name not in ("token", "class"):
                 raise InputError(
                     f"subject '{subject.name}', prompt {prompt!r}: expected {{token}} and {{class}} as the only "
-                    f"places to fill, got {{{name}}}"
+                    f"placeholders, got {{{name}}}"
                 )
-    texts = [slug(subject.text(prompt)) for prompt in subject.prompts]
+    texts = [words(subject.text(prompt)) for prompt in subject.prompts]
     if repeated := {text for text in texts if texts.count(text) > 1}:
         raise InputError(f"subject '{subject.name}': expected each prompt once, got '{min(repeated)}' again")
     if need_token and not subject.token:
         raise InputError(
-            f"subject '{subject.name}': prompts.json holds the token, and prompts are scored without it; "
+            f"subject '{subject.name}': prompts.json contains the token, and prompts are scored without it; "
             f"say in {LISTING} what the token is"
         )
 
@@ -345,7 +348,7 @@ def _check_names(generated: Path, names: Sequence[str]) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder that are not ours to name; none if there is no such folder."""
+    """The folders in a folder, without the special ones; none if there is no such folder."""
     if not folder.is_dir():
         return []
     inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -359,8 +362,3 @@ def _pictures(folder: Path) -> Paths:
     if not folder.is_dir():
         return ()
     return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES))
-
-
-def slug(text: str) -> str:
-    """Words as a folder's name: letters and digits of any script, joined by dashes."""
-    return "-".join(re.findall(r"[^\W_]+", text.casefold()))

@@ -1,8 +1,8 @@
-"""The three protocols that personalisation is measured by, each a function of one subject and what is seen of it.
+"""The three protocols that measure personalisation, each a function of one subject and the embeddings of its pictures.
 
-A score is None where the pictures that it needs are not there. The number of a paper is the mean of the subjects'
-scores, each of which is a mean over the subject's pictures: with as many pictures for each subject and prompt as the
-papers have, that is the mean over all pictures.
+A score is None where the pictures that it needs are missing. A paper's number is the mean of the subjects' scores,
+each of which is a mean over the subject's pictures: with as many pictures for each subject and prompt as in the
+papers, that is the mean over all pictures.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush import images
-from wordbrush.evaluation.judges.backbones import Clip, Encoder
+from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.metrics import similarity
 from wordbrush.evaluation.metrics.distribution import kid
-from wordbrush.evaluation.metrics.perceptual import Lpips, PocketDistance
 from wordbrush.evaluation.subjects.format import Subject
 
 Name = Literal["dreambooth", "custom-diffusion", "textual-inversion"]
@@ -28,22 +27,13 @@ SelfPairs = Literal["excluded", "included"]
 Scores = dict[str, float | None]
 
 
-@dataclass(frozen=True, eq=False)
-class Judges:
-    """The networks that look: a CLIP, an encoder in DINO's role, and a perceptual distance."""
-
-    clip: Clip
-    encoder: Encoder
-    distance: PocketDistance | Lpips
-
-
 @dataclass(frozen=True)
 class Rules:
-    """What the papers left open.
+    """The choices that the papers left open.
 
     `text`: whether the token stays in the prompts that CLIP reads. `self_pairs`: whether a real picture is compared
-    with itself, cosine 1, where the real pictures stand in for generated ones. `kid_subset`: pictures of a subset
-    of the kernel distance.
+    with itself, cosine 1, where the real pictures replace generated ones. `kid_subset`: pictures in a subset of the
+    kernel distance.
     """
 
     text: Text = "token-free"
@@ -52,7 +42,7 @@ class Rules:
 
 
 class Seen:
-    """What the networks make of pictures; each picture is opened and looked at once, all scores are of float64."""
+    """The embeddings and distances of pictures; each picture is opened and embedded once, all in float64."""
 
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
@@ -62,7 +52,7 @@ class Seen:
         self._spread: dict[tuple[Path, ...], float] = {}
 
     def look(self, paths: Iterable[Path]) -> None:
-        """Look at pictures not seen before. Raises `ImageError` for a file that is none."""
+        """Embed the pictures that have not been seen before. Raises `ImageError` for a file that is not a picture."""
         fresh = [path for path in paths if path not in self._clip]
         if not fresh:
             return
@@ -72,17 +62,17 @@ class Seen:
         self._encoder |= zip(fresh, of_encoder.double().cpu(), strict=True)
 
     def clip(self, paths: Sequence[Path]) -> Float[Tensor, "n d"]:
-        """Unit vectors of pictures, or of none."""
+        """CLIP's unit vectors of pictures; the list may be empty."""
         self.look(paths)
         return _stacked([self._clip[path] for path in paths])
 
     def encoder(self, paths: Sequence[Path]) -> Float[Tensor, "n d"]:
-        """Unit vectors of pictures, or of none."""
+        """The encoder's unit vectors of pictures; the list may be empty."""
         self.look(paths)
         return _stacked([self._encoder[path] for path in paths])
 
     def text(self, text: str) -> Float[Tensor, " d"]:
-        """A text's unit vector. Raises `PromptError` if CLIP cannot read it whole."""
+        """A text's unit vector. Raises `PromptError` if it is too long for CLIP."""
         if text not in self._texts:
             self._texts[text] = self.judges.clip.texts([text])[0].double().cpu()
         return self._texts[text]
@@ -95,7 +85,7 @@ class Seen:
     def spread(self, paths: Sequence[Path]) -> float | None:
         """The mean perceptual distance of all pairs of pictures; None for fewer than two.
 
-        Pictures of several sizes are brought to that of the first.
+        Pictures of other sizes are fitted to the size of the first.
         """
         if len(paths) < 2:
             return None
@@ -104,11 +94,11 @@ class Seen:
             pictures = [images.load(path) for path in paths]
             width, height = pictures[0].size
             pairs = list(combinations([images.fit(picture, width, height) for picture in pictures], 2))
-            found: list[float] = []
+            distances: list[float] = []
             for first in range(0, len(pairs), 32):  # a pair's feature maps are large
                 one, other = zip(*pairs[first : first + 32], strict=True)
-                found += self.judges.distance.distances(one, other)
-            self._spread[key] = sum(found) / len(found)
+                distances += self.judges.distance.distances(one, other)
+            self._spread[key] = sum(distances) / len(distances)
         return self._spread[key]
 
 
@@ -117,18 +107,18 @@ def dreambooth(subject: Subject, seen: Seen, rules: Rules) -> Scores:
 
     - `dino`, `clip_i`: the mean cosine of every generated picture with every real one; higher is more faithful.
     - `clip_t`: the mean cosine of a generated picture and its prompt.
-    - `pres`: `dino` of pictures of the bare class against the real subject; lower means that the class has been
+    - `pres`: `dino` of pictures of the bare class against the real subject; lower means that the class is better
       preserved. Needs `_class`.
     - `div`: the mean perceptual distance of two pictures of one prompt, averaged over prompts; LPIPS in the paper.
     - `real_dino`, `real_clip_i`: the real pictures in place of the generated ones.
-    - `copying`: 1 if `dino` is above that of the real pictures among themselves (each with the others), else 0:
-      who varies the scene as the prompts ask cannot be more like the pictures than they are like one another.
-      `nearest`: the mean cosine of a generated picture with the real one nearest to it, 1 for a copy.
+    - `copying`: 1 if `dino` is above that of the real pictures among themselves (each with the others), else 0: a
+      method that varies the scene as the prompts ask cannot be more similar to the real pictures than they are to one
+      another. `nearest`: the mean cosine of a generated picture with the real one nearest to it, 1 for a copy.
 
     Protocol: 30 subjects × 25 prompts × 4 pictures; DINO ViT-S/16. Left open: which CLIP, the preprocessing, whether
-    the token stays in the text of `clip_t`, whether the real pictures' row counts a picture's likeness to itself, how
-    many class pictures there are, the LPIPS network, and the sampler. Here: the judges say which networks, `rules`
-    decides on text and self-pairs, all class pictures there are count, and the folder says how it was sampled.
+    the token stays in the text of `clip_t`, whether the real pictures' row counts a picture's similarity to itself, how
+    many class pictures there are, the LPIPS network, and the sampler. Here: the judges are the networks, `rules`
+    decides on text and self-pairs, all class pictures count, and the folder's listing names the sampler.
     """
     made = _all(subject.made)
     real = seen.encoder(subject.real)
@@ -155,9 +145,9 @@ def custom_diffusion(subject: Subject, seen: Seen, rules: Rules) -> Scores:
       `similarity.text_alignment`.
     - `image_alignment`: the mean cosine of every generated picture with every target picture, by CLIP;
       `image_alignment_dino`: the same by DINO.
-    - `kid`: the kernel distance ×10³ between real pictures of the category and pictures made of their captions by the
-      personalised model: has it forgotten what its category looks like, or does the subject leak into it? Needs
-      `category/<class>` and `_category`, `rules.kid_subset` pictures of each at least.
+    - `kid`: the kernel distance ×10³ between real pictures of the category and pictures generated from their captions
+      by the personalised model: has it forgotten the category, or does the subject leak into it? Needs
+      `category/<class>` and `_category`, with at least `rules.kid_subset` pictures each.
 
     Protocol: CLIP ViT-B/32, V* taken out of the text; 20 prompts × 50 pictures a concept (CustomConcept101: 20 × 5),
     DDPM, 50 steps, guidance 6, though the text says 200 as well; KID of 500 real pictures of the category from
@@ -183,10 +173,10 @@ def textual_inversion(subject: Subject, seen: Seen, rules: Rules) -> Scores:
       `_photo`.
     - `editability`: for each prompt the cosine of the text and the mean of its pictures' unit vectors, averaged over
       prompts: the paper. `editability_of_code`: the mean of the cosines, as in the released code. The first is the
-      larger, and the more so the less its pictures agree: never compare one with the other.
-    - `image_only_…`: the real pictures in place of generated ones: all of the subject and nothing of the prompts.
-    - `prompt_only_…`: pictures of the prompts without S*, by the model as it was: all of the prompts and nothing of
-      the subject. Needs `_prompt_only`.
+      larger, and the more so the more its pictures differ: never compare one with the other.
+    - `image_only_…`: the real pictures in place of generated ones: the subject without the prompts.
+    - `prompt_only_…`: pictures of the prompts without S*, by the model before training: the prompts without the
+      subject. Needs `_prompt_only`.
 
     Protocol: CLIP ViT-B/32; 64 pictures of "A photo of S*", 64 of each prompt, 50 DDIM steps, guidance 5; S* left out
     of the text. Left open: which prompts, whether the mean is of unit vectors, and how the reference points were
@@ -199,14 +189,16 @@ def textual_inversion(subject: Subject, seen: Seen, rules: Rules) -> Scores:
     without = [seen.clip(paths) for paths in subject.prompt_only]
     return {
         "reconstruction": _mean(similarity.clip_i, seen.clip(subject.photos), real),
-        "editability": _spoken(similarity.text_similarity_of_mean, by_prompt, texts),
-        "editability_of_code": _spoken(_mean_of_cosines, by_prompt, texts),
+        "editability": _over_prompts(similarity.text_similarity_of_mean, by_prompt, texts),
+        "editability_of_code": _over_prompts(_mean_of_cosines, by_prompt, texts),
         "image_only_reconstruction": among(real, rules.self_pairs),
-        "image_only_editability": _spoken(similarity.text_similarity_of_mean, [real] * len(texts), texts),
-        "image_only_editability_of_code": _spoken(_mean_of_cosines, [real] * len(texts), texts),
+        "image_only_editability": _over_prompts(
+            similarity.text_similarity_of_mean, [real] * len(texts), texts
+        ),
+        "image_only_editability_of_code": _over_prompts(_mean_of_cosines, [real] * len(texts), texts),
         "prompt_only_reconstruction": _mean(similarity.clip_i, seen.clip(_all(subject.prompt_only)), real),
-        "prompt_only_editability": _spoken(similarity.text_similarity_of_mean, without, texts),
-        "prompt_only_editability_of_code": _spoken(_mean_of_cosines, without, texts),
+        "prompt_only_editability": _over_prompts(similarity.text_similarity_of_mean, without, texts),
+        "prompt_only_editability_of_code": _over_prompts(_mean_of_cosines, without, texts),
     }
 
 
@@ -218,11 +210,11 @@ PROTOCOLS: Mapping[Name, Callable[[Subject, Seen, Rules], Scores]] = {
 
 
 def among(vectors: Float[Tensor, "n d"], self_pairs: SelfPairs) -> float | None:
-    """The mean cosine of pictures with one another; None where there is no pair to speak of."""
+    """The mean cosine of pictures with one another; None where there is no pair."""
     cosines, count = vectors @ vectors.T, len(vectors)
     if self_pairs == "included":
         return cosines.mean().item() if count else None
-    # Unit vectors: those with themselves add up to their number.
+    # Of unit vectors the cosines on the diagonal are 1.
     return ((cosines.sum() - cosines.trace()) / (count * (count - 1))).item() if count > 1 else None
 
 
@@ -235,12 +227,12 @@ def _text(subject: Subject, prompt: str, seen: Seen, rules: Rules) -> Float[Tens
 
 
 def _texts(subject: Subject, seen: Seen, rules: Rules) -> Float[Tensor, "n d"]:
-    """For each generated picture its prompt."""
+    """The prompt of each generated picture, embedded."""
     pairs = zip(subject.prompts, subject.made, strict=True)
     return _stacked([_text(subject, prompt, seen, rules) for prompt, paths in pairs for _ in paths])
 
 
-def _spoken(
+def _over_prompts(
     score: Callable[[Tensor, Tensor], float], by_prompt: Sequence[Tensor], texts: Sequence[Tensor]
 ) -> float | None:
     pairs = zip(by_prompt, texts, strict=False)

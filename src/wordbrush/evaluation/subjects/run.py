@@ -1,14 +1,13 @@
 """Scores a folder of generated subjects by the protocols of DreamBooth, Custom Diffusion and Textual Inversion.
 
     folder = read(Path("my-subjects"))
-    judges = Judges(clip := load_clip(), encoder := load_encoder(), PocketDistance(encoder))
-    results = drain(evaluate(folder, judges, Path("out")))
-    write(results, Path("out"))  # from `subjects_report`
+    results = drain(evaluate(folder, Judges.load(), Path("out")))
+    write(results, Path("out"))  # from `report`
 
-`out/results.jsonl` has a row for each subject and protocol. A run that was killed goes on there; rows made of other
-pictures, by other networks or under other rules are made anew. The tables show the mean over the subjects with its
-95 % bootstrap interval, whole subjects drawn; what the folder lacks of a protocol's counts stands in them as well, and
-beside them what the papers print, with what sets it apart.
+`out/results.jsonl` has a row for each subject and protocol. A run that was killed goes on there; rows of other
+pictures, networks or rules are computed again. The tables show the mean over the subjects with its 95 % bootstrap
+interval, whole subjects drawn, where the folder has fewer pictures than a protocol, and the papers' numbers with the
+differences of their settings.
 """
 
 import hashlib
@@ -19,15 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.subjects.format import Folder, Subject
-from wordbrush.evaluation.subjects.protocols import PROTOCOLS, Judges, Name, Rules, Seen
+from wordbrush.evaluation.subjects.protocols import PROTOCOLS, Name, Rules, Seen
 from wordbrush.progress import Progress
 from wordbrush.records import Records
 
 RESULTS = "results.jsonl"
 Row = dict[str, Any]
 
-_AT_ONCE = 25  # pictures that are open at a time
+_AT_ONCE = 25  # pictures open at a time
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ def evaluate(
 ) -> Generator[Progress, None, Results]:
     """Score every subject by every protocol that `out` has no row of yet.
 
-    Raises `ImageError` for a picture that cannot be read, `PromptError` for a prompt that CLIP cannot read whole,
-    `InputError` for a token to be kept that nobody told, `OutputError` if rows cannot be written.
+    Raises `ImageError` for a picture that cannot be read, `PromptError` for a prompt that is too long for CLIP,
+    `InputError` for a token that is to be kept and not given, `OutputError` if rows cannot be written.
     """
-    for subject in folder.subjects:  # what is wrong with words should not wait for pictures
+    for subject in folder.subjects:  # an invalid prompt is reported before any picture is opened
         for prompt in subject.prompts:
             subject.text(prompt, with_token=rules.text == "with-token")
     records = Records(out / RESULTS, ("subject", "protocol"))
     prints = {subject.name: _fingerprint(subject, folder, judges, rules) for subject in folder.subjects}
     missing: dict[str, list[Name]] = {
-        subject.name: [name for name in protocols if _stale(records, subject, name, prints[subject.name])]
-        for subject in folder.subjects
+        name: [protocol for protocol in protocols if _is_stale(records, (name, protocol), fingerprint)]
+        for name, fingerprint in prints.items()
     }
-    anew = sum((name, protocol) in records for name, names in missing.items() for protocol in names)
+    again = sum((name, protocol) in records for name, names in missing.items() for protocol in names)
     waiting = [subject for subject in folder.subjects if missing[subject.name]]
     done, total = 0, sum(len(subject.pictures) for subject in waiting)
     compared, prompts = 0, sum(len(s.made) for s in waiting if "dreambooth" in missing[s.name])
@@ -81,34 +81,30 @@ def evaluate(
                 seen.spread(paths)
                 compared += 1
                 yield Progress("comparing pictures", compared, prompts)
+        counts = {"fingerprint": prints[subject.name], **_counts(subject)}
         records.add(
-            {
-                "subject": subject.name,
-                "protocol": name,
-                "fingerprint": prints[subject.name],
-                **_counts(subject),
-                **PROTOCOLS[name](subject, seen, rules),
-            }
+            {"subject": subject.name, "protocol": name, **counts, **PROTOCOLS[name](subject, seen, rules)}
             for name in missing[subject.name]
         )
     rows: dict[Name, Sequence[Row]] = {
         name: [records[subject.name, name] for subject in folder.subjects] for name in protocols
     }
-    notices = (
-        [f"{anew} rows of {records.path} were of other pictures, networks or rules and were made anew"]
-        if anew
-        else []
+    notice = (
+        f"{again} rows of {records.path} were of other pictures, networks or rules and were computed again"
     )
+    notices = [notice] if again else []
     return Results(folder, judges.clip.name, judges.encoder.name, judges.distance.name, rules, rows, notices)
 
 
-def _stale(records: Records, subject: Subject, protocol: Name, fingerprint: str) -> bool:
-    key = (subject.name, protocol)
+def _is_stale(records: Records, key: tuple[str, Name], fingerprint: str) -> bool:
     return key not in records or records[key].get("fingerprint") != fingerprint
 
 
 def _fingerprint(subject: Subject, folder: Folder, judges: Judges, rules: Rules) -> str:
-    """Changes with whatever a row depends on: pictures (by name, size and time), words, networks, rules."""
+    """Changes with everything a row depends on: pictures (by name, size and time), words, networks, rules.
+
+    Not `records.fingerprint`, whose sorted keys would give rows that are already there another fingerprint.
+    """
 
     def local(path: object) -> str:
         return os.path.relpath(str(path), folder.path)  # a folder may be moved
@@ -116,12 +112,12 @@ def _fingerprint(subject: Subject, folder: Folder, judges: Judges, rules: Rules)
     pictures = (*subject.pictures, *subject.category_real, *subject.category_made)
     files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in pictures]
     networks = (judges.clip.name, judges.encoder.name, judges.distance.name)
-    told = json.dumps([asdict(subject), files, networks, asdict(rules)], default=local)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = json.dumps([asdict(subject), files, networks, asdict(rules)], default=local)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _counts(subject: Subject) -> Row:
-    """How much there is of what the protocols count, for the tables to say."""
+    """The counts that the protocols specify, for the tables."""
     present = [len(paths) for paths in subject.made if paths]
     return {
         "real": len(subject.real),

@@ -18,14 +18,15 @@ from PIL import Image
 from transformers import ConvNextConfig, ConvNextImageProcessorPil, ConvNextModel
 
 from wordbrush import images
+from wordbrush.cli.commands.evaluate.judging import Judging
 from wordbrush.cli.commands.evaluate.subjects import subjects as command
 from wordbrush.errors import ImageError, InputError
-from wordbrush.evaluation.judges.backbones import load_clip, load_encoder
-from wordbrush.evaluation.metrics.perceptual import PocketDistance
+from wordbrush.evaluation.judges.judges import Judges
+from wordbrush.evaluation.results.names import words
 from wordbrush.evaluation.subjects import report as subjects_report
 from wordbrush.evaluation.subjects import run as subjects
-from wordbrush.evaluation.subjects.format import Subject, read, slug
-from wordbrush.evaluation.subjects.protocols import Judges, Name, Rules, Seen, among
+from wordbrush.evaluation.subjects.format import Subject, read
+from wordbrush.evaluation.subjects.protocols import Name, Rules, Seen, among
 from wordbrush.evaluation.subjects.published import PUBLISHED, Setting
 from wordbrush.evaluation.subjects.run import Results, evaluate
 from wordbrush.pocket import Scene, Thing, render
@@ -91,7 +92,7 @@ def made(folder: Path, method: Callable[[str, str, int], Image.Image]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random encoder: enough to check numbers with, and blind to what is what."""
     folder = tmp_path_factory.mktemp("encoder")
     with torch.random.fork_rng():
@@ -102,15 +103,13 @@ def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judges(eyes: Path) -> Judges:
-    encoder = load_encoder(str(eyes), "cpu")
-    return Judges(load_clip("pocket", "cpu"), encoder, PocketDistance(encoder))
+def judges(random_encoder: Path) -> Judges:
+    return Judges.load(encoder=str(random_encoder), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def shipped() -> Judges:
-    encoder = load_encoder("pocket", "cpu")
-    return Judges(load_clip("pocket", "cpu"), encoder, PocketDistance(encoder))
+    return Judges.load(device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -606,8 +605,8 @@ def test_a_listing_may_be_json_and_folders_may_be_words(folder: Path):
 
 @given(st.text())
 def test_a_slug_is_a_folders_name_and_stays_one(text: str):
-    assert slug(slug(text)) == slug(text)
-    assert "/" not in slug(text) and not slug(text).startswith((".", "_", "-"))
+    assert words(words(text)) == words(text)
+    assert "/" not in words(text) and not words(text).startswith((".", "_", "-"))
 
 
 # What is wrong ----------------------------------------------------------------------------------------------
@@ -660,7 +659,7 @@ def test_a_wrong_listing_is_told(listing: str, message: str, folder: Path):
             "belongs to none of the 3 prompts of 'palm'; did you mean 'a-tree-on-a-beach'",
         ),
         ("generated/palm/0", "generated/palm/_clas", "no such special folder; did you mean '_class'"),
-        ("generated/palm/0", "generated/palm/01", "stand in another folder as well"),
+        ("generated/palm/0", "generated/palm/01", "are in another folder as well"),
         ("generated/palm/0/00.png", "generated/palm/00.png", "belongs to no prompt"),
         ("generated", "created", "expected generated pictures at .*, and there are none"),
         ("subjects.toml", "subjects.txt", "subjects.toml, or DreamBooth's files at .*; got neither"),
@@ -693,7 +692,7 @@ def test_wrong_samples_are_told(told: str, message: str, folder: Path):
 def test_samples_need_to_know_their_token_and_stand_alone(folder: Path):
     own = folder / "generated" / "poodle"
     (own / "prompts.json").write_text('{"00": "a sks dog"}')
-    with pytest.raises(InputError, match="all pictures of prompts lie in samples/"):
+    with pytest.raises(InputError, match="all pictures of prompts have to be in samples/"):
         read(folder)
     for i in range(3):
         shutil.rmtree(own / str(i))
@@ -720,13 +719,25 @@ def test_a_damaged_picture_is_named_and_rows_before_it_are_kept(folder: Path, ju
 # The command ------------------------------------------------------------------------------------------------
 
 
-def test_the_command(folder: Path, eyes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command(folder: Path, random_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
-    assert command(folder, out=str(out), encoder=str(eyes), protocol=["dreambooth"], device="cpu") == 0
+    assert (
+        command(
+            folder,
+            out=str(out),
+            judging=Judging(encoder=str(random_encoder)),
+            protocol=["dreambooth"],
+            device="cpu",
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert (out / "subjects.md").read_text() in shown
     assert str(out / "dreambooth.csv") in shown
-    assert command(folder, out=str(out), encoder=str(eyes), device="cpu", json=True) == 0
+    assert (
+        command(folder, out=str(out), judging=Judging(encoder=str(random_encoder)), device="cpu", json=True)
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert [row["protocol"] for row in told["rows"]] == [
         name for name in ("dreambooth", "custom-diffusion", "textual-inversion") for _ in range(3)

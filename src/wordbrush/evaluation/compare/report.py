@@ -1,0 +1,71 @@
+"""What a comparison writes: the grid, the table, and every edit with a record of how it was made."""
+
+import os
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from wordbrush import images, provenance
+from wordbrush.evaluation.compare.request import SEED
+from wordbrush.evaluation.compare.result import Comparison
+from wordbrush.evaluation.contender import save
+from wordbrush.evaluation.results import tables
+from wordbrush.files import all_or_none
+from wordbrush.model import Model
+
+FILES = ("grid.png", "table.md", "table.csv")
+SOURCE = "source.png"
+
+
+def write(
+    comparison: Comparison, model: Model, folder: Path, paths: Mapping[tuple[str, str, str], Path]
+) -> None:
+    """Write the grid, the table and the edits, all or none; before them `source.png`, if the source was generated.
+
+    paths: each edit's file, from `request.paths`. Raises `OutputError`.
+    """
+    original = comparison.original
+    if comparison.generated is not None:  # first: the records of the edits hold the hash of this file
+        source, original = comparison.generated, folder / SOURCE
+        record = provenance.source_record(model, source, source.options)
+        made = provenance.record("generate", model, record, comparison.picture)
+        images.save_png(comparison.picture, original, made)
+    file = None
+    if original is not None and not isinstance(original, Image.Image):
+        file = provenance.file_record(os.fspath(original))
+    with all_or_none() as opened:
+        for cell in comparison.cells:
+            source, result = cell.start.source, cell.result
+            if result is None or source is None:
+                continue
+            is_seed = cell.start.inversion == SEED
+            options = source.options if is_seed else cell.start.options
+            record = provenance.source_record(model, source, options, picture=None if is_seed else file)
+            path = paths[cell.target, cell.start.inversion, cell.method]
+            save(result, path, cell.contender, record, opened=opened)
+        images.save_png(comparison.grid(), folder / FILES[0], opened=opened)
+        for name, text in zip(FILES[1:], (comparison.table(), comparison.comma_separated()), strict=True):
+            with opened(folder / name) as out:
+                out.write(text.encode())
+
+
+def shown(comparison: Comparison) -> str:
+    """The table for a terminal, without its notices and as narrow as possible: headings are wrapped."""
+    columns = [column for column in comparison.columns() if column.key != "notices"]
+    titles, rule, *rows = (
+        line.strip("| ").split(" | ") for line in tables.markdown(comparison.rows(), columns).splitlines()
+    )
+    values = list(zip(*rows, strict=True))
+    widths = [max(map(len, (*title.split(), *column))) for title, column in zip(titles, values, strict=True)]
+    wrapped = [textwrap.wrap(title, width) for title, width in zip(titles, widths, strict=True)]
+    tallest = max(map(len, wrapped))
+    heads = zip(*([""] * (tallest - len(lines)) + lines for lines in wrapped), strict=True)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if numeric.endswith(":") else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, rule, strict=True)
+        ).rstrip()
+        for line in (*heads, *rows)
+    )

@@ -1,0 +1,139 @@
+"""A contender: an editing method after an inversion, with the options of both; and how every protocol runs one.
+
+    contender = Contender("prompt_to_prompt", "direct", {"self_replace_steps": 0.4}, {"steps": 20})
+    source = drain(contender.invert(model, "cat.png", "a cat on a beach"))
+    (result,) = drain(contender.edit(model, source, ["a dog on a beach"]))
+    save(result, "dog.png", contender, provenance.source_record(model, source, contender.inversion_options))
+
+What a run costs is measured by `results.cost.measured`.
+"""
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wordbrush import api, editing, images, inversion, methods, provenance
+from wordbrush.errors import WordbrushError
+from wordbrush.files import Opened, atomic_write
+from wordbrush.model import Model
+from wordbrush.options import Options, parse
+from wordbrush.progress import Progress
+from wordbrush.result import Result
+from wordbrush.source import Source
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An editing method after an inversion, and the options given to each."""
+
+    method: str
+    inversion: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    inversion_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def label(self) -> str:
+        """Its name in tables, folders and rows: `direct+prompt-to-prompt`."""
+        return methods.typed(f"{self.inversion}+{self.method}")
+
+    @property
+    def inversion_class(self) -> type[Options]:
+        """The inversion's `Options`. Raises `OptionsError` if there is no such inversion."""
+        return methods.find(inversion.METHODS, self.inversion, "inversion").options()
+
+    @property
+    def editing_class(self) -> type[Options]:
+        """The editing method's `Options`. Raises `OptionsError` if there is no such method."""
+        return methods.find(editing.METHODS, self.method, "editing").options()
+
+    def check(self) -> None:
+        """Raise `OptionsError` for an unknown method, and for options that the methods do not accept."""
+        parse(self.inversion_class, self.inversion_options)
+        parse(self.editing_class, self.options)
+
+    def invert(
+        self, model: Model, picture: api.ImageOrPath, prompt: str
+    ) -> Generator[Progress, None, Source]:
+        """Invert a picture that shows `prompt`. Raises like `wordbrush.invert`."""
+        options = self.inversion_options
+        return (yield from api.invert_steps(model, picture, prompt, method=self.inversion, options=options))
+
+    def edit(
+        self, model: Model, source: Source, targets: Sequence[str]
+    ) -> Generator[Progress, None, list[Result]]:
+        """Edit a source into several targets, in one batch. Raises like `wordbrush.edit`."""
+        return (yield from api.edit_steps(model, source, targets, method=self.method, options=self.options))
+
+    def attempt(
+        self,
+        model: Model,
+        source: Source,
+        targets: Sequence[str],
+        failures: tuple[type[Exception], ...] = (WordbrushError,),
+    ) -> Generator[Progress, None, list["Outcome"]]:
+        """Edit a source into several targets in one batch, and decode the pictures.
+
+        A batch that raises one of `failures` is edited again one target at a time, so that a target which the method
+        cannot edit does not lose the others; its outcome holds the reason.
+        """
+        try:
+            results = yield from self.edit(model, source, targets)
+            for result in results:
+                _ = result.image  # decoded here: the autoencoder may fail too
+            return [Outcome(targets, index, result) for index, result in enumerate(results)]
+        except failures as error:
+            if len(targets) == 1:
+                return [Outcome(targets, 0, error=reason(error))]
+        outcomes: list[Outcome] = []
+        for target in targets:
+            outcomes += yield from self.attempt(model, source, [target], failures)
+        return outcomes
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The result for `targets[index]`, one of the targets edited together, or the reason why there is none."""
+
+    targets: Sequence[str]
+    index: int
+    result: Result | None = None
+    error: str | None = None
+
+
+def save(
+    result: Result,
+    path: str | os.PathLike[str],
+    contender: Contender,
+    source: provenance.SourceRecord,
+    *,
+    targets: Sequence[str] = (),
+    index: int = 0,
+    notices: Sequence[str] = (),
+    opened: Opened = atomic_write,
+) -> list[str]:
+    """Write an edited picture as a PNG that records how it was made; returns the record's notices.
+
+    source: how the source was made. targets: all prompts of the batch, by default the result's own; index: this one's
+    place among them. notices: to be recorded before the edit's own. Raises `OutputError`.
+    """
+    own = [*notices, *result.report.notices]
+    record = provenance.record(
+        "edit",
+        result.model,
+        source,
+        result.image,
+        method=methods.key(contender.method),
+        targets=targets or [result.prompt],
+        index=index,
+        options=contender.options,
+        report={**result.report.as_json(), "notices": own},
+    )
+    images.save_png(result.image, path, record, opened)
+    return own
+
+
+def reason(error: BaseException) -> str:
+    """Why an edit failed, in one line; the error's type comes first where it is not one of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, WordbrushError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,28 @@
+"""Names of files and folders made from prompts and labels."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+_LONGEST = 80  # characters of a text that a file name keeps
+
+
+def words(text: str) -> str:
+    """A text's words: letters and digits of any script, in lower case, joined by dashes."""
+    return "-".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def slug(text: str) -> str:
+    """A text as the name of a file, at most 80 characters long; "picture" for a text without words."""
+    return words(text)[:_LONGEST].strip("-") or "picture"
+
+
+def unique(texts: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """A file name for each text; one that is taken gets a number: `a-dog`, `a-dog-2`."""
+    used, names = set(taken), list[str]()
+    for text in texts:
+        name, number = slug(text), 1
+        while (numbered := name if number == 1 else f"{name}-{number}") in used:
+            number += 1
+        used.add(numbered)
+        names.append(numbered)
+    return names
