@@ -1,17 +1,20 @@
-"""Measuring edits: against the truth where there is one, and by the papers' own protocols.
+"""Measuring edits: against the true answer where there is one, and by the papers' own protocols.
 
-    bench        rendered scenes whose every edit has a true answer: any method, any inversion
-                 (`cases`, `scores`, `success`, `bench_report`, `contact_sheets`)
-    pie_bench    PIE-Bench's format and its seven metrics, every quirk of the released harness a switch
-                 (`pie_format`, `pie_tables`)
-    subjects     DreamBooth's, Custom Diffusion's and Textual Inversion's protocols over folders of subjects
-                 (`subjects_format`, `subjects_protocols`, `subjects_published`, `subjects_report`)
-    directional  InstructPix2Pix's curve: how much of the picture stays against how far it goes with the words
-                 (`directional_plot`)
-    compare      one edit, several methods, side by side (`comparison`, `labelled_grid`)
-    study        people's answers, asked in a browser
+    bench/        rendered scenes whose every edit has a true answer: cases, run, scores, success, report, sheets
+    pie/          PIE-Bench's format and its seven metrics, each quirk of the released harness an option:
+                  options, format, metrics, run, report
+    subjects/     DreamBooth's, Custom Diffusion's and Textual Inversion's protocols over folders of subjects:
+                  format, protocols, published, run, report
+    directional/  InstructPix2Pix's curve, how far an edit follows the words against how much stays the same:
+                  cases, run, curve, plot
+    compare/      one edit by several methods, side by side: request, run, score, result, grid, report
+    study/        people's answers, asked in a browser
 
-Scores by what they look at: `pixels`, `perceptual`, `structure`, `similarity`, `distribution`, and `reader`, which
-says what a picture of the built-in world shows. `backbones` loads the networks behind them, `row_count` says what a
-method spent. `records`, `statistics` and `tables` keep and show the results.
+    contender     an editing method after an inversion; how every protocol edits and saves
+    judges/       the networks that score: `judges` holds them as one value and loads them, `backbones` and `reader`
+                  are the networks
+    metrics/      scores by what they compare: pixels, perceptual, structure, similarity, distribution
+    results/      what every protocol does with its scores: statistics, tables, cost, names
+
+In each protocol's folder `run` edits and scores, and `report` (`plot` for directional) writes the tables.
 """

@@ -1,11 +1,11 @@
-"""The ground-truth bench's questions: a scene, a change to it, and so the true answer and the exact mask.
+"""The ground-truth bench's cases: a scene and a change to it, which give the true answer and the exact mask.
 
 Ten kinds of change, in the spirit of PIE-Bench's. A case follows from the number of its scene and its kind alone;
 `split` draws as many as asked from a seed, `public` gives the 200 that everyone measures on.
 
-What is said changes as a careful user would say it; what is drawn changes as little as the words allow. A thing
-that becomes another one, or larger, keeps standing where it stood. Where a thing is added, the words leave its
-place open, and the true answer is one of many: the room beside what is there.
+The caption changes as a careful user would change it; the scene changes as little as the words allow. A thing that
+becomes another one, or larger, keeps its foot at the same place. Where a thing is added, the words leave its place
+open, and the true answer is one of many: beside what is already there.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class Case:
 
     @cached_property
     def picture(self) -> Image.Image:
-        """What is to be edited."""
+        """The picture to edit."""
         return render(self.source)
 
     @cached_property

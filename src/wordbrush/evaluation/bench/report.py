@@ -158,7 +158,7 @@ def _by_method(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
 
 
 def _all_means(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
-    """Each score's mean over the cases it applies to: those with a change, or those in which nothing changes."""
+    """Each score's mean over the cases it applies to: something changes in them, or nothing."""
     identity = [_METHOD, *(column for column in shown if column.key in _IDENTITY[1:])]
     pairs = zip(_by_method(_changing(rows), shown), _by_method(rows, identity), strict=True)
     return [changing | unchanging for changing, unchanging in pairs]

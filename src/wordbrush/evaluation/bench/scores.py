@@ -136,7 +136,7 @@ def _clip_scores(
 
 
 def crop(picture: Image.Image, mask: Bool[np.ndarray, "h w"]) -> Image.Image:
-    """The square around the mask's pixels, at least half as wide as the picture; all of it for an empty mask."""
+    """The square around the mask, at least half as wide as the picture; the whole picture for an empty mask."""
     if not mask.any():
         return picture
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))

@@ -45,7 +45,7 @@ _PICKLE = "pytorch_model.bin"  # read with weights_only: tensors, never code
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A network that puts pictures and texts in one space.
+    """A network that embeds pictures and texts in one space.
 
     name: "pocket" or the checkpoint, for tables: scores of two CLIPs are not comparable.
     """
@@ -128,7 +128,7 @@ class Encoder:
     def cells(
         self, pictures: Sequence[Picture], *, values_0_to_255: bool = False
     ) -> Float[Tensor, "n cells d"]:
-        """What each part of a picture looks like; pictures of equal size, which nothing is cropped off.
+        """Features of each part of a picture; the pictures have equal sizes and are not cropped.
 
         A transformer's keys in its last layer, all heads side by side: the CLS token's first, then the patches
         row by row, as the structure distance takes them. A ConvNeXt's last feature map, row by row.
@@ -159,7 +159,7 @@ class Encoder:
     def layers(self, pictures: Sequence[Picture]) -> list[Float[Tensor, "_ _ _ _"]]:
         """The feature maps [n, c, h, w] after each stage of a ConvNeXt, or of each layer's patches of a transformer.
 
-        Of pictures of equal size; nothing is cropped. All maps are held at once: ask for a few pictures at a time.
+        The pictures have equal sizes and are not cropped. All maps are in memory at once: pass few pictures at a time.
         """
         _require_equal_sizes(pictures)
         pixels = _pixels(self.whole, pictures)
@@ -283,8 +283,8 @@ def _batched(embed: Callable[[Sequence[Item]], Tensor], items: Sequence[Item]) -
 
 def _require_equal_sizes(pictures: Sequence[Picture]) -> None:
     if len(sizes := {array(picture).shape for picture in pictures}) > 1:
-        told = " and ".join(f"{width} × {height}" for height, width, _ in sorted(sizes)[:2])
-        raise ImageError(f"expected pictures of one size, got {told}; resize them or ask for one at a time")
+        shown = " and ".join(f"{width} × {height}" for height, width, _ in sorted(sizes)[:2])
+        raise ImageError(f"expected pictures of one size, got {shown}; resize them or ask for one at a time")
 
 
 def _folder(name: str) -> Path:
@@ -324,7 +324,7 @@ def _folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def _readable(name: str, part: str) -> Generator[None]:
-    """Whatever is wrong with a file inside of this block is a `ModelError` that names it."""
+    """Turn any error while a file is read inside this block into a `ModelError` that names the file."""
     try:
         yield
     except UnpicklingError as error:
@@ -332,8 +332,8 @@ def _readable(name: str, part: str) -> Generator[None]:
             f"{name}: {part} is damaged, or a pickle with more than tensors; fetch it again"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        told = str(error).partition("\n")[0]
-        raise ModelError(f"{name}: cannot load {part}: {told}; fetch it again") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{name}: cannot load {part}: {reason}; fetch it again") from error
 
 
 @contextlib.contextmanager

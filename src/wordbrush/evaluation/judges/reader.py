@@ -1,13 +1,13 @@
-"""The world reader: what a picture of the built-in world shows, in the world's own words, with probabilities.
+"""The world reader: what a picture of the built-in world shows, in the world's vocabulary, with probabilities.
 
     reader = Reader.load()
     (reading,) = reader.read([picture])
     reading.first(2), reading.colour("cat"), likeliest(reading.place)
-    (part,) = reader.read([picture], [mask])  # what is to be seen inside of a mask
+    (part,) = reader.read([picture], [mask])  # what can be seen inside a mask
     part.sees("tiger"), part.nothing()
 
-It was trained from scratch on rendered scenes only (`recipes/pocket/judges/reader.py`), shares no weights with the
-shipped CLIP, and never saw a picture that a model painted. `docs/pocket.md` has its accuracy.
+It was trained from scratch on rendered scenes alone (`recipes/pocket/judges/reader.py`), has no weights in common with
+the shipped CLIP, and was never trained on generated pictures. Its accuracy is reported in `docs/pocket.md`.
 
 Formula. A ConvNeXt says of every cell of 16 × 16 pixels how much of it each thing covers (a softmax over the 63 names
 and "nothing") and in what tint. A thing's extent is the mean over the cells that count. That it can be seen has the
@@ -70,7 +70,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader makes of a picture, or of a region of it.
+    """What the reader sees in a picture, or in a region of it.
 
     things: name -> probability that it can be seen (inside the region), each for itself: they do not sum to 1.
     extents: name -> the share of the picture (or region) that it covers.
@@ -114,7 +114,7 @@ def likeliest(chances: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Logits:
-    """What the network says: of every cell the thing (the last: none) and its tint, of the whole picture the rest."""
+    """The network's output: for each cell the thing (the last: none) and its tint, the rest for the whole picture."""
 
     things: Float[Tensor, "b 64 h w"]
     tints: Float[Tensor, "b 9 h w"]
@@ -175,12 +175,12 @@ def counted(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "8 8"]:
 
 
 def evidence(shares: Float[Tensor, "b n h w"], cells: Bool[Tensor, "b h w"]) -> Float[Tensor, "b n"]:
-    """What speaks for each of n things being seen in these cells: logit max p, p being its shares of them."""
+    """The evidence that each of n things is seen in these cells: logit max p, with p its shares of the cells."""
     return (shares * cells.unsqueeze(1)).amax((2, 3)).clamp(1e-6, 1 - 1e-6).logit()
 
 
 def chances(evidence: Float[Tensor, "b n"], calibration: tuple[float, float]) -> Float[Tensor, "b n"]:
-    """The probabilities that evidence comes to."""
+    """The probabilities that the evidence corresponds to."""
     return (calibration[0] * evidence + calibration[1]).sigmoid()
 
 
@@ -209,9 +209,9 @@ class Reader:
             weights: dict[str, Tensor] = cast(Any, safetensors.torch).load_file(file)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            told = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
             raise ModelError(
-                f"expected a world reader (config.json and model.safetensors) in {folder}, got: {told}; "
+                f"expected a world reader (config.json and model.safetensors) in {folder}, got: {reason}; "
                 "give the folder that recipes/pocket/judges/reader.py wrote"
             ) from error
         if taught != ANSWERS:
@@ -286,7 +286,7 @@ class Reader:
 
 
 def _calibration(fitted: dict[str, Any]) -> Calibration:
-    """As it stands in the folder's config.json. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """The calibration in the folder's config.json. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     thing, something = ((float(a), float(b)) for a, b in (fitted["thing"], fitted["something"]))
     place, light, style = (float(fitted[kind]) for kind in ("place", "light", "style"))
     return Calibration(thing, something, place, light, style)

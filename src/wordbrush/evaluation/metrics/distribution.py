@@ -30,7 +30,7 @@ from wordbrush.extras import need
 
 @dataclass(frozen=True)
 class Kid:
-    """Kernel inception distance ×10³ over random subsets: `mean` ± `std`, and what it takes to compare it."""
+    """Kernel inception distance ×10³ over random subsets: `mean` ± `std`, with the settings needed to compare it."""
 
     mean: float
     std: float
@@ -49,7 +49,7 @@ class Kid:
 
 @dataclass(frozen=True)
 class Fid:
-    """Fréchet inception distance, and what it takes to compare it."""
+    """Fréchet inception distance, with the settings needed to compare it."""
 
     value: float
     made: int  # pictures
@@ -74,8 +74,8 @@ def kid(
 
     Each of the subsets takes `subset_size` pictures of either set, drawn anew; std is over the subsets. Being
     unbiased it may be below 0, and it can be had from few pictures, where FID cannot. Custom Diffusion measures
-    forgetting with it: 1,000 pictures made from 500 real ones' captions. Its subset size is not told (1,000 is the
-    usual one and cannot have been).
+    forgetting with it: 1,000 pictures made from 500 real ones' captions. It does not report the subset size (1,000 is
+    usual, and impossible with 500 pictures).
     Raises `InputError` for fewer pictures than subset_size, `MissingExtraError` without torchmetrics.
     """
     if subset_size < 2 or subsets < 1:
@@ -132,7 +132,7 @@ class _Features(nn.Module):
 
 
 def _update(metric: Any, made: Sequence[Picture], true: Sequence[Picture]) -> None:
-    """Show a metric both sets, pictures of one size together."""
+    """Give a metric both sets, batching pictures of one size."""
     for pictures, real in ((made, False), (true, True)):
         for _, alike in groupby(map(array, pictures), key=lambda each: each.shape):
             same = list(alike)
@@ -143,7 +143,7 @@ def _update(metric: Any, made: Sequence[Picture], true: Sequence[Picture]) -> No
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Without torchmetrics' warning that features are kept, which is what we want of it."""
+    """Suppress torchmetrics' warning that features are kept, which is intended here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

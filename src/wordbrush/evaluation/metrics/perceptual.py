@@ -9,7 +9,7 @@ channel by heads that were fitted to what people say, averaged over the places a
 the weights of an ImageNet network, which do not ship: torchvision's files, or any with their names of tensors. The
 heads are in torchmetrics.
 
-`PocketDistance` has no fitted weights and sees with another network. It is no LPIPS and is never called so.
+`PocketDistance` has no fitted weights and sees with another network. It is not LPIPS and is never called that.
 """
 
 import importlib.resources
@@ -60,8 +60,8 @@ class Lpips:
         """LPIPS of each pair of pictures of equal size, at their own size.
 
         where: for each pair which pixels count; None: all. A masked distance is the average of the published
-        spatial form, each layer's map brought to the picture's size bilinearly; what a place looks like also
-        depends on what lies around it, so it is no wall. Nan where nothing counts.
+        spatial form, each layer's map brought to the picture's size bilinearly; features at a place also
+        depend on its surroundings, so pixels outside the mask have some influence. Nan where nothing counts.
         Raises `ImageError` for lists or sizes that do not match, or a side below 32 pixels.
         """
         return _distances(self._maps, made, true, where)
@@ -215,7 +215,7 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ModelError(f"{path} is damaged, or a pickle with more than tensors; fetch it again") from error
-    except Exception as error:  # damaged archives meet the reader with nearly any exception
+    except Exception as error:  # reading a damaged archive can raise nearly any exception
         raise ModelError(
             f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); fetch it again"
         ) from error

@@ -1,10 +1,10 @@
 """Scores that compare pictures pixel by pixel: MSE, PSNR and SSIM, anywhere or where a mask counts.
 
 Every function takes the picture that was `made` and the `true` one, of equal size, and `where`: which pixels count
-(bool [h, w]; None: all). Where none counts there is nothing to say, and the answer is nan.
+(bool [h, w]; None: all). Where none counts the result is nan.
 
 These average over the pixels that count and no others. Harnesses that blacken the rest of both pictures and average
-over the whole canvas report higher numbers; see `pie_bench` for theirs.
+over the whole canvas report higher numbers; see `pie.metrics` for theirs.
 """
 
 import math

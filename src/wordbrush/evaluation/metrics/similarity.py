@@ -1,4 +1,4 @@
-"""Scores on embeddings: how near pictures are to words, to other pictures, and to the edit the words ask for.
+"""Scores on embeddings: similarity of pictures to texts, to other pictures, and to the edit that the texts describe.
 
 All take unit vectors, as `Clip` and `Encoder` in `backbones` give them, and all answer once for each generated or
 edited picture, so that spreads and intervals can be had; a protocol's number is the mean of the answers. Only
@@ -87,7 +87,7 @@ def image_similarity(sources: Vectors, targets: Vectors) -> Scores:
     """InstructPix2Pix's image similarity: cos(E(I₀), E(I₁)), high when little has changed.
 
     CLIP ViT-L/14, 5,000 pictures a point of the curve. Left open: the preprocessing (the released script's values are
-    off, see `directional`); ours is the CLIP's own processor.
+    off, see `directional.run`); ours is the CLIP's own processor.
     """
     return _cosines(sources, targets)
 
@@ -95,11 +95,11 @@ def image_similarity(sources: Vectors, targets: Vectors) -> Scores:
 def directional_similarity(
     source_pictures: Vectors, target_pictures: Vectors, source_texts: Vectors, target_texts: Vectors
 ) -> Scores:
-    """Did the picture go where the words went: cos(E(I₁) − E(I₀), E(T₁) − E(T₀)), −1 to 1.
+    """Whether the picture changed in the direction of the captions: cos(E(I₁) − E(I₀), E(T₁) − E(T₀)), −1 to 1.
 
     Gal et al. 2022 (StyleGAN-NADA), InstructPix2Pix's curve: CLIP ViT-L/14, captions of before and after, not the
     instruction; 5,000 pictures a point. Noisy where the captions barely differ. Left open: captions that are equal
-    and pictures that did not change. Ours: equal texts have no direction, nan; a picture that stayed went nowhere, 0.
+    and pictures that did not change. Ours: equal texts have no direction, nan; an unchanged picture gives 0.
     """
     pictures = target_pictures - source_pictures
     texts = target_texts - source_texts

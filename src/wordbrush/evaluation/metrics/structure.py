@@ -1,4 +1,4 @@
-"""The structure distance: did the layout stay, whatever the colours and textures did?
+"""The structure distance: how much the layout changed, whatever happened to colours and textures.
 
 Tumanyan et al. 2022 (Splicing ViT Features), eq. 2 and 3: a picture's structure is the matrix of cosines between the
 keys of all its parts, S_ij = cos(k_i, k_j), and the distance of two pictures is the mean squared difference of their

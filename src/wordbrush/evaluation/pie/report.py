@@ -213,7 +213,7 @@ def write(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     edited: Callable[[PieCase], Image.Image] | None = None,
 ) -> Report:
-    """Write `table.md` and `table.csv` over all runs in the bench's folder, and a sheet for each scored run.
+    """Write `table.md` and `table.csv` over all runs in the bench's folder, and a sheet of pictures for each run.
 
     rows: what `PieBench.run` or `score` returned, by run. edited: pictures from elsewhere, if those were scored.
     Raises `OutputError`.

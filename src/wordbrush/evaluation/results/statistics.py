@@ -1,4 +1,4 @@
-"""How sure a mean is."""
+"""Means with bootstrap intervals."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wordbrush.errors import InputError
 class Interval:
     """A mean with its 95 % bootstrap interval; `count` values took part.
 
-    `low` and `high` are not-a-number where all values are of one group: that is one witness, who has no interval.
+    `low` and `high` are not-a-number where all values are of one group: a single independent value has no interval.
     """
 
     mean: float
@@ -39,7 +39,7 @@ def interval(
     """The mean of the values and its percentile bootstrap interval at 95 % (Efron 1979).
 
     None and not-a-number do not apply and take no part. groups: what the values have in common, the scene of an
-    edit say; groups are drawn whole, because values of one group are no independent witnesses, and one group alone
+    edit say; groups are drawn whole, because values of one group are not independent, and a single group
     has no interval. The same seed gives the same interval.
     """
     if groups is not None and len(groups) != len(values):

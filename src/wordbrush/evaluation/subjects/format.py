@@ -90,8 +90,8 @@ class Subject:
 class Folder:
     """The subjects of a folder that have generated pictures, and the names of those that have none.
 
-    For the tables, from the folder's listing: `method` and `sampler`, how the pictures were made; `data`, the source of
-    subjects and prompts: "DreamBooth" if they were read from its own files.
+    For the tables, from the listing: `method` and `sampler`, how the pictures were made; `data`, where the subjects
+    and prompts are from: "DreamBooth" if they were read from its own files.
     """
 
     path: Path

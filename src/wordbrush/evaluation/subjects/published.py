@@ -1,4 +1,4 @@
-"""What the papers print, and what has to be the same before it may stand beside a number of ours."""
+"""The papers' numbers, and the settings that must be equal before they can be compared with ours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from wordbrush.evaluation.subjects.protocols import Name
 
 @dataclass(frozen=True)
 class Setting:
-    """What numbers were measured with. None: not told, or of no matter to the row.
+    """The setting of a measurement. None: not reported, or irrelevant to the row.
 
     `prompts` of a subject, `pictures` of a prompt: a number, or a range. `distance`: behind DIV. `features`: behind
     KID.

@@ -1,4 +1,4 @@
-"""The tables of a folder of subjects: ours, what they lack, and what the papers print."""
+"""The tables of a folder of subjects: our scores, what is missing for them, and the papers' numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ def _our_columns(name: Name, results: Results) -> list[Column]:
 
 
 def _score_columns(name: Name, results: Results) -> list[Column]:
-    """A protocol's scores, under names that nobody takes for those of another network."""
+    """A protocol's scores, under names that cannot be mistaken for those of another network."""
 
     def by_clip(score: str) -> str:
         return _role(score, results.clip, _CLIPS, "pocket CLIP")
