@@ -1,15 +1,13 @@
 """The files that a command writes: names from prompts, and checks before any work."""
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wordbrush.errors import OptionsError, OutputError, PromptError
+from wordbrush.filenames import unique
 from wordbrush.files import room_in
-
-_LONGEST = 80  # characters of a prompt in a file name
 
 
 def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
@@ -19,8 +17,7 @@ def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
     """
     _require_name(out)
     if out.endswith(("/", os.sep)) or Path(out).is_dir() or (len(prompts) > 1 and not Path(out).suffix):
-        taken = {"sheet", "preview"}
-        return [Path(out) / f"{_unique(slug(prompt), taken)}.png" for prompt in prompts]
+        return [Path(out) / f"{name}.png" for name in unique(prompts, taken=("sheet", "preview"))]
     if len(prompts) > 1:
         raise OptionsError(f"{len(prompts)} targets need a folder: expected --out FOLDER/, got {out}")
     return [single(out, ".png")]
@@ -101,15 +98,3 @@ def planned(
     preview_path = beside(paths, out, "preview") if preview else None
     check(inputs, [*paths, sheet_path], preview_path)
     return Outputs(paths, sheet_path, preview_path)
-
-
-def slug(prompt: str) -> str:
-    """A prompt as a file name: letters and digits of any script, joined by dashes."""
-    return "-".join(re.findall(r"[^\W_]+", prompt.casefold()))[:_LONGEST].strip("-") or "picture"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    numbered = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
-    free = next(candidate for candidate in numbered if candidate not in taken)
-    taken.add(free)
-    return free

@@ -22,13 +22,13 @@ from wordbrush.cli.commands.evaluate.judging import Judging
 from wordbrush.cli.commands.evaluate.subjects import subjects as command
 from wordbrush.errors import ImageError, InputError
 from wordbrush.evaluation.judges.judges import Judges
-from wordbrush.evaluation.results.names import words
 from wordbrush.evaluation.subjects import report as subjects_report
 from wordbrush.evaluation.subjects import run as subjects
 from wordbrush.evaluation.subjects.format import Subject, read
 from wordbrush.evaluation.subjects.protocols import Name, Rules, Seen, among
 from wordbrush.evaluation.subjects.published import PUBLISHED, Setting
 from wordbrush.evaluation.subjects.run import Results, evaluate
+from wordbrush.filenames import words
 from wordbrush.pocket import Scene, Thing, render
 from wordbrush.pocket.vocabulary import HELD_OUT, PLACES
 from wordbrush.progress import drain

@@ -7,7 +7,7 @@ from typing import Any
 
 from wordbrush import api, editing, inversion, methods
 from wordbrush.errors import InputError, OptionsError, PromptError
-from wordbrush.evaluation.results.names import unique
+from wordbrush.filenames import unique
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, parse
 from wordbrush.words import Word, align

@@ -28,7 +28,7 @@ from wordbrush.evaluation.contender import Contender, save
 from wordbrush.evaluation.directional.cases import DirectionalCase
 from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.similarity import directional_similarity, image_similarity
-from wordbrush.evaluation.results.names import slug
+from wordbrush.filenames import slug
 from wordbrush.model import Model
 from wordbrush.options import parse
 from wordbrush.progress import Progress, drain

@@ -24,7 +24,7 @@ from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.pie.format import PieCase
 from wordbrush.evaluation.pie.metrics import scored
 from wordbrush.evaluation.pie.options import RELEASED_EDITING, RELEASED_INVERSION, Options, Protocol
-from wordbrush.evaluation.results.names import slug
+from wordbrush.filenames import slug
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 from wordbrush.records import Records, fingerprint

@@ -27,7 +27,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wordbrush.errors import InputError, nearest
-from wordbrush.evaluation.results.names import words
+from wordbrush.filenames import words
 from wordbrush.options import read_toml
 
 Kind = Literal["live", "object"]

@@ -1,4 +1,4 @@
-"""Names of files and folders made from prompts and labels."""
+"""Names of files and folders, from prompts and labels."""
 
 import re
 from collections.abc import Iterable, Sequence
