@@ -97,7 +97,7 @@ def test_what_was_taken_is_what_was_answered_or_given_to_who_is_here(
     assert seen[-1] == {("i0", pair): 1, ("i1", pair): 1, ("i3", pair): 1}  # i2 was a check
     assert store.admit("second", look, discounted=[1]) is None
     assert seen[-1] == {}
-    monkeypatch.setattr(stores, "PATIENCE", -stores.PATIENCE)  # as if they had left long ago
+    monkeypatch.setattr(stores, "REASSIGN_AFTER", -stores.REASSIGN_AFTER)  # as if they had left long ago
     store.admit("second", look)
     assert seen[-1] == {("i0", pair): 1}
 
@@ -132,14 +132,14 @@ def test_many_threads(store: Store):
 
 def test_another_kind_of_study(store: Store):
     with pytest.raises(
-        InputError, match='holds answers to a choice, and the study is a rating: set kind = "choice"'
+        InputError, match='expected answers to a rating in .*, got answers to a choice: set kind = "choice"'
     ):
         Store(store.path, "rating")
 
 
 def test_another_layout(store: Store):
     store._database.execute("PRAGMA user_version = 99")
-    with pytest.raises(InputError, match="written by another wordbrush"):
+    with pytest.raises(InputError, match="written by another version of wordbrush"):
         Store(store.path, "choice")
 
 

@@ -1,7 +1,7 @@
-"""Where answers go. An answer that was acknowledged is on the disk, whatever happens to the server after.
+"""The database of answers. An acknowledged answer is on the disk, whatever happens to the server afterwards.
 
-SQLite in WAL mode with `synchronous=FULL`: a commit returns when the disk has it. One transaction holds the answers of
-a page. Answers are only ever added; the last one to a question counts.
+SQLite in WAL mode with `synchronous=FULL`: a commit returns when the data is on the disk. The answers of a page are one
+transaction. Answers are only added; the last one to a question is the current one.
 """
 
 import hashlib
@@ -38,13 +38,13 @@ CREATE INDEX answers_to ON answers (rater, page, question, number);
 CREATE VIEW current AS SELECT * FROM answers
     WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, page, question);
 """
-_BETWEEN = "|"  # the pictures of a page, as text
-PATIENCE = timedelta(hours=12)  # until what a rater has left unanswered is given to others
+_SEPARATOR = "|"  # between the pictures of a page
+REASSIGN_AFTER = timedelta(hours=12)  # an absent rater's unanswered pages are then assigned to others
 
 
 @dataclass(frozen=True)
 class Rater:
-    """Somebody who has begun, and the pages given to them."""
+    """A rater who has begun, and their pages."""
 
     number: int
     trials: tuple[Trial, ...]
@@ -52,7 +52,7 @@ class Rater:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer that counts, to one question on one page."""
+    """The current answer to one question on one page."""
 
     rater: int
     page: int
@@ -64,12 +64,12 @@ class Answer:
 
 
 class Store:
-    """The answers of one study. Safe to use from several threads, and beside other processes."""
+    """The answers of one study. Safe to use from several threads and processes."""
 
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
-        """Open the file of a study of this kind, or make it.
+        """Open the answers file of a study of this kind, or create it.
 
-        Raises `InputError` if it is no such file or another kind's, `OutputError` if it cannot be written.
+        Raises `InputError` if it is not an answers file or is for another kind, `OutputError` if it cannot be written.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
@@ -84,22 +84,22 @@ class Store:
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
             with self._transaction():
-                self._prepare(kind)
+                self._create_or_check(kind)
         except sqlite3.OperationalError as error:
             self._database.close()
             raise OutputError(
-                f"cannot write {self.path}: {error}; make room, or ask for the right"
+                f"cannot write {self.path}: {error}; free disk space or check the permissions"
             ) from error
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise InputError(
-                f"expected a study's answers in {self.path}, and it is damaged: {error}"
+                f"expected a study's answers in {self.path}, but it is damaged: {error}"
             ) from error
         except InputError:
             self._database.close()
             raise
 
-    def _prepare(self, kind: str) -> None:
+    def _create_or_check(self, kind: str) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
@@ -108,17 +108,18 @@ class Store:
             self._database.execute(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
             raise InputError(
-                f"{self.path} was written by another wordbrush (layout {version}, this one reads {_VERSION})"
+                f"expected an answers file of version {_VERSION}, got version {version}: {self.path} was written "
+                "by another version of wordbrush"
             )
-        made_for, self.secret = self._database.execute("SELECT kind, secret FROM study").fetchone()
-        if made_for != kind:
+        stored_kind, self.secret = self._database.execute("SELECT kind, secret FROM study").fetchone()
+        if stored_kind != kind:
             raise InputError(
-                f'{self.path} holds answers to a {made_for}, and the study is a {kind}: set kind = "{made_for}", or '
-                "move the answers away to begin anew"
+                f"expected answers to a {kind} in {self.path}, got answers to a {stored_kind}: "
+                f'set kind = "{stored_kind}", or move the file away to start again'
             )
 
     def close(self) -> None:
-        """Close the file. What was acknowledged is on the disk without it."""
+        """Close the file. Acknowledged answers are on the disk without this."""
         self._database.close()
 
     def __enter__(self) -> "Store":
@@ -128,7 +129,7 @@ class Store:
         self.close()
 
     def rater(self, key: str) -> Rater | None:
-        """Who has this key, if they have begun."""
+        """The rater with this key, or None if they have not begun."""
         with self._lock:
             return self._rater(key)
 
@@ -138,14 +139,14 @@ class Store:
         assign: Callable[[int, Mapping[Unit, int]], Sequence[Trial]],
         discounted: Collection[int] = (),
     ) -> Rater | None:
-        """Let a rater begin: `assign(number, taken)` says with which pages; None if it has none for them.
+        """Add a rater with the pages from `assign(number, taken)`; None if it returns none.
 
-        taken: how often each unit has been answered, or given to somebody who was here within the last
-        twelve hours; what the `discounted` raters have is not. Whoever has begun already keeps their pages.
+        taken: how often each unit has been answered, or assigned to a rater who was active in the last twelve hours,
+        without the `discounted` raters. A rater who has already begun keeps their pages.
         """
         with self._transaction():
-            if (known := self._rater(key)) is not None:
-                return known
+            if (rater := self._rater(key)) is not None:
+                return rater
             (number,) = self._database.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM raters").fetchone()
             trials = assign(number, self._taken(discounted))
             if not trials:
@@ -154,16 +155,16 @@ class Store:
             self._database.executemany(
                 "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
                 [
-                    (number, page, trial.item, _BETWEEN.join(trial.shown), trial.is_check)
+                    (number, page, trial.item, _SEPARATOR.join(trial.shown), trial.is_check)
                     for page, trial in enumerate(trials, 1)
                 ],
             )
             return Rater(number, tuple(trials))
 
     def record(self, rater: int, page: int, answers: Mapping[str, str]) -> None:
-        """Store the answers to a page's questions, all or none; when this returns, they are on the disk.
+        """Store the answers to a page's questions, all or none; they are on the disk when this returns.
 
-        An answer that is the one that counts already is not stored again: sent twice, it stands once.
+        An answer equal to the current one is not stored again.
         """
         with self._transaction():
             for question, answer in answers.items():
@@ -178,20 +179,20 @@ class Store:
                     )
 
     def answered(self, rater: int) -> dict[int, dict[str, str]]:
-        """A rater's answers that count: page → question → answer."""
+        """A rater's current answers: page → question → answer."""
         with (
             self._lock,
             closing(
                 self._database.execute("SELECT page, question, answer FROM current WHERE rater = ?", (rater,))
             ) as rows,
         ):
-            found: dict[int, dict[str, str]] = {}
+            pages: dict[int, dict[str, str]] = {}
             for page, question, answer in rows:
-                found.setdefault(page, {})[question] = answer
-            return found
+                pages.setdefault(page, {})[question] = answer
+            return pages
 
     def answers(self) -> list[Answer]:
-        """All answers that count, by rater and page."""
+        """All current answers, by rater and page."""
         query = """
             SELECT rater, page, item, shown, is_check, question, answer, answered_at
             FROM current JOIN pages USING (rater, page) ORDER BY rater, page, number
@@ -205,11 +206,11 @@ class Store:
     def trials(self) -> dict[int, tuple[Trial, ...]]:
         """The pages of every rater who has begun."""
         query = "SELECT rater, item, shown, is_check FROM pages ORDER BY rater, page"
-        found: dict[int, list[Trial]] = {}
+        by_rater: dict[int, list[Trial]] = {}
         with self._lock, closing(self._database.execute(query)) as rows:
             for rater, *trial in rows:
-                found.setdefault(rater, []).append(_trial(*trial))
-        return {rater: tuple(trials) for rater, trials in found.items()}
+                by_rater.setdefault(rater, []).append(_trial(*trial))
+        return {rater: tuple(trials) for rater, trials in by_rater.items()}
 
     def _rater(self, key: str) -> Rater | None:
         row = self._database.execute("SELECT number FROM raters WHERE key = ?", (_hashed(key),)).fetchone()
@@ -221,7 +222,7 @@ class Store:
         return Rater(row[0], tuple(_trial(*trial) for trial in trials))
 
     def _taken(self, discounted: Collection[int]) -> Counter[Unit]:
-        here_since = _text(datetime.now(UTC) - PATIENCE)
+        active_since = _iso(datetime.now(UTC) - REASSIGN_AFTER)
         query = """
             SELECT rater, item, shown FROM pages JOIN raters ON raters.number = pages.rater
             WHERE NOT is_check AND (
@@ -230,7 +231,7 @@ class Store:
                 OR EXISTS (SELECT 1 FROM answers WHERE answers.rater = pages.rater AND answers.page = pages.page)
             )
         """
-        rows = self._database.execute(query, {"since": here_since})
+        rows = self._database.execute(query, {"since": active_since})
         return Counter(_trial(item, shown, 0).unit for rater, item, shown in rows if rater not in discounted)
 
     @contextmanager
@@ -247,17 +248,17 @@ class Store:
 
 
 def _trial(item: str, shown: str, is_check: int) -> Trial:
-    return Trial(item, tuple(shown.split(_BETWEEN)), bool(is_check))
+    return Trial(item, tuple(shown.split(_SEPARATOR)), bool(is_check))
 
 
 def _hashed(key: str) -> bytes:
-    """Whoever reads the file cannot go on in a rater's name."""
+    """The key's hash: the file alone does not allow anyone to continue as a rater."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def _now() -> str:
-    return _text(datetime.now(UTC))
+    return _iso(datetime.now(UTC))
 
 
-def _text(time: datetime) -> str:
+def _iso(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")

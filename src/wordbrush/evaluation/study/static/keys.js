@@ -1,5 +1,5 @@
-// A nicety: the pages work without. Digits choose in the first group still open, or in the one that has the focus;
-// Escape closes an enlarged picture.
+// Keyboard shortcuts; the pages work without them. A digit chooses an option in the focused group, or else in the first
+// unanswered group. Escape closes an enlarged picture.
 "use strict";
 
 const form = document.querySelector("form");
@@ -11,13 +11,13 @@ document.addEventListener("keydown", (event) => {
     location.hash = "#pictures";
     return;
   }
-  const open = groups.findIndex((each) => !each.some((button) => button.checked));
+  const unanswered = groups.findIndex((each) => !each.some((button) => button.checked));
   const focused = groups.findIndex((each) => each.includes(document.activeElement));
-  const at = focused >= 0 ? focused : open;
-  const button = at >= 0 ? groups[at][Number(event.key) - 1] : undefined;
+  const current = focused >= 0 ? focused : unanswered;
+  const button = current >= 0 ? groups[current][Number(event.key) - 1] : undefined;
   if (!button) return;
   event.preventDefault();
   button.checked = true;
-  const next = groups[at + 1];
+  const next = groups[current + 1];
   (next ? next.find((each) => each.checked) || next[0] : form.querySelector("button")).focus();
 });
