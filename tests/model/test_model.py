@@ -278,7 +278,7 @@ def test_sd_reads_the_last_layer(tiny: Tiny) -> None:
 def test_words_are_those_of_the_encoder(tiny: Tiny) -> None:
     words = tiny("sd1").read("a cat on a beach")
     assert words.length == 32 and [w.text for w in words.words] == ["a", "cat", "on", "a", "beach"]
-    with pytest.raises(PromptError, match="the model reads 30"):
+    with pytest.raises(PromptError, match="at most 30 tokens, got 31"):
         tiny("sd1").encode_text(["a cat", "cat " * 31])
 
 
