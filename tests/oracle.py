@@ -136,9 +136,8 @@ class Control:
     blend: Blend | None = None
     step: int = 0
     _layer: int = 0
-    store: dict[int, Tensor] = field(
-        default_factory=dict
-    )  # of each 16×16 cross layer, the sum over the steps
+    # The sum over the steps, of each 16×16 cross layer.
+    store: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self, maps: Tensor, is_cross: bool) -> Tensor:
         half = len(maps) // 2

@@ -164,9 +164,8 @@ def test_what_an_edit_does_not_read_is_not_computed(tiny: Tiny) -> None:
     assert rows["attn2.to_k"] == rows["attn2.to_v"] == 5
     refined = refine(align(model.read("a cat"), model.read("a cat on a beach")))
     rows = projected_rows(model, EditedAttention([refined, refined], steps=4), text, z)
-    assert (
-        rows["attn2.to_q"] == 5 and rows["attn1.to_q"] == 5
-    )  # now the targets' own maps are read, once each
+    # Now the targets' own maps are read, once each.
+    assert rows["attn2.to_q"] == 5 and rows["attn1.to_q"] == 5
 
 
 def test_edited_values_follow_the_text_and_the_step(tiny: Tiny) -> None:

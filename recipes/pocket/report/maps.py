@@ -19,11 +19,8 @@ from wordbrush.pocket import Scene, caption, caption_parts, render, sample
 from wordbrush.pocket.vocabulary import COLOURS, SIZES
 from wordbrush.word_map import word_map
 
-FIRST, SCENES, CHUNK = (
-    50_000,
-    120,
-    10,
-)  # the first held-out seed, the number of scenes, and how many per job
+# The first held-out seed, the number of scenes, and how many per job.
+FIRST, SCENES, CHUNK = 50_000, 120, 10
 SHOWN = 0.4  # the share of its maximum at which a word's map is cut before the comparison
 
 

@@ -86,7 +86,7 @@ class Model:
 
     @property
     def hash(self) -> str:
-        """The fingerprint of the weights as they are now, computed anew when one was replaced or written to."""
+        """The fingerprint of the weights as they are now, computed again when one was replaced or written to."""
         now = version(self._modules)
         if self._hash is None or self._hash[0] != now:
             found = fingerprint(

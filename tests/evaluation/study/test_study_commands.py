@@ -39,7 +39,7 @@ def rate(study: Study) -> None:
 
 def test_report_and_export(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study = make("rating")
-    with pytest.raises(InputError, match="there are none until `wordbrush study serve` asks"):
+    with pytest.raises(InputError, match="found none: collect them with `wordbrush study serve`"):
         run("report", str(study.folder))
     assert not study.answers.exists()
     rate(study)

@@ -433,7 +433,7 @@ def test_every_number_of_the_papers_is_told_apart_from_ours(folder: Path, judges
 def test_what_agrees_with_a_paper_is_comparable_as_far_as_the_paper_tells():
     same = Setting("DreamBooth", "clip-vit-base-patch32", "dino-vits16", 30, 25, 4)
     (row,) = [row for row in PUBLISHED["dreambooth"].rows if row.method == "DreamBooth, Stable Diffusion"]
-    assert row.comparable(same) == "as far as the paper tells; not told there: CLIP, sampler"
+    assert row.comparable(same) == "as far as the paper reports; not reported: CLIP, sampler"
     fewer = Setting("DreamBooth", "clip-vit-base-patch32", "dino-vits16", 30, 25, "3–4")
     assert row.comparable(fewer).startswith("no: pictures a prompt 4, here 3–4;")
 

@@ -1,4 +1,4 @@
-"""`wordbrush study`: people's answers, asked in a browser. The commands import what they need themselves."""
+"""`wordbrush study`: a user study in a browser. Heavy imports are inside the commands."""
 
 import os
 from pathlib import Path
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from wordbrush.evaluation.study.design import Study
     from wordbrush.evaluation.study.store import Store
 
-Port = Annotated[
-    Whole, Parameter(help="0 takes one that is free", validator=validators.Number(gte=0, lte=65535))
-]
+Port = Annotated[Whole, Parameter(help="0 picks a free one", validator=validators.Number(gte=0, lte=65535))]
 
 
 def application() -> App:
@@ -39,11 +37,11 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
     folder
         the study: study.toml and items/
     host
-        the address to listen on; any but this machine's own needs a token
+        the address to listen on; any other than this machine's own needs a token
     port
         the port to listen on
     token
-        what the link has to carry; whoever has not got it sees nothing
+        required in the link; without it, no page is shown
     """
     is_local = host in ("localhost", "127.0.0.1", "::1")
     _check_token(host, token, is_local)
@@ -67,7 +65,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
         config = uvicorn.Config(
             create_app(study, store, token=token, hosts=hosts),
             log_level="warning",
-            access_log=False,  # addresses of raters are nobody's business
+            access_log=False,  # do not log raters' addresses
             server_header=False,
             timeout_graceful_shutdown=5,
         )
@@ -78,7 +76,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])
-        except Stopped:  # it has shut down, and passes on why
+        except Stopped:  # raised again by uvicorn after its shutdown
             answers = store.answers()
             raters = len({answer.rater for answer in answers})
             terminal.say(f"stopped; {study.answers} has {len(answers)} answers of {raters} raters")
@@ -89,11 +87,13 @@ def report(
     folder: Path,
     /,
     *,
-    keep_inattentive: Annotated[bool, Parameter(help="count raters who failed a check as well")] = False,
+    keep_inattentive: Annotated[
+        bool, Parameter(help="also count raters who failed an attention check")
+    ] = False,
     plot: str | None = None,
     json: Json = False,
 ) -> int:
-    """Sum up the answers: the papers' tables, intervals, majority votes, agreement.
+    """Summarise the answers: the papers' tables, intervals, majority votes, agreement.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _answered(folder: Path) -> "tuple[Study, Store]":
     study = design.load(folder)
     if not study.answers.exists():
         raise InputError(
-            f"expected answers in {study.answers}: there are none until `wordbrush study serve` asks"
+            f"expected answers in {study.answers}, found none: collect them with `wordbrush study serve`"
         )
     return study, Store(study.answers, study.settings.kind)
 
@@ -165,17 +165,18 @@ def _check_token(host: str, token: str | None, is_local: bool) -> None:
         import secrets
 
         raise OptionsError(
-            f"expected a token, for anybody who reaches {host} could answer: add --token {secrets.token_urlsafe(12)}, "
-            "or any other, or leave --host out"
+            f"expected a token, since anyone who can reach {host} could answer: "
+            f"add --token {secrets.token_urlsafe(12)}, or another one, or leave --host out"
         )
     if token is not None and not (len(token) >= 8 and all(c.isalnum() or c in "-_" for c in token)):
         raise OptionsError(
-            "expected a token of at least 8 letters, digits, '-' or '_', for it is all that keeps strangers out"
+            "expected a token of at least 8 letters, digits, '-' or '_', "
+            "since it is the only protection against strangers"
         )
 
 
 def _listening(host: str, port: int) -> "socket.socket":
-    """A socket that listens. Raises `OutputError` if there is another already, or no such address."""
+    """A listening socket. Raises `OutputError` if the port is in use or the address does not exist."""
     import socket
 
     try:

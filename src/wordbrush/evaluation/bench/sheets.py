@@ -53,7 +53,7 @@ def contact_sheet(title: str, shown: Sequence[Shown], *, across: int = 2, tile: 
             frame = (near, upper, near + tile - 1, upper + tile - 1)
             if _HEADINGS[k] == "edit":
                 draw.rectangle(frame, outline=_GOOD if one.success else _BAD, width=max(1, tile // 64))
-            else:  # otherwise a mask of everything could not be told from the paper
+            else:  # otherwise a full mask would look like the background
                 draw.rectangle(frame, outline=_EDGE)
         texts = (
             (f"from: {one.case.source_prompt}", _FAINT),

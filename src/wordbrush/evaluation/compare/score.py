@@ -73,7 +73,7 @@ def _known(model: Model, truth: Truth) -> Known:
     if not outside.any() or outside.all():
         raise ImageError(
             f"expected a mask of white, where the change belongs, and black, got one that is all "
-            f"{'black' if outside.all() else 'white'}: draw it anew, or leave it out"
+            f"{'black' if outside.all() else 'white'}: draw it again, or leave it out"
         )
     return Known(image, outside)
 

@@ -40,11 +40,10 @@ from wordbrush.pocket.vocabulary import COLOURS, LIGHTS, NAMES, PLACES, STYLES, 
 TINTS: tuple[str | None, ...] = (*COLOURS, None)  # None: a thing's own colours
 SIDE, CELL = 128, 16  # pixels a side of what the network looks at, and of its cells
 BATCH = 50
-COUNTS = (
-    0.75  # how much of a cell must lie in a region for it to count, of what lies in the region's best cell
-)
+# A cell counts for a region if its overlap is at least this share of the region's best cell's.
+COUNTS = 0.75
 
-# What the network was taught, in the order of its answers: stands in the folder's config.json.
+# What the network was trained on, in the order of its answers, as in the folder's config.json.
 ANSWERS: dict[str, list[str]] = {
     "things": list(NAMES),
     "tints": list(COLOURS),
@@ -218,7 +217,7 @@ class Reader:
             differing = next(kind for kind in ANSWERS if taught.get(kind) != ANSWERS[kind])
             raise ModelError(
                 f"expected a reader of this world, and the one in {folder} was taught other {differing}; "
-                "train it anew with recipes/pocket/judges/reader.py"
+                "train it again with recipes/pocket/judges/reader.py"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return Reader(name, network.requires_grad_(False).eval().to(device), calibration)

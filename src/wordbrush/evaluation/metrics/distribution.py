@@ -72,7 +72,7 @@ def kid(
 ) -> Kid:
     """KID (Bińkowski et al. 2018): the unbiased squared MMD under the kernel (x·y / d + 1)³, ×10³. 0: no difference.
 
-    Each of the subsets takes `subset_size` pictures of either set, drawn anew; std is over the subsets. Being
+    Each of the subsets takes `subset_size` pictures of either set, drawn independently; std is over the subsets. Being
     unbiased it may be below 0, and it can be had from few pictures, where FID cannot. Custom Diffusion measures
     forgetting with it: 1,000 pictures made from 500 real ones' captions. It does not report the subset size (1,000 is
     usual, and impossible with 500 pictures).

@@ -35,7 +35,7 @@ Net = Literal["alex", "vgg", "squeeze"]
 Mask = Bool[np.ndarray, "_ _"] | None
 
 _EPS = 1e-10
-# What stands for ImageNet's mean and standard deviation on pictures in [−1, 1]: the published scaling layer.
+# ImageNet's mean and standard deviation for pictures in [−1, 1]: the published scaling layer.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _SMALLEST = 32  # pixels a side: below this the deepest maps are empty

@@ -1,4 +1,4 @@
-"""The report as bars."""
+"""The report as a bar plot."""
 
 from typing import TYPE_CHECKING
 
@@ -9,15 +9,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-)  # Paul Tol's bright: told apart by all
-_QUIET = "#bbbbbb"
+# Paul Tol's bright scheme, which colour-blind people can tell apart.
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+_GREY = "#bbbbbb"
 
 
 def bars(report: Report) -> "Figure":
@@ -62,13 +56,13 @@ def _grouped(
     methods = list(dict.fromkeys(method for method, _ in values))
     width = 0.8 / len(methods)
     for i, method in enumerate(methods):
-        there = [(x, values[method, q]) for x, q in enumerate(report.questions) if (method, q) in values]
+        bars_ = [(x, values[method, q]) for x, q in enumerate(report.questions) if (method, q) in values]
         axes.bar(
-            [x + (i - (len(methods) - 1) / 2) * width for x, _ in there],
-            [mean - base for _, (mean, _) in there],
+            [x + (i - (len(methods) - 1) / 2) * width for x, _ in bars_],
+            [mean - base for _, (mean, _) in bars_],
             width * 0.92,
             bottom=base,
-            yerr=[std for _, (_, std) in there],
+            yerr=[std for _, (_, std) in bars_],
             capsize=3,
             color=_COLOURS[i % len(_COLOURS)],
             label=method,
@@ -78,13 +72,13 @@ def _grouped(
 
 
 def _choices(report: Report, axes: "Axes") -> None:
-    """For each pair, the shares of the first, of nobody and of the second."""
+    """For each pair, the shares of the first method, of undecided answers and of the second method."""
     rows = [row for row in report.rows if isinstance(row, Preferred)]
     for y, row in enumerate(rows):
         first, second, undecided = (share.count / share.of for share in row.shares)
         for left, width, colour in (
             (0.0, first, _COLOURS[0]),
-            (first, undecided, _QUIET),
+            (first, undecided, _GREY),
             (first + undecided, second, _COLOURS[1]),
         ):
             axes.barh(y, 100 * width, 0.7, left=100 * left, color=colour)

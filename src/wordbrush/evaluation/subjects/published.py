@@ -26,23 +26,23 @@ class Setting:
     features: str | None = None
 
     def differences(self, ours: "Setting") -> list[str]:
-        """In what `ours` differs from this one, as far as this one is told."""
+        """How `ours` differs from this one, as far as this one is reported."""
         found: list[str] = []
         for key, name in _NAMES.items():
             theirs, here = getattr(self, key), getattr(ours, key)
             if theirs is not None and theirs != here:
-                found.append(f"{name} {theirs}, here {'not told' if here is None else here}")
+                found.append(f"{name} {theirs}, here {'not reported' if here is None else here}")
         return found
 
     @property
-    def untold(self) -> list[str]:
-        """What one would have to know as well."""
+    def unreported(self) -> list[str]:
+        """What the paper should report but does not."""
         return [_NAMES[key] for key in ("clip", "sampler") if getattr(self, key) is None]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a paper's table. `note`: what else sets it apart."""
+    """A row of a paper's table. `note`: other differences."""
 
     method: str
     scores: Mapping[str, float]
@@ -53,26 +53,26 @@ class Published:
     def comparable(self, ours: Setting, known: Sequence[str] = ()) -> str:
         """Whether this row may be compared with numbers of ours, and why (not).
 
-        known: differences that have been told already.
+        known: differences that are listed already.
         """
         differences = self.setting.differences(ours)
-        verdict = "no" if differences else "as far as the paper tells"
+        verdict = "no" if differences else "as far as the paper reports"
         if own := [each for each in differences if each not in known]:
             verdict += f": {'; '.join(own)}"
-        untold = f"not told there: {', '.join(self.setting.untold)}" if self.setting.untold else ""
-        return "; ".join(filter(None, (verdict, untold, self.note)))
+        missing = ", ".join(self.setting.unreported)
+        return "; ".join(filter(None, (verdict, f"not reported: {missing}" if missing else "", self.note)))
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows that papers print for a protocol, under the papers' own headings. `notes`: what to know of them."""
+    """The rows that papers print for a protocol, under the papers' own headings. `notes`: what to know about them."""
 
     columns: Sequence[Column]
     rows: Sequence[Published]
     notes: Sequence[str]
 
     def shared_differences(self, ours: Setting) -> list[str]:
-        """What sets every one of its rows apart from ours."""
+        """The differences from ours that all of its rows share."""
         each = [row.setting.differences(ours) for row in self.rows]
         return [what for what in each[0] if all(what in others for others in each)] if each else []
 
@@ -124,7 +124,7 @@ _DREAMBOOTH = Table(
             {"dino": 0.774, "clip_i": 0.885},
             "DreamBooth, table 1",
             DREAMBOOTH,
-            "whether pictures were compared with themselves is not told",
+            "whether pictures were compared with themselves is not reported",
         ),
         Published(
             "DreamBooth, Imagen",
@@ -247,7 +247,7 @@ _TEXTUAL_INVERSION = Table(
     rows=[],
     notes=[
         "The paper shows its scores and its two reference points in a plot; no numbers of it are quoted here. "
-        "What others printed of the method stands with the other two protocols."
+        "Numbers for this method from other papers are with the other two protocols."
     ],
 )
 

@@ -86,7 +86,7 @@ def text(results: Results) -> str:
         "",
         f"{len(folder.subjects)} subjects; subjects and prompts: {folder.data}. "
         f"CLIP: {results.clip}. Encoder in DINO's role: {results.encoder}. Distance: {results.distance}. "
-        f"Prompts are read {prompts}. Sampler: {folder.sampler or 'not told'}. "
+        f"Prompts are read {prompts}. Sampler: {folder.sampler or 'not reported'}. "
         "Means over subjects ± half of the 95 % bootstrap interval, whole subjects drawn.",
     ]
     for name, rows in results.rows.items():
@@ -196,12 +196,12 @@ def _role(score: str, network: str, published: set[str], pocket: str) -> str:
 
 
 def _checkpoint(network: str) -> str:
-    """A hub id or a folder without what stands before its last slash."""
+    """The last part of a hub id or a folder."""
     return network.rstrip("/").rpartition("/")[2]
 
 
 def _notes(name: Name, results: Results) -> Iterator[str]:
-    """What the folder lacks of the protocol, and what else has to be known of its numbers."""
+    """What the folder lacks for the protocol, and other notes on its numbers."""
     rows, protocol = results.rows[name], _PROTOCOLS[name]
     if absent := results.folder.absent:
         yield f"No pictures of {', '.join(absent)}: left out."
@@ -228,15 +228,15 @@ def _notes(name: Name, results: Results) -> Iterator[str]:
             needs = _NEEDS.get(column.key, "generated pictures of its prompts")
             yield f"{column.title}: {count} of {len(rows)} subjects have it; it needs {needs}."
     if len(rows) == 1:
-        yield "One subject says nothing of the spread: ± 0 is no certainty."
+        yield "One subject says nothing about the spread: ± 0 does not mean certainty."
     copied = [row["subject"] for row in rows if row.get("copying")]
     if copied:
         yield (
             f"Copying suspected of {len(copied)} of {len(rows)} subjects ({', '.join(copied)}): their pictures are "
-            "more like the real ones than those are like one another. See how near the nearest real picture is."
+            "more like the real ones than those are like each other. Compare the column “nearest real picture”."
         )
-    if untold := [row["subject"] for row in rows if name == "dreambooth" and row.get("copying") is None]:
-        yield f"Copying cannot be told of {', '.join(untold)}: it takes two real pictures and generated ones."
+    if unknown := [row["subject"] for row in rows if name == "dreambooth" and row.get("copying") is None]:
+        yield f"Copying cannot be checked for {', '.join(unknown)}: that takes two real pictures and generated ones."
 
 
 def _of(counts: Sequence[int], expected: int | None) -> str:
@@ -289,11 +289,11 @@ def _subject_columns(name: Name, results: Results) -> list[Column]:
 # The papers' ------------------------------------------------------------------------------------------------
 
 
-def _published(name: Name, results: Results, told: Sequence[str] = ()) -> list[dict[str, Cell]]:
-    """The papers' rows; differences from ours that are `told` elsewhere are not told again."""
+def _published(name: Name, results: Results, known: Sequence[str] = ()) -> list[dict[str, Cell]]:
+    """The papers' rows, without the differences from ours that are `known` already."""
     ours = setting(name, results)
     return [
-        {"who": row.method, **row.scores, "source": row.source, "comparable": row.comparable(ours, told)}
+        {"who": row.method, **row.scores, "source": row.source, "comparable": row.comparable(ours, known)}
         for row in PUBLISHED[name].rows
     ]
 
