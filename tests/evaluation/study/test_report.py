@@ -118,7 +118,7 @@ def test_when_all_were_inattentive(make: Make, answered: Callable[..., Store]):
 
 def test_no_answers_yet(make: Make, answered: Callable[..., Store]):
     study = make("rating")
-    with pytest.raises(InputError, match="expected answers in .*, and there are none$"):
+    with pytest.raises(InputError, match="expected answers in .*, found none$"):
         report(study, answered(study, [(Trial("item-0", (A,)), {})]))
 
 

@@ -1,4 +1,4 @@
-"""What the answers say: the tables of the papers, how sure they are, and how far raters agree."""
+"""The report of a study: the papers' tables, their intervals, and the agreement of raters."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From … to, both in [0, 1]."""
+        """Lower and upper end, both in [0, 1]."""
         return wilson(self.count, self.of)
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean and sample standard deviation (n − 1) of numbers; the deviation of one is not defined."""
+    """Mean and sample standard deviation (n − 1) of numbers; the deviation of one number is not defined."""
 
     mean: float
     std: float | None
@@ -55,7 +55,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rated:
-    """A rating's cell: how a method fared in a question."""
+    """A cell of the ratings: a method's score in a question."""
 
     question: str
     method: str
@@ -70,12 +70,12 @@ class Preferred:
     methods: tuple[str, str]
     shares: tuple[Share, Share, Share]
     majority: tuple[Share, Share, Share]
-    """The same over items, each counted once for what more of its raters said than anything else."""
+    """The same over items, each counted once, for its raters' most frequent answer."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A ranking's row: a method's mean place, and how often it was put first."""
+    """A row of the rankings: a method's mean place, and its share of first places."""
 
     question: str
     method: str
@@ -85,7 +85,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the answers say."""
+    """The whole report."""
 
     title: str
     kind: Kind
@@ -97,14 +97,14 @@ class Report:
     excluded: bool
     """Whether their answers are left out."""
     answers: int
-    """Those counted, without checks."""
+    """Answers that count, without checks."""
     rows: tuple[Rated, ...] | tuple[Preferred, ...] | tuple[Ranked, ...]
     alpha: Mapping[str, float | None]
     """Krippendorff's alpha of each question."""
 
 
 def report(study: Study, store: Store, *, keep_inattentive: bool = False) -> Report:
-    """Sum up the answers that are there; unfinished raters' count as far as they go. Raises `InputError`."""
+    """Summarise the stored answers, those of unfinished raters included. Raises `InputError`."""
     settings = study.settings
     trials, everything = store.trials(), store.answers()
     asked = {question.id for question in settings.questions}
@@ -119,7 +119,7 @@ def report(study: Study, store: Store, *, keep_inattentive: bool = False) -> Rep
     ]
     if not judged:
         left_out = " but inattentive raters'; keep them with --keep-inattentive" if failed else ""
-        raise InputError(f"expected answers in {study.answers}, and there are none{left_out}")
+        raise InputError(f"expected answers in {study.answers}, found none{left_out}")
     rows: dict[Kind, Callable[[Study, Sequence[Answer]], tuple[Rated | Preferred | Ranked, ...]]] = {
         "rating": _rated,
         "choice": _preferred,
@@ -182,7 +182,7 @@ def _preferred(study: Study, answers: Sequence[Answer]) -> tuple[Preferred, ...]
 
 
 def majority(votes: Sequence[str]) -> str:
-    """What more raters said than anything else; undecided where nothing is."""
+    """The most frequent answer; undecided where there is none."""
     (first, most), *rest = Counter(votes).most_common(2)
     return UNDECIDED if rest and rest[0][1] == most else first
 
@@ -206,7 +206,7 @@ def _ranked(study: Study, answers: Sequence[Answer]) -> tuple[Ranked, ...]:
 
 
 def _alpha(kind: Kind, answers: Sequence[Answer]) -> float | None:
-    """Of a rating, over its steps; of a choice, over what was chosen; of a ranking, over each picture's place."""
+    """For ratings over their values, for choices over the chosen method, for rankings over each picture's place."""
     judged: defaultdict[tuple[str, frozenset[str]], list[int | str]] = defaultdict(list)
     for answer in answers:
         match kind:
@@ -220,7 +220,7 @@ def _alpha(kind: Kind, answers: Sequence[Answer]) -> float | None:
     return krippendorff_alpha(judged.values(), "nominal" if kind == "choice" else "ordinal")
 
 
-# Shown ------------------------------------------------------------------------------------------------------
+# As text ---------------------------------------------------------------------------------------------------
 
 
 def text(report: Report) -> str:
@@ -309,7 +309,7 @@ def _rankings_table(report: Report) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too."""
+    """A Markdown table with aligned columns, for terminals."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
