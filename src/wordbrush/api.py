@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from wordbrush import editing, inversion, methods, options, provenance, sampling, sheets
+from wordbrush import editing, images, inversion, methods, options, provenance, sampling, sheets
 from wordbrush.errors import PromptError
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, Options
@@ -240,8 +240,9 @@ def heatmap(
 
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:
     """A picture or picture file at the model's own size, as a tensor in [−1, 1]. Raises `ImageError`."""
-    size = model.image_size
-    return Picture.of(picture, *size).seen(*size)
+    image = images.rgb(picture) if isinstance(picture, Image.Image) else images.load(picture)
+    height, width = model.image_size
+    return images.to_tensor(images.fit(image, width, height))
 
 
 def inversion_methods() -> dict[str, str]:

@@ -195,6 +195,14 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
+def crop_notices(name: object, image: Image.Image, width: int, height: int) -> list[str]:
+    """What to tell the user if `fit` cuts something off; name: the picture's, for the sentence."""
+    if image.width * height == image.height * width:
+        return []
+    size = f"{image.width} × {image.height}"
+    return [f"{name} ({size}) was cropped around its middle to fit {width} × {height}"]
+
+
 # Writing ----------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,9 @@ class Picture:
         else:
             image = images.load(picture)
             content, name = Path(picture).read_bytes(), Path(picture).name
-        return cls(content, name, _middle(*image.size, width, height))
+        own = cls(content, name, _middle(*image.size, width, height))
+        own.__dict__["image"] = image  # fills the cached property: the file has just been decoded
+        return own
 
     @cached_property
     def image(self) -> Image.Image:

@@ -1,7 +1,8 @@
 """What an edit gives back: the picture, a report of what was done, and word maps on request."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.images import to_image
+from wordbrush import provenance
+from wordbrush.files import Opened, atomic_write
+from wordbrush.images import save_png, to_image
+from wordbrush.methods import key
 from wordbrush.model import Model
 from wordbrush.sheets import overlay
 from wordbrush.source import Source
@@ -69,6 +73,38 @@ class Result:
     def source_image(self) -> Image.Image:
         """The model's rendering of the source."""
         return self.source.image(self.model)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        source: provenance.SourceRecord,
+        *,
+        method: str,
+        options: Mapping[str, Any],
+        targets: Sequence[str] = (),
+        index: int = 0,
+        notices: Sequence[str] = (),
+        opened: Opened = atomic_write,
+    ) -> Report:
+        """Write the edited picture as a PNG that records how it was made; returns the report that it contains.
+
+        source: how the source was made. method, options: the edit's. targets: all prompts of the batch, by default the
+        result's own; index: this one's place among them. notices: recorded before the edit's own. Raises `OutputError`.
+        """
+        report = replace(self.report, notices=(*notices, *self.report.notices))
+        record = provenance.record(
+            "edit",
+            self.model,
+            source,
+            self.image,
+            method=key(method),
+            targets=targets or [self.prompt],
+            index=index,
+            options=options,
+            report=report.as_json(),
+        )
+        save_png(self.image, path, record, opened)
+        return report
 
     def heatmap(self, word: str) -> Image.Image:
         """Where `word` of the target's prompt looks in the edited picture, drawn over it.

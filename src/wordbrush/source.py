@@ -165,9 +165,9 @@ class Source:
             )
         except FileNotFoundError as error:
             raise SourceError(f"there is no source file {path}") from error
+        except SourceError:
+            raise
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, SourceError):
-                raise
             raise SourceError(f"{path} is damaged or no wordbrush source: {error}") from error
         source.check(model)
         return source

@@ -48,14 +48,11 @@ class Photo:
             on_progress=on_progress,
         )
         height, width = model.image_size
-        notices = list(self.notices)
-        if self.image.width * height != self.image.height * width:
-            size = f"{self.image.width} × {self.image.height}"
-            notices.append(f"{self.path} ({size}) was cropped around its middle to fit {width} × {height}")
+        notices = (*self.notices, *images.crop_notices(self.path, self.image, width, height))
         record = provenance.source_record(
             model, source, self.options, picture=provenance.file_record(self.path)
         )
-        return Origin(source, images.fit(self.image, width, height), record, tuple(notices))
+        return Origin(source, images.fit(self.image, width, height), record, notices)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wordbrush import api, editing, images, inversion, methods, provenance
+from wordbrush import api, editing, inversion, methods, provenance
 from wordbrush.errors import WordbrushError
 from wordbrush.files import Opened, atomic_write
 from wordbrush.model import Model
@@ -117,20 +117,17 @@ def save(
     source: how the source was made. targets: all prompts of the batch, by default the result's own; index: this one's
     place among them. notices: to be recorded before the edit's own. Raises `OutputError`.
     """
-    own = [*notices, *result.report.notices]
-    record = provenance.record(
-        "edit",
-        result.model,
+    report = result.save(
+        path,
         source,
-        result.image,
-        method=methods.key(contender.method),
-        targets=targets or [result.prompt],
-        index=index,
+        method=contender.method,
         options=contender.options,
-        report={**result.report.as_json(), "notices": own},
+        targets=targets,
+        index=index,
+        notices=notices,
+        opened=opened,
     )
-    images.save_png(result.image, path, record, opened)
-    return own
+    return list(report.notices)
 
 
 def reason(error: BaseException) -> str:

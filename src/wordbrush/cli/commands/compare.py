@@ -14,7 +14,7 @@ from wordbrush.cli.options.flags import Given, OptionFile, Whole
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import AllInversions, AllMethods
 from wordbrush.cli.terminal import Terminal
-from wordbrush.errors import OptionsError, OutputError
+from wordbrush.errors import OutputError
 from wordbrush.options import InversionOptions, Options
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ def _inversions(names: Sequence[str] | None, *, is_generated: bool) -> dict[str,
 
 def _folder(out: str) -> Path:
     """The folder to write to. Raises `OutputError` for a name that looks like a file's."""
-    if not out.strip():
-        raise OptionsError("expected --out to say where the results go, got nothing")
-    folder = Path(out)
+    folder = several.folder_of(out)
     if folder.suffix and not folder.is_dir() and not out.endswith(("/", os.sep)):
         raise OutputError(f"expected --out FOLDER/, since several files are written, got {out}")
     return folder

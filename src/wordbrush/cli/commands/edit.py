@@ -10,7 +10,6 @@ from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.files import all_or_none
-from wordbrush.methods import key
 
 if TYPE_CHECKING:
     from wordbrush.cli.origins import Origin
@@ -67,7 +66,7 @@ def edit(
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
         results = api.edit(model, origin.source, target, method=method, options=options, on_progress=show)
-    written = _write(results, origin, files, key(method), options)
+    written = _write(results, origin, files, method, options)
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")
     terminal.note(notice for output in written for notice in output["report"]["notices"])
@@ -83,27 +82,23 @@ def _write(
     options: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Write the edited pictures with their records, and the sheet, all or none; returns what `--json` prints."""
-    from wordbrush import images, provenance, sheets
+    from wordbrush import images, sheets
 
     targets = [result.prompt for result in results]
     written: list[dict[str, Any]] = []
     with all_or_none() as opened:
         for index, (path, result) in enumerate(zip(files.paths, results, strict=True)):
-            notices = [*origin.notices, *result.report.notices]
-            report = {**result.report.as_json(), "notices": notices}
-            record = provenance.record(
-                "edit",
-                result.model,
+            report = result.save(
+                path,
                 origin.record,
-                result.image,
                 method=method,
+                options=options,
                 targets=targets,
                 index=index,
-                options=options,
-                report=report,
+                notices=origin.notices,
+                opened=opened,
             )
-            images.save_png(result.image, path, record, opened)
-            written.append({"out": path, "target": result.prompt, "report": report})
+            written.append({"out": path, "target": result.prompt, "report": report.as_json()})
         if files.sheet is not None:
             pictures = [origin.image, *(result.image for result in results)]
             sheet = sheets.sheet(pictures, [origin.source.prompt, *targets])

@@ -94,11 +94,16 @@ def contenders(edits: Settings, inversions: Settings) -> "list[Contender]":
     ]
 
 
-def results_folder(out: str, *inputs: Path | None) -> Path:
-    """The folder of a run's results. Raises `OptionsError` for no name, `OutputError` if it cannot be written to."""
+def folder_of(out: str) -> Path:
+    """The folder that --out names. Raises `OptionsError` for no name."""
     if not out.strip():
         raise OptionsError("expected --out to say where the results go, got nothing")
-    folder = Path(out)
+    return Path(out)
+
+
+def results_folder(out: str, *inputs: Path | None) -> Path:
+    """The folder of a run's results. Raises `OptionsError` for no name, `OutputError` if it cannot be written to."""
+    folder = folder_of(out)
     outputs.check(inputs, [folder / "results.jsonl"])
     return folder
 

@@ -30,8 +30,8 @@ def write(
     if comparison.generated is not None:  # first: the records of the edits hold the hash of this file
         source, original = comparison.generated, folder / SOURCE
         record = provenance.source_record(model, source, source.options)
-        made = provenance.record("generate", model, record, comparison.picture)
-        images.save_png(comparison.picture, original, made)
+        entries = provenance.record("generate", model, record, comparison.picture)
+        images.save_png(comparison.picture, original, entries)
     file = None
     if original is not None and not isinstance(original, Image.Image):
         file = provenance.file_record(os.fspath(original))

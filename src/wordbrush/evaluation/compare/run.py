@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
@@ -118,12 +117,9 @@ class _Count:
 def _fitted(model: Model, picture: api.ImageOrPath, notices: list[str]) -> Image.Image:
     """The picture at the model's size; `notices` gets what was done to it."""
     image = picture if isinstance(picture, Image.Image) else images.load(picture)
-    notices += image.info.get("notices", [])
     height, width = model.image_size
-    if image.width * height != image.height * width:
-        name = "the picture" if isinstance(picture, Image.Image) else Path(os.fspath(picture))
-        size = f"{image.width} × {image.height}"
-        notices.append(f"{name} ({size}) was cropped around its middle to fit {width} × {height}")
+    name = "the picture" if isinstance(picture, Image.Image) else os.fspath(picture)
+    notices += [*image.info.get("notices", []), *images.crop_notices(name, image, width, height)]
     return images.to_image(api.fitted(model, image)[0])
 
 
