@@ -130,7 +130,7 @@ class EditedAttention:
     self_window: steps [start, stop) in which the targets use the source's self-attention maps.
     self_limit: the largest site, in positions, that this self-attention injection touches.
     branches: the guidance's branches at a step, the edited one last.
-    keep_source: keep the source's row in every step, even where no edit reads it.
+    keep_source: whether the source's row is kept in a step even where no edit reads it.
     """
 
     edits: Sequence[AttentionEdit]
@@ -138,7 +138,7 @@ class EditedAttention:
     self_window: tuple[int, int] = (0, 0)
     self_limit: int = 0
     branches: Callable[[int], tuple[str, ...]] = lambda _: ("null", "text")
-    keep_source: bool = False
+    keep_source: Callable[[int], bool] = lambda _: False
     _phases: list[_Phase] = field(init=False)
     _values: dict[str, _EditedValues] = field(init=False, default_factory=dict[str, _EditedValues])
 
@@ -158,7 +158,7 @@ class EditedAttention:
         """The batch of one step: the source is in it only while something reads it."""
         start, stop = self.self_window
         injects = self.self_limit > 0 and start <= step < stop
-        reads_source = self.keep_source or injects or self._phases[step].A is not None
+        reads_source = self.keep_source(step) or injects or self._phases[step].A is not None
         return Rows(len(self.edits), self.branches(step), source=reads_source)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:

@@ -45,7 +45,8 @@ class SourceRow:
     conditioning: Conditioning
 
 
-AfterStep = Callable[[int, Tensor], Tensor]
+AfterStep = Callable[[int, Tensor, Tensor], Tensor]
+"""From a step, the latents after it and the clean latents that it predicted to the latents to go on with."""
 
 
 @torch.no_grad()
@@ -67,8 +68,7 @@ def denoise(
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
     source: needed where `rows` asks for the source's row.
-    attend: computes the attention layers. after_step: is given (step, latents) and returns the latents to continue
-    with (local blend).
+    attend: computes the attention layers. after_step: decides the latents to go on with (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
     """
@@ -76,7 +76,8 @@ def denoise(
     batch = _Batch(conditions, source)
     for i in range(schedule.steps):
         here, to, where = schedule.levels[i], schedule.levels[i + 1], f"step {i + 1} of {schedule.steps}"
-        branches = guidance.branches(i / schedule.steps)
+        progress = i / schedule.steps
+        branches = guidance.branches(progress)
         own = tuple(branch for branch in branches if branch not in others)
         layout = rows(i) if rows is not None else Rows(len(latents), own)
         conditioning = batch.conditioning(layout, i)
@@ -86,14 +87,16 @@ def denoise(
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
         check_finite(predicted, where)
         noise = {branch: predicted[layout.branch(branch)] for branch in own}
+        if layout.source:
+            noise["source"] = predicted[layout.source_row]
         for branch in branches:
             if branch in others:
                 row = batch.branch(branch, i, len(latents))
                 noise[branch] = others[branch].predict(latents, here, row).noise
-        guided = here.from_noise(latents, guidance.combine(noise))
+        guided = here.from_noise(latents, guidance.combine(noise, progress))
         latents = guided.step(here, to)
         if after_step is not None:
-            latents = after_step(i, latents)
+            latents = after_step(i, latents, guided.clean)
         check_finite(latents, where)
         count = layout.count + len(latents) * (len(branches) - len(own))
         yield Step(i, schedule.steps, latents, guided.clean, count)

@@ -1,11 +1,12 @@
 """Guidance as values: which branches a step predicts, and how their noise predictions combine.
 
 A branch is one row for each target, under a name: "null" sees no text, "text" sees the target's. The last branch is
-the one whose attention an edit changes. A new kind of guidance is a class with the two functions of `Guidance`; the
-loop lays out its batch from the branches (`rows.Rows`).
+the one whose attention an edit changes. Where the source's own row is in the batch, its noise has the name "source". A
+new kind of guidance is a class with the functions of `Guidance`; the loop lays out its batch from the branches
+(`rows.Rows`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,8 +24,12 @@ class Guidance(Protocol):
         """The branches of a step, the edited one last. progress: the fraction of the run before it, 0 ≤ p < 1."""
         ...
 
-    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]]) -> Float[Tensor, "*s"]:
-        """The guided noise, from the noise of each branch by name."""
+    def reads_source(self, progress: float) -> bool:
+        """Whether the step needs the source's noise."""
+        ...
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise of a step, from the noise of each branch by name."""
         ...
 
 
@@ -44,7 +49,11 @@ class TextGuidance:
         """The reference and text; at scale 1 text alone."""
         return ("text",) if self.scale == 1 else (self.reference, "text")
 
-    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]]) -> Float[Tensor, "*s"]:
+    def reads_source(self, progress: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise."""
         if self.reference not in noise:
             return noise["text"]
@@ -64,7 +73,11 @@ class TextImageGuidance:
         """Null, image and text."""
         return "null", "image", "text"
 
-    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]]) -> Float[Tensor, "*s"]:
+    def reads_source(self, progress: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise."""
         null, image, text = noise["null"], noise["image"], noise["text"]
         return null + self.image_scale * (image - null) + self.text_scale * (text - image)
@@ -82,7 +95,11 @@ class PerpendicularGuidance:
         """Null, negative and text."""
         return "null", "negative", "text"
 
-    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]]) -> Float[Tensor, "*s"]:
+    def reads_source(self, progress: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise."""
         null = noise["null"]
         towards, away = noise["text"] - null, noise["negative"] - null
@@ -104,11 +121,69 @@ class IntervalGuidance:
 
     def branches(self, progress: float) -> tuple[str, ...]:
         """Those of the guidance inside, or text alone."""
-        return self.inside.branches(progress) if self.start <= progress < self.stop else ("text",)
+        return self.inside.branches(progress) if self._is_inside(progress) else ("text",)
 
-    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]]) -> Float[Tensor, "*s"]:
+    def reads_source(self, progress: float) -> bool:
+        """What the guidance inside does, in its interval."""
+        return self._is_inside(progress) and self.inside.reads_source(progress)
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise; outside of the interval, the text's."""
-        return noise["text"] if len(noise) == 1 else self.inside.combine(noise)
+        return self.inside.combine(noise, progress) if self._is_inside(progress) else noise["text"]
+
+    def _is_inside(self, progress: float) -> bool:
+        return self.start <= progress < self.stop
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceGuidance:
+    """ε + w (eps_text − eps_source): the straight path's noise (`docs/methods/straight.md`).
+
+    The true noise ε of the source stands for everything that the network says of both rows alike, so no branch without
+    text is needed. With equal rows the guided noise is ε, for any network and any w.
+
+    noise: ε. scale: w. share: how much of w counts where, asked for once a step; by default all of it everywhere.
+    """
+
+    noise: Float[Tensor, "1 c h w"]
+    scale: float
+    share: Callable[[], float | Float[Tensor, "n 1 h w"]] = lambda: 1.0
+
+    def branches(self, progress: float) -> tuple[str, ...]:
+        """Text alone."""
+        return ("text",)
+
+    def reads_source(self, progress: float) -> bool:
+        """In every step."""
+        return True
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise."""
+        return self.noise + self.scale * self.share() * (noise["text"] - noise["source"])
+
+
+@dataclass(frozen=True)
+class SwitchedGuidance:
+    """One guidance first, and another from a fraction of the run on."""
+
+    first: Guidance
+    then: Guidance
+    at: float
+
+    def branches(self, progress: float) -> tuple[str, ...]:
+        """Those of the guidance in force."""
+        return self._now(progress).branches(progress)
+
+    def reads_source(self, progress: float) -> bool:
+        """What the guidance in force does."""
+        return self._now(progress).reads_source(progress)
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise."""
+        return self._now(progress).combine(noise, progress)
+
+    def _now(self, progress: float) -> Guidance:
+        return self.first if progress < self.at else self.then
 
 
 def check_scale(guidance_scale: float) -> None:

@@ -6,6 +6,7 @@ null-text notebook for the start step, the second threshold and the words to lea
 *edited* ones, as in the released code, whose store aliases the maps that its edits overwrite.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,21 +24,23 @@ class WordMaps:
     """An `Attend` that calls another one and sums the maps of words.
 
     columns: indicator columns, "pictures tokens k": k groups of tokens for the source (first) and each target.
-    rows: the batch layout of a step; its source row must be present.
+    rows: the batch layout of a step; its source row must be present in the steps that are recorded.
     positions: record at cross sites of this many positions only.
+    stop: the first step that is not recorded any more.
     """
 
     attend: Attend
     columns: Float[Tensor, "pictures tokens k"]
     rows: Callable[[int], Rows]
     positions: int
+    stop: float = math.inf
     _sum: Tensor | None = field(init=False, default=None)
     _count: int = field(init=False, default=0)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
         """Attend, and at the recorded sites attend once more to the words' indicators."""
         output = self.attend(site, step, heads)
-        if site.is_cross and site.positions == self.positions:
+        if site.is_cross and site.positions == self.positions and step < self.stop:
             rows = self.rows(step)
             unconditional = rows.count - len(self.columns)  # rows without words come first in the batch
             columns = F.pad(self.columns.to(heads.hidden), (0, 0, 0, 0, unconditional, 0))
@@ -73,22 +76,39 @@ class LocalBlend:
     threshold: float = 0.3
     spare_threshold: float = 0.3
 
-    def mask(
+    def masks(
         self,
         source: Float[Tensor, "targets 2 h w"],
         targets: Float[Tensor, "targets 2 h w"],
         latent_size: tuple[int, int],
-    ) -> Bool[Tensor, "targets 1 height width"]:
-        """The targets' masks, 1 = edit here, from the maps of (words to edit, words to leave alone).
-
-        A target is edited where its own words or the source's words are, less where the spared words are.
-        """
+    ) -> tuple[Bool[Tensor, "targets 1 height width"], Bool[Tensor, "targets 1 height width"]]:
+        """Where the words to edit are and where the words to leave alone are, in a target's maps or in the source's;
+        from the maps of these two groups."""
         edit, spare = torch.zeros((), dtype=torch.bool), torch.zeros((), dtype=torch.bool)
         for maps in (source, targets):
             pooled = F.max_pool2d(maps[:, :1], 3, stride=1, padding=1)
             edit = _above(pooled, self.threshold, latent_size) | edit.to(maps.device)
             spare = _above(maps[:, 1:], self.spare_threshold, latent_size) | spare.to(maps.device)
-        return edit & ~spare
+        return edit, spare
+
+    def place(
+        self,
+        source: Float[Tensor, "targets 2 h w"],
+        targets: Float[Tensor, "targets 2 h w"],
+        latent_size: tuple[int, int],
+    ) -> Bool[Tensor, "targets 1 height width"]:
+        """The masks of things that are new: where the target's own words look among the positions at which the words to
+        leave alone do not, and around there.
+
+        A new word also looks at the things that are there already, often more than anywhere else, so its maximum is
+        taken among the free positions.
+        """
+        spared = torch.maximum(source[:, 1:], targets[:, 1:])
+        is_free = spared <= self.spare_threshold * spared.amax((2, 3), keepdim=True)
+        height, width = targets.shape[-2:]
+        place = _above(targets[:, :1] * is_free, self.threshold, (height, width))
+        grown = F.max_pool2d(place.float(), 3, stride=1, padding=1)
+        return F.interpolate(grown, size=latent_size, mode="nearest") > 0
 
 
 def _above(

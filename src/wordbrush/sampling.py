@@ -109,14 +109,17 @@ def reconstruct(
 
 
 def watched(
-    stage: str, loop: Generator[Step, None, object], model: Model
+    stage: str, loop: Generator[Step, None, object], model: Model, *, done: int = 0, of: int = 1
 ) -> Generator[Progress, None, list[Float[Tensor, "n c h w"]]]:
-    """Run a loop, reporting its steps as progress with previews; returns the latents after each step."""
+    """Run a loop, reporting its steps as progress with previews; returns the latents after each step.
+
+    done, of: the loops that were run before, of how many of this length.
+    """
     states: list[Tensor] = []
     for step in loop:
         states.append(step.latents)
         preview = partial(_preview, model, step.clean[-1:])
-        yield Progress(stage, step.index + 1, step.total, preview, step.rows)
+        yield Progress(stage, done * step.total + step.index + 1, of * step.total, preview, step.rows)
     return states
 
 

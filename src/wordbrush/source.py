@@ -90,6 +90,13 @@ class Source:
             return Conditioning(self.null)
         return [Conditioning(self.null[i : i + 1]) for i in range(len(self.null))]
 
+    def encoded(self, model: Model) -> Float[Tensor, "1 c h w"]:
+        """The latents of the picture that it was made of, as the autoencoder encodes it; z_0 of a generated source.
+        An inversion's own z_0 may differ from them."""
+        if self.picture is None:
+            return self.z_0
+        return model.encode_image(self.picture.seen(*model.image_size)).to(self.z_0)
+
     def image(self, model: Model) -> Image.Image:
         """The model's rendering of the source: z_0, decoded."""
         return to_image(model.decode(self.z_0.to(model.device))[0].cpu())

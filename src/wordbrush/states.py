@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.guidance import DifferenceGuidance, Guidance, TextGuidance
 from wordbrush.schedule import Level, Schedule
 
 
@@ -22,6 +23,10 @@ class States(Protocol):
 
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """The latents before step i; i = n, the number of steps, gives z_0."""
+        ...
+
+    def guidance(self, scale: float) -> Guidance:
+        """The guidance of edits that follow these states."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -39,6 +44,10 @@ class Trajectory:
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """See `States`."""
         return self.latents[i : i + 1]
+
+    def guidance(self, scale: float) -> Guidance:
+        """See `States`."""
+        return TextGuidance(scale)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
@@ -58,6 +67,10 @@ class StraightPath:
         """See `States`; at the last level z_0 itself, whatever noise the schedule leaves there."""
         return self.z_0 if i == len(self.levels) - 1 else self.levels[i].mix(self.z_0, self.noise)
 
+    def guidance(self, scale: float) -> Guidance:
+        """See `States`."""
+        return DifferenceGuidance(self.noise, scale)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"z_0": self.z_0, "noise": self.noise}
@@ -75,6 +88,10 @@ class NoiseMaps:
         """See `States`."""
         return self.latents[i : i + 1]
 
+    def guidance(self, scale: float) -> Guidance:
+        """See `States`."""
+        return TextGuidance(scale)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"trajectory": self.latents, "noises": self.noises}
@@ -91,6 +108,10 @@ class CoupledPath:
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """See `States`."""
         return self.first[i : i + 1]
+
+    def guidance(self, scale: float) -> Guidance:
+        """See `States`."""
+        return TextGuidance(scale)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""

@@ -210,18 +210,6 @@ class Alignment:
             for match in self.matches
         )
 
-    @property
-    def is_removal(self) -> bool:
-        """Whether words were only removed, and at least one of them names something.
-
-        False if "of" is removed too: "a painting of" describes the whole picture.
-        """
-        changed = self.changed()
-        removed = [word for match in changed for word in match.source]
-        only_removed = all(match.kind == "deleted" or _only_punctuation(match) for match in changed)
-        names_something = any(word.names_something for word in removed)
-        return only_removed and names_something and all(word.key != "of" for word in removed)
-
     def changed(self) -> tuple[Match, ...]:
         """The matches that are not `same`."""
         return tuple(match for match in self.matches if match.kind != "same")

@@ -14,7 +14,7 @@ from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options, named
+from wordbrush.cli.options.methods import EDITING, editing_options, inverting, named
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import WordbrushError
 
@@ -84,19 +84,19 @@ def application(tokens: Sequence[str]) -> App:
         flags.with_flags(
             edit,
             Editing=editing_options(named(tokens, "edit", "--method") or EDITING),
-            Inversion=inversion_options(named(tokens, "edit", "--inversion") or INVERSION),
+            Inversion=inverting(tokens, "edit", "--inversion"),
         )
     )
     app.command(
         flags.with_flags(
             invert,
-            Inversion=inversion_options(named(tokens, "invert", "--method") or INVERSION),
+            Inversion=inverting(tokens, "invert", "--method"),
         )
     )
     app.command(
         flags.with_flags(
             heatmap,
-            Inversion=inversion_options(named(tokens, "heatmap", "--inversion") or INVERSION),
+            Inversion=inverting(tokens, "heatmap", "--inversion"),
         )
     )
     app.command(compare.command(tokens))

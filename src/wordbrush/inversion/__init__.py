@@ -2,6 +2,7 @@
 names."""
 
 from collections.abc import Generator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wordbrush.methods import Method
@@ -26,10 +27,17 @@ class Inversion(Protocol):
 
 
 DEFAULT = "direct"
+MEASURED: Mapping[str, str] = {"pocket": "straight"}
+"""The models for which another default was measured, and that default."""
 
 _COMMON = "wordbrush.options:InversionOptions"
 
 METHODS: Mapping[str, Method[Inversion]] = {
+    "straight": Method(
+        "wordbrush.inversion.straight.method",
+        "no inversion: one noise, two rows a step; equal captions lead back exactly",
+        "wordbrush.inversion.straight.options",
+    ),
     "direct": Method(
         "wordbrush.inversion.direct",
         "source pinned to the unguided DDIM path: exact, one row a step",
@@ -49,3 +57,8 @@ METHODS: Mapping[str, Method[Inversion]] = {
         "wordbrush.inversion.null_text.options",
     ),
 }
+
+
+def default(model: str | Path) -> str:
+    """The inversion to use with a model of this name where the user names none."""
+    return MEASURED.get(str(model), DEFAULT)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
-from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options
+from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.files import all_or_none
+from wordbrush.inversion import default
 
 if TYPE_CHECKING:
     from wordbrush.cli.origins import Origin
@@ -24,7 +25,7 @@ def edit(
     out: str,
     source: str | None = None,
     method: str = EDITING,
-    inversion: str = INVERSION,
+    inversion: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
     preview: Preview = None,
@@ -46,9 +47,11 @@ def edit(
     method
         how to edit; `wordbrush methods` lists them
     inversion
-        how to invert a picture file; `wordbrush methods` lists them
+        how to invert a picture file; `wordbrush methods` lists them (default: straight for pocket, direct for other
+        models, on which nobody has measured straight yet)
     """
     terminal = setup.terminal
+    inversion = inversion or default(setup.model)
     inputs = [picture, option_file]
     files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
     for prompt in target:

@@ -5,8 +5,9 @@ from pathlib import Path
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
-from wordbrush.cli.options.methods import INVERSION, inversion_options
+from wordbrush.cli.options.methods import inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.inversion import default
 
 
 def invert(
@@ -15,7 +16,7 @@ def invert(
     *,
     out: str,
     prompt: str | None = None,
-    method: str = INVERSION,
+    method: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
     preview: Preview = None,
@@ -33,9 +34,10 @@ def invert(
     prompt
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     method
-        how to invert; `wordbrush methods` lists them
+        how to invert; `wordbrush methods` lists them (default: straight for pocket, direct for other models)
     """
     terminal = setup.terminal
+    method = method or default(setup.model)
     path = outputs.single(out, ".source")
     files = outputs.planned([path], out, [picture, option_file], sheet=sheet, preview=preview)
     (options,) = flags.shared(given, option_file, inversion_options(method))

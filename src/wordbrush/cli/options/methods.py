@@ -22,6 +22,12 @@ def inversion_options(method: str) -> type[Options]:
     return find(inversion.METHODS, method, "inversion").options()
 
 
+def inverting(tokens: Sequence[str], command: str, flag: str) -> type[Options]:
+    """The options of the inversion that a command line uses. Raises `OptionsError` if there is no such inversion."""
+    model = named(tokens, command, "--model") or "pocket"
+    return inversion_options(named(tokens, command, flag) or inversion.default(model))
+
+
 def named(tokens: Sequence[str], command: str, flag: str) -> str | None:
     """The value of `flag` where `tokens` start with `command`: a method decides which other flags there are, so it is
     read before them."""

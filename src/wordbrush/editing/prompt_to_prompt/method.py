@@ -5,39 +5,44 @@ source words, take the source's attention maps. Swap (section 3.2, eq. for repla
 re-weighting, per-word windows, self-attention injection and local blend (section 4) are all here.
 
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
-`wordbrush.attention_edit`); where words are only removed, articles and padding keep their own maps by default
-(the paper has no removals); the source's unconditional row is never computed and its conditional row only while
-something reads it; an unknown word is an error instead of an empty mask.
+`wordbrush.attention_edit`); windows, blend words and the like follow from what the words change, where the user does
+not choose (see `defaults`); what is inside the mask may be finished with ordinary guidance and without the source
+(`finish`, ours); the source's unconditional row is never computed and its conditional row only while something reads
+it; an unknown word is an error instead of an empty mask; where the words ask for nothing the result is the source.
 """
 
+import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.attention_edit import AttentionEdit, EditedAttention, gate, refine, replace, reweight, window
+from wordbrush import attention_edit
+from wordbrush.attention_edit import AttentionEdit, EditedAttention, gate, refine, reweight, window
+from wordbrush.changes import Change, read
 from wordbrush.denoise import denoise
+from wordbrush.editing.prompt_to_prompt import defaults
+from wordbrush.editing.prompt_to_prompt.blending import Blending, BlendWords, WordPair, found, kept_things
 from wordbrush.editing.prompt_to_prompt.options import Options, Window, window_of
-from wordbrush.errors import PromptError
-from wordbrush.guidance import Guidance, TextGuidance
-from wordbrush.local_blend import LocalBlend, WordMaps
+from wordbrush.errors import OptionsError, PromptError
+from wordbrush.guidance import DifferenceGuidance, SwitchedGuidance, TextGuidance
+from wordbrush.local_blend import LocalBlend
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.words import Alignment, Word, Words, align
+from wordbrush.words import Alignment, Words, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
 NEVER: Window = (0.0, 0.0)
-USUAL: Window = (0.0, 0.8)  # the steps that use the source's cross-attention maps
-BlendWords = tuple[tuple[Word, ...], tuple[Word, ...]]  # of the source and of the target
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +50,19 @@ class Plan:
     """What the words ask for in one target.
 
     edit: replace or refine, reweighted; not gated yet, since windows end at steps and the source has those.
+    names_only: whether the windows are those of words that name something, and other words keep their own maps.
     """
 
     alignment: Alignment
+    change: Change
     edit: AttentionEdit
-    blend_words: BlendWords
+    is_reweighted: bool
+    names_only: bool
+
+    @property
+    def asks_for_nothing(self) -> bool:
+        """Whether the edit is the source."""
+        return self.change.kind == "nothing" and not self.is_reweighted
 
 
 def plan(model: Model, request: EditRequest) -> list[Plan]:
@@ -64,124 +77,181 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
     alignments = [align(source, model.read(target)) for target in request.targets]
     prompts = [alignment.target for alignment in alignments]
     _require_somewhere([*options.reweight, *options.word_steps], prompts)
-    _require_somewhere([*options.spare, *_given(options.local_blend)], [*prompts, source])
-    return [
-        Plan(alignment, _words_edit(alignment, options), _blend_words(options, alignment))
-        for alignment in alignments
-    ]
+    _require_somewhere([*_given(options.spare), *_given(options.local_blend)], [*prompts, source])
+    for alignment in alignments:
+        _require_one(_given(options.local_blend), alignment)
+    return [_planned(alignment, options) for alignment in alignments]
+
+
+def _planned(alignment: Alignment, options: Options) -> Plan:
+    change = read(alignment)
+    # A removed thing would leave a hole of its own shape: the source's articles and end tokens attended there, its
+    # other words did not. So only words that name something keep the source's maps, and nothing grows in the hole.
+    names_only = change.kind == "remove" and options.cross_replace_steps is None
+    is_reweighted = any(alignment.target.has(word) for word in options.reweight)
+    return Plan(alignment, change, _words_edit(alignment, options), is_reweighted, names_only)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
-    """Edit a source into each of the target prompts, all in one batch; one result per target, in order.
+    """Edit a source into each of the target prompts; one result per target, in order.
 
-    Raises `PromptError` like `plan`, `SourceError` if the source is another model's.
+    Targets for which the same was decided are one batch. Raises `PromptError` like `plan`, `SourceError` if the source
+    is another model's.
     """
-    source, options = request.started(model), request.options
+    source = request.started(model)
     began = time.perf_counter()
     plans = plan(model, request)
-    count, z_T = len(plans), source.z_T.to(model.device)  # noqa: N806
-    guidance_scale = source.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    guidance = TextGuidance(guidance_scale)
-    attention = _attention(model, source, plans, options, guidance)
-    blending = _Blending(model, source, plans, options, attention)
-    text = Conditioning(model.encode_text(request.targets))
-    loop = denoise(
-        model,
-        z_T.expand(count, -1, -1, -1),
-        {"text": text, "null": source.unconditional()},
-        source.schedule,
-        guidance,
-        rows=attention.rows,
-        source=source.row(model),
-        attend=blending.maps or attention,
-        after_step=blending.after_step,
-    )
-    states = yield from watched("editing", loop, model)
-    trajectories = torch.stack([z_T.expand_as(states[0]), *states], dim=1)
-    shares = blending.mask().float().mean((1, 2, 3))
-    rows = sum(attention.rows(i).count for i in range(source.steps))
+    decided = [defaults.decided(request.options, planned.change, source) for planned in plans]
+    batches: dict[str, list[int]] = {}
+    for i, (planned, options) in enumerate(zip(plans, decided, strict=True)):
+        if not planned.asks_for_nothing:
+            batches.setdefault(options.model_dump_json(), []).append(i)
+    outcomes: dict[int, _Outcome] = {}
+    rows = 0
+    for done, members in enumerate(batches.values()):
+        run = _Run(model, source, [plans[i] for i in members], decided[members[0]])
+        outcomes |= zip(members, (yield from run.edited(done, len(batches))), strict=True)
+        rows += run.unet_rows
     seconds = round(time.perf_counter() - began, 3)
-    return [
-        Result(
-            target,
-            _report(planned, options, float(share), guidance_scale, rows, seconds),
-            source,
-            trajectory,
+    results: list[Result] = []
+    for i, (target, planned, options) in enumerate(zip(request.targets, plans, decided, strict=True)):
+        outcome = outcomes.get(i) or _Outcome.unchanged(model, source)
+        report = _report(planned, options, outcome, source, rows, seconds)
+        results.append(Result(target, report, source, outcome.trajectory, model))
+    return results
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What became of one target. share: of the picture that it was free to change; blended: the words it kept to."""
+
+    trajectory: Float[Tensor, "steps_plus_1 c h w"]
+    share: float
+    blended: tuple[str, ...] = ()
+
+    @classmethod
+    def unchanged(cls, model: Model, source: Source) -> "_Outcome":
+        """The source, and at its end the picture that it was made of, however well it was inverted."""
+        trajectory = torch.cat([source.trajectory[:-1], source.encoded(model)])
+        return cls(trajectory.to(model.device), 0.0)
+
+
+class _Run:
+    """The targets of one batch, and the options that they share."""
+
+    def __init__(self, model: Model, source: Source, plans: Sequence[Plan], options: Options) -> None:
+        self._model, self._source, self._plans = model, source, plans
+        self._words = [_blend_words(planned, options) for planned in plans]
+        self._guidance = self._guiding(options)
+        self._attention = self._attending(options)
+        self._blending = Blending(
             model,
+            source,
+            self._words,
+            self._attention,
+            LocalBlend(  # it starts before the masks are fixed: there would be none
+                min(int(_decided(options.blend_start) * source.steps), self._finish - 1),
+                _decided(options.blend_threshold),
+                _decided(options.spare_threshold),
+            ),
+            _decided(options.blend_difference),
+            _decided(options.hold),
+            self._finish,
         )
-        for target, planned, share, trajectory in zip(
-            request.targets, plans, shares, trajectories, strict=True
+
+    @property
+    def _finish(self) -> int:
+        """The first step whose guidance is the ordinary one."""
+        return math.ceil(self._guidance.at * self._source.steps)
+
+    @property
+    def unet_rows(self) -> int:
+        """The rows of all steps."""
+        return sum(self._attention.rows(i).count for i in range(self._source.steps))
+
+    def edited(self, done: int, of: int) -> Generator[Progress, None, list[_Outcome]]:
+        """Edit the targets of this batch, of `of` batches of which `done` are made."""
+        model, source = self._model, self._source
+        count, z_T = len(self._plans), source.z_T.to(model.device)  # noqa: N806
+        text = Conditioning(model.encode_text([planned.alignment.target.prompt for planned in self._plans]))
+        loop = denoise(
+            model,
+            z_T.expand(count, -1, -1, -1),
+            {"text": text, "null": source.unconditional()},
+            source.schedule,
+            self._guidance,
+            rows=self._attention.rows,
+            source=source.row(model),
+            attend=self._blending.maps or self._attention,
+            after_step=self._blending.after_step,
         )
-    ]
+        states = yield from watched("editing", loop, model, done=done, of=of)
+        trajectories = torch.stack([z_T.expand_as(states[0]), *states], dim=1)
+        return [
+            _Outcome(trajectory, share, one.texts)
+            for trajectory, share, one in zip(trajectories, self._blending.shares, self._words, strict=True)
+        ]
+
+    def _guiding(self, options: Options) -> SwitchedGuidance:
+        """The source's guidance, and the ordinary one to finish with."""
+        first = self._source.states.guidance(_scale(self._source, options))
+        if isinstance(first, DifferenceGuidance):
+            first = replace(first, share=lambda: self._blending.share())
+        elif options.hold:
+            raise OptionsError(
+                "hold weighs the difference that edits on the straight path follow, and this source has a path of its "
+                "own: leave hold out, or invert with straight"
+            )
+        # The straight path's scale weighs that difference and says nothing of how to guide without it.
+        then = first if isinstance(first, TextGuidance) else TextGuidance(self._model.defaults.guidance_scale)
+        return SwitchedGuidance(first, then, _decided(options.finish))
+
+    def _attending(self, options: Options) -> EditedAttention:
+        """The plans in their windows, as the attention of the run."""
+        source, guidance = self._source, self._guidance
+        is_reading = any(words.is_read for words in self._words)
+        steps, size = source.steps, (source.z_T.shape[-2], source.z_T.shape[-1])
+        start, stop = window_of(_decided(options.self_replace_steps))
+        limit = self._model.map_positions(size) if options.self_limit is None else options.self_limit
+        return EditedAttention(
+            edits=[_gated(planned, steps, options) for planned in self._plans],
+            steps=steps,
+            self_window=(int(start * steps), int(stop * steps)),
+            self_limit=limit,
+            branches=lambda step: guidance.branches(step / steps),
+            keep_source=lambda step: (
+                guidance.reads_source(step / steps) or (is_reading and step < self._finish)
+            ),
+        )
 
 
-def _attention(
-    model: Model, source: Source, plans: Sequence[Plan], options: Options, guidance: Guidance
-) -> EditedAttention:
-    """The plans in their windows, as the attention of the run."""
-    start, stop = window_of(options.self_replace_steps)
-    height, width = source.z_T.shape[-2:]
-    limit = model.map_positions((height, width)) if options.self_limit is None else options.self_limit
-    return EditedAttention(
-        edits=[_gated(planned, source.steps, options) for planned in plans],
-        steps=source.steps,
-        self_window=(int(start * source.steps), int(stop * source.steps)),
-        self_limit=limit,
-        branches=lambda step: guidance.branches(step / source.steps),
-        keep_source=any(any(planned.blend_words) for planned in plans),
-    )
+def _decided(value: T | None) -> T:
+    """The value of an option that `defaults.decided` has filled in."""
+    assert value is not None, "this option is decided by what the words change"
+    return value
 
 
-class _Blending:
-    """Local blend during one run: `maps` sees the attention, `after_step` puts the source back outside of the masks."""
-
-    def __init__(
-        self,
-        model: Model,
-        source: Source,
-        plans: Sequence[Plan],
-        options: Options,
-        attention: EditedAttention,
-    ) -> None:
-        height, width = source.z_T.shape[-2:]
-        self._size, self._source, self._count = (height, width), source, len(plans)
-        start = int(options.blend_start * source.steps)
-        self._blend = LocalBlend(start, options.blend_threshold, options.spare_threshold)
-        # A target without words to blend by is edited everywhere.
-        words = [any(planned.blend_words) for planned in plans]
-        self._everywhere = ~torch.tensor(words, device=model.device)[:, None, None, None]
-        columns = _blend_columns(plans, options.spare).to(model.device)
-        positions = model.map_positions(self._size)
-        self.maps = WordMaps(attention, columns, attention.rows, positions) if any(words) else None
-
-    def mask(self) -> Bool[Tensor, "targets 1 height width"]:
-        """Where each target may differ from the source, by the maps so far."""
-        if self.maps is None:
-            return self._everywhere.expand(-1, 1, *self._size)
-        # Each target has its own pair of columns.
-        pairs = self.maps.mean.reshape(self._count + 1, self._count, 2, *self.maps.mean.shape[-2:])
-        own = torch.arange(self._count)
-        return self._blend.mask(pairs[0], pairs[own + 1, own], self._size) | self._everywhere
-
-    def after_step(self, step: int, z: Float[Tensor, "targets c h w"]) -> Float[Tensor, "targets c h w"]:
-        """The latents that go on: the targets' inside their masks, the source's outside."""
-        if self.maps is None or step < self._blend.start_step:
-            return z
-        return torch.where(self.mask(), z, self._source.states.at(step + 1).to(z))
+def _scale(source: Source, options: Options) -> float:
+    return source.guidance_scale if options.guidance_scale is None else options.guidance_scale
 
 
 def _report(
-    planned: Plan, options: Options, share: float, guidance_scale: float, rows: int, seconds: float
+    planned: Plan, options: Options, outcome: _Outcome, source: Source, rows: int, seconds: float
 ) -> Report:
-    blended = [word.text for side in planned.blend_words for word in side]
     return Report(
         words=planned.alignment.describe(),
-        edited_share=share,
-        guidance_scale=guidance_scale,
+        edited_share=outcome.share,
+        guidance_scale=_scale(source, options),
         unet_rows=rows,
         seconds=seconds,
-        notices=tuple(_notices(planned, options, share)),
-        details={"kind": _kind(planned.alignment, options), "local_blend": list(dict.fromkeys(blended))},
+        notices=tuple(_notices(planned, outcome)),
+        details={
+            "change": planned.change.kind,
+            "because": planned.change.reason,
+            "chosen": defaults.chosen(options),
+            "kind": _kind(planned.alignment, options),
+            "local_blend": list(outcome.blended),
+        },
     )
 
 
@@ -194,7 +264,8 @@ def _kind(alignment: Alignment, options: Options) -> Literal["replace", "refine"
 def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
     """Replace or refine, then reweighted, in the released code's order."""
     target = alignment.target
-    edit = replace(alignment) if _kind(alignment, options) == "replace" else refine(alignment)
+    is_replace = _kind(alignment, options) == "replace"
+    edit = attention_edit.replace(alignment) if is_replace else refine(alignment)
     if not options.reweight:
         return edit
     weights = torch.ones(target.length)
@@ -206,26 +277,22 @@ def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
 
 def _gated(planned: Plan, steps: int, options: Options) -> AttentionEdit:
     """The planned edit in its windows: the prompt's, and those of single words."""
-    target, fractions = planned.alignment.target, options.cross_replace_steps
+    target, fractions = planned.alignment.target, window_of(_decided(options.cross_replace_steps))
     spans = [
         (target.indicator([word]), window_of(own))
         for word, own in options.word_steps.items()
         if target.has(word)
     ]
-    if fractions is None and planned.alignment.is_removal:
-        # A removed thing would leave a hole of its own shape: the source's articles and end tokens attended there, its
-        # other words did not. So only words that name something keep the source's maps, and nothing grows in the hole.
-        # A weight works in the window only, so a word that has one keeps them too.
+    if planned.names_only:  # a weight works in the window only, so a word that has one is in it too
         named = (word for word in target.words if word.names_something)
-        held = [*named, *_found(target, tuple(options.reweight))]
-        spans.insert(0, (target.column(held), USUAL))
+        held = [*named, *found(target, tuple(options.reweight))]
+        spans.insert(0, (target.column(held), fractions))
         fractions = NEVER
-    fractions = USUAL if fractions is None else window_of(fractions)
     return gate(planned.edit, window(target.length, steps, fractions, spans))
 
 
-def _given(local_blend: str | tuple[str, ...]) -> tuple[str, ...]:
-    return local_blend if isinstance(local_blend, tuple) else ()
+def _given(words: str | tuple[str, ...]) -> tuple[str, ...]:
+    return words if isinstance(words, tuple) else ()
 
 
 def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None:
@@ -235,49 +302,36 @@ def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None
             prompts[0].find(phrase)
 
 
-def _blend_words(options: Options, alignment: Alignment) -> BlendWords:
-    """The words that local blend edits in one target: as given, or what was swapped or taken out."""
+def _require_one(phrases: Sequence[str], alignment: Alignment) -> None:
+    """Blend words, if there are any, must not all be missing from one target and its source."""
     prompts = alignment.source, alignment.target
-    match options.local_blend:
-        case "off":
-            return (), ()
-        case "auto":
-            # Elsewhere what changed is no thing with a place in the source: it may be anywhere.
-            changed = alignment.changed() if alignment.is_one_to_one or alignment.is_removal else ()
-            source = (word for match in changed for word in match.source if word.names_something)
-            target = (word for match in changed for word in match.target if word.names_something)
-            return tuple(source), tuple(target)
-        case phrases:
-            if phrases and not any(words.has(phrase) for phrase in phrases for words in prompts):
-                alignment.target.find(phrases[0])  # raises, naming the words there are
-            return _found(prompts[0], phrases), _found(prompts[1], phrases)
+    if phrases and not any(words.has(phrase) for phrase in phrases for words in prompts):
+        alignment.target.find(phrases[0])  # raises, naming the words there are
 
 
-def _found(words: Words, phrases: Sequence[str]) -> tuple[Word, ...]:
-    return tuple(word for phrase in phrases if words.has(phrase) for word in words.find(phrase))
+def _blend_words(planned: Plan, options: Options) -> BlendWords:
+    """The words that local blend reads for one target: as given, or by what changes."""
+    alignment, change = planned.alignment, planned.change
+    prompts, parts = (alignment.source, alignment.target), change.parts
+    is_added, is_auto = "add" in change.kinds, options.local_blend == "auto"
+    edited = found(prompts[0], _given(options.local_blend)), found(prompts[1], _given(options.local_blend))
+    if is_auto and change.is_local:
+        edited = (
+            tuple(w for part in parts for w in part.source),
+            tuple(w for part in parts for w in part.target),
+        )
+    kept = kept_things(alignment, change)
+    spared = found(prompts[0], _given(options.spare)), found(prompts[1], _given(options.spare))
+    if is_auto and is_added and change.is_local and options.spare == "auto":
+        spared = kept
+    held: WordPair = kept if options.hold else ((), ())
+    return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added and change.is_local)
 
 
-def _blend_columns(plans: Sequence[Plan], spared: Sequence[str]) -> Float[Tensor, "pictures tokens columns"]:
-    """Indicators for the source and each target: two columns per target, its words to edit and to leave alone.
-
-    The source has all of them, a target only its own pair.
-    """
-    length = plans[0].alignment.source.length
-    columns = torch.zeros(len(plans) + 1, length, len(plans), 2)
-    for i, planned in enumerate(plans):
-        prompts = planned.alignment.source, planned.alignment.target
-        for picture, words, chosen in zip((0, i + 1), prompts, planned.blend_words, strict=True):
-            columns[picture, :, i, 0] = words.column(chosen)
-            columns[picture, :, i, 1] = words.column(_found(words, spared))
-    return columns.flatten(2)
-
-
-def _notices(planned: Plan, options: Options, share: float) -> list[str]:
+def _notices(planned: Plan, outcome: _Outcome) -> list[str]:
     notices: list[str] = []
-    alignment = planned.alignment
-    is_reweighted = any(alignment.target.has(word) for word in options.reweight)
-    if not alignment.changed() and not is_reweighted:
+    if planned.asks_for_nothing:
         notices.append("both prompts say the same: without a reweight, the edit is the source")
-    if any(planned.blend_words) and share == 0:
+    elif outcome.share == 0:
         notices.append("the local blend's mask is empty, so the picture is the source: lower blend_threshold")
     return notices

@@ -1,4 +1,4 @@
-"""The options of Prompt-to-Prompt."""
+"""The options of Prompt-to-Prompt. What is left out is decided by what the words change (`defaults`)."""
 
 from typing import Annotated, Literal
 
@@ -25,18 +25,17 @@ Steps = Annotated[float | Window, AfterValidator(_in_order)]
 
 
 class Options(BaseOptions):
-    """How to edit. Windows are fractions of the run: a number f means (0, f)."""
+    """How to edit. Windows are fractions of the run: a number f means (0, f). Options without a value follow from what
+    the words change; the report says what was chosen, and why."""
 
     kind: Literal["auto", "replace", "refine"] = Field(
         "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
     )
     cross_replace_steps: Steps | None = Field(
-        None,
-        description="fraction of steps that use the source's cross-attention maps "
-        "(default: 0.8; where words were only removed, for words that name something alone)",
+        None, description="fraction of steps that use the source's cross-attention maps"
     )
-    self_replace_steps: Steps = Field(
-        0.4, description="fraction of steps that use the source's self-attention maps"
+    self_replace_steps: Steps | None = Field(
+        None, description="fraction of steps that use the source's self-attention maps"
     )
     self_limit: int | None = Field(
         None,
@@ -52,15 +51,42 @@ class Options(BaseOptions):
     )
     local_blend: Literal["auto", "off"] | tuple[str, ...] = Field(
         "auto",
-        description="words outside of which the source is kept; "
-        "auto takes the things that were swapped or removed",
+        description="words outside of which the source is kept; auto takes the things that change",
     )
-    blend_start: float = Field(0.2, ge=0, le=1, description="fraction of steps before local blend starts")
-    blend_threshold: float = Field(
-        0.3, ge=0, le=1, description="share of a word's strongest attention that counts as it"
+    blend_start: float | None = Field(
+        None, ge=0, le=1, description="fraction of steps before local blend starts"
     )
-    spare: tuple[str, ...] = Field((), description="words to leave alone, cut out of the local blend")
-    spare_threshold: float = Field(0.3, ge=0, le=1, description="the same share for the words to leave alone")
+    blend_threshold: float | None = Field(
+        None, ge=0, le=1, description="share of a word's strongest attention that counts as it"
+    )
+    blend_difference: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the largest difference to the source that counts as changed; "
+        "what changed less is kept too (0: nothing is)",
+    )
+    spare: Literal["auto"] | tuple[str, ...] = Field(
+        "auto",
+        description="words to leave alone, cut out of the local blend; auto takes the things that stay, "
+        "where something is added or the place changes",
+    )
+    spare_threshold: float | None = Field(
+        None, ge=0, le=1, description="the same share for the words to leave alone"
+    )
+    hold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how much less than elsewhere an edit does at the things that stay (straight path only)",
+    )
+    finish: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="fraction of steps after which the mask is fixed and what is inside is drawn with the model's "
+        "ordinary guidance (1: never)",
+    )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="text guidance (default: the source's)"
     )

@@ -37,11 +37,15 @@ KINDS = (
     "two changes",
     "nothing changed",
 )
-UNCHANGED = KINDS[-1]
+ADDED, UNCHANGED = "add object", KINDS[-1]
 PUBLIC_SEED, PUBLIC_COUNT = 2026, 200
 _FIRST_SCENE = 1_000_000  # held-out scenes from here on are the bench's: nothing else is measured on them
 _VISIBLE = 0.6  # the share of an added thing that must be seen
 _ROOM = 0.03  # between things and the picture's edge, as a share of the picture
+
+
+class _NoRoomError(OptionsError):
+    """A scene whose thing is so large that nothing can be added beside it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class Case:
         """Where the truth may differ from the picture (True: edit here)."""
         return mask(self.source, self.target)
 
+    @cached_property
+    def things(self) -> Bool[np.ndarray, "h w"]:
+        """What the picture's things cover."""
+        return np.asarray(segment(self.source)) > 0
+
 
 def case(scene: int, kind: str) -> Case:
     """The case of that scene and kind. Raises `InputError` for an unknown kind, `OptionsError` where a scene of its
@@ -95,18 +104,22 @@ def case(scene: int, kind: str) -> Case:
     return Case(scene, kind, before, after)
 
 
-def split(seed: int, count: int) -> list[Case]:
+def split(seed: int, count: int, kind: str | None = None) -> list[Case]:
     """`count` cases drawn by a seed: twenty to a pair of scenes' ten kinds, five kinds a scene.
 
     Scenes come in pairs, one with one thing and one with two; between them they have every kind once, so that whole
     tens are balanced. Cases of one scene follow one another: they share a source, and with it an inversion. The
-    same seed with a larger count begins with the same cases. Raises `OptionsError` for a count below 1.
+    same seed with a larger count begins with the same cases. A pair with a scene in which nothing can be added is
+    passed over. kind: draw this kind alone, from the same scenes. Raises `OptionsError` for a count below 1,
+    `InputError` for an unknown kind.
     """
     if count < 1:
         raise OptionsError(f"expected at least one case, got a count of {count}")
-    if (seed, count) == (PUBLIC_SEED, PUBLIC_COUNT):
+    if (seed, count, kind) == (PUBLIC_SEED, PUBLIC_COUNT, None):
         return public()
-    return _drawn(seed, count)
+    if kind is not None:
+        check("kind of case", kind, KINDS)
+    return _drawn(seed, count, kind)
 
 
 def public() -> list[Case]:
@@ -125,18 +138,19 @@ def fingerprint(cases: Sequence[Case]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _drawn(seed: int, count: int) -> list[Case]:
+def _drawn(seed: int, count: int, only: str | None = None) -> list[Case]:
     rng = random.Random(f"bench/{seed}")
     drawn: list[Case] = []
     while len(drawn) < count:
         number = _FIRST_SCENE + 2 * rng.randrange(10**8)
         shared = [kind for kind in KINDS if kind not in ("add object", "delete object")]
         rng.shuffle(shared)
-        for scene, kinds in (
-            (number, ["add object", *shared[:4]]),
-            (number + 1, ["delete object", *shared[4:]]),
-        ):
-            drawn += [case(scene, kind) for kind in sorted(kinds, key=KINDS.index)]
+        pair = [(number, kind) for kind in sorted(["add object", *shared[:4]], key=KINDS.index)]
+        pair += [(number + 1, kind) for kind in sorted(["delete object", *shared[4:]], key=KINDS.index)]
+        try:
+            drawn += [case(scene, kind) for scene, kind in pair if only in (None, kind)]
+        except _NoRoomError:
+            continue
     return drawn[:count]
 
 
@@ -193,8 +207,11 @@ def _add_object(scene: Scene, rng: random.Random) -> Scene:
         raise OptionsError("a thing is added to scenes of one thing, which have even numbers")
     first = scene.things[0]
     foot = first.y + extent(first.name, first.size)[1] / 2
-    while True:
-        name = rng.choice([name for name in NAMES if name != first.name])
+    names = [name for name in NAMES if name != first.name]
+    tried: set[str] = set()
+    while len(tried) < len(names):
+        name = rng.choice(names)
+        tried.add(name)
         for size in ("medium", "small"):
             wide, high = extent(name, size)
             x = 1 - _ROOM - wide / 2 if first.x <= 0.5 else _ROOM + wide / 2
@@ -202,6 +219,7 @@ def _add_object(scene: Scene, rng: random.Random) -> Scene:
             added = change(scene, add=Thing(name, None, size, round(x, 4), round(y, 4), rng.random() < 0.5))
             if _seen(added, (0, 1), _VISIBLE):
                 return added
+    raise _NoRoomError(f"nothing can be added beside the {first.size} {first.name} of this scene")
 
 
 def _delete_object(scene: Scene, rng: random.Random) -> Scene:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from wordbrush.evaluation.bench.cases import KINDS, UNCHANGED
+from wordbrush.evaluation.bench.cases import ADDED, KINDS, UNCHANGED
 from wordbrush.evaluation.bench.run import BOUNDS, SOURCE, TRUTH, Bench
 from wordbrush.evaluation.bench.scores import columns
 from wordbrush.evaluation.bench.sheets import Shown, contact_sheet
@@ -41,6 +41,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "outside_ssim",
         "outside_distance",
         "outside_mse",
+        "kept_psnr",
     ),
     "What should change: inside of the true mask, against the truth": (
         "inside_psnr",
@@ -83,7 +84,8 @@ def tables(bench: Bench, rows: Rows, command: str) -> str:
         f"# The ground-truth bench: {len(bench.cases)} cases",
         "Mean ± half of the 95 % bootstrap interval, scenes drawn whole. A dash: does not apply. "
         f"Equal pictures count as {PSNR_LIMIT:.1f} dB. Cases in which nothing changes are in a table of their own and "
-        "in no other.",
+        "in no other. The words leave open where an added thing goes: it counts wherever it is seen, and these cases "
+        "have a score for the things that were there before in place of those against the truth.",
     ]
     for title, keys in _SECTIONS.items():
         shown = [_METHOD, *(scores[key] for key in keys)]
@@ -100,7 +102,7 @@ def tables(bench: Bench, rows: Rows, command: str) -> str:
         _COST_NOTE,
         markdown(_by_method(with_cost, [_METHOD, *_COSTS]), [_METHOD, *_COSTS]),
     ]
-    for key in ("success", "truth_psnr", "outside_psnr"):
+    for key in ("success", "truth_psnr", "outside_psnr", "kept_psnr"):
         parts += [f"## By kind: {scores[key].heading}", _by_kind(rows, scores[key])]
     parts += ["## Which scores can be gamed?", _GAME_NOTE, _gameable(rows, list(scores.values()))]
     parts += [_footer(bench, rows, command)]
@@ -169,7 +171,7 @@ def _by_kind(rows: Rows, score: Column) -> str:
     lines: list[dict[str, Cell]] = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
-        if of_kind:
+        if any(_mean(of_kind, score.key).count for _ in of_kind[:1]):
             line: dict[str, Cell] = {"kind": kind, "of": str(len(of_kind) // len(labels))}
             for label in labels:
                 line[label] = _mean([row for row in of_kind if row["method"] == label], score.key)
@@ -239,7 +241,12 @@ def _footer(bench: Bench, rows: Rows, command: str) -> str:
 
 def _worst(rows: Rows) -> Rows:
     """Failures first, then the farthest from the truth."""
-    return sorted(rows, key=lambda row: (row["success"], row["truth_psnr"]))
+    return sorted(rows, key=lambda row: (row["success"], row[_likeness(row)]))
+
+
+def _likeness(row: Mapping[str, Any]) -> str:
+    """The score to sort by and to print: an added thing has no one true answer."""
+    return "kept_psnr" if row["kind"] == ADDED else "truth_psnr"
 
 
 def _random(rows: Rows) -> Rows:
@@ -274,7 +281,7 @@ def sheet(
             cases[row["case"]],
             bench.picture(label, cases[row["case"]]),
             bool(row["success"]),
-            f"{row['truth_psnr']:.1f} dB",
+            f"{row[_likeness(row)]:.1f} dB",
         )
         for row in rows
     ]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from wordbrush.evaluation.bench.cases import UNCHANGED, Case
+from wordbrush.evaluation.bench.cases import ADDED, UNCHANGED, Case
 from wordbrush.evaluation.bench.success import Readings, succeeded
 from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.judges.judges import Judges
@@ -40,6 +40,7 @@ def columns(distance: str) -> dict[str, Column]:
         Column("clip_region", "CLIP cosine, edited region ×10²", 2, 100.0, "high"),
         Column("directional", "directional similarity ×10²", 2, 100.0, "high"),
         Column("structure", "structure distance ×10³", 2, 1000.0, "low"),
+        Column("kept_psnr", "added: PSNR of the things that were there, dB", 2, 1.0, "high"),
         Column("identity_psnr", "nothing changed: PSNR, dB", 2, 1.0, "high"),
         Column("identity_distance", f"nothing changed: {distance} ×10³", 2, 1000.0, "low"),
     ]
@@ -78,6 +79,7 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
     rows: list[dict[str, float]] = []
     for i, case in enumerate(cases):
         row = {key: values[i] for key, values in by_network.items()}
+        is_added, is_unchanged = case.kind == ADDED, case.kind == UNCHANGED
         for part, true, where in (
             ("truth", truths[i], None),
             ("outside", sources[i], ~masks[i]),
@@ -87,7 +89,10 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
             row[f"{part}_psnr"] = min(pixels.psnr(compared, true, where), PSNR_LIMIT)
             row[f"{part}_ssim"] = pixels.ssim(compared, true, where)
             row[f"{part}_mse"] = pixels.mse(compared, true, where)
-        is_unchanged = case.kind == UNCHANGED
+        if is_added:
+            row |= {key: np.nan for key in row if key.split("_")[0] in ("truth", "outside", "inside")}
+        kept = _composite(case.things, pictures[i], sources[i])
+        row["kept_psnr"] = min(pixels.psnr(kept, sources[i], case.things), PSNR_LIMIT) if is_added else np.nan
         row["identity_psnr"] = row["truth_psnr"] if is_unchanged else np.nan
         row["identity_distance"] = row["truth_distance"] if is_unchanged else np.nan
         rows.append({key: row[key] for key in columns("")})

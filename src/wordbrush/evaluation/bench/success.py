@@ -6,7 +6,7 @@ answers on the true pictures, so that a bias of the reader counts neither for no
 
 from dataclasses import dataclass
 
-from wordbrush.evaluation.bench.cases import UNCHANGED, Case
+from wordbrush.evaluation.bench.cases import ADDED, UNCHANGED, Case
 from wordbrush.evaluation.judges.reader import Reading, likeliest
 
 
@@ -24,7 +24,8 @@ def succeeded(case: Case, edited: Readings, source: Readings, truth: Readings) -
     edited, source, truth: readings of the edit, of the picture that was edited and of the true answer; the region is
     the case's mask in all of them.
 
-    - every thing of the target is seen; a new one is seen in the region
+    - every thing of the target is seen; a new one is seen in the region, unless it was added: the words leave its place
+      open, so it counts wherever it stands
     - a removed thing is not seen in the region, nor is anything else there that the truth does not show
     - a new colour is the colour of its thing; a new place, light or style is the most probable of all
     - a thing of new size covers a share that is nearer to the true answer's than to the source's
@@ -44,7 +45,8 @@ def succeeded(case: Case, edited: Readings, source: Readings, truth: Readings) -
 def _shows_the_right_things(case: Case, edited: Readings, truth: Readings) -> bool:
     before = {thing.name for thing in case.source.things}
     after = {thing.name for thing in case.target.things}
-    if not all((edited.whole if name in before else edited.region).sees(name) for name in after):
+    anywhere = after if case.kind == ADDED else before
+    if not all((edited.whole if name in anywhere else edited.region).sees(name) for name in after):
         return False
     if any(edited.region.sees(name) for name in before - after):
         return False

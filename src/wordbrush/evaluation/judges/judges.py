@@ -14,7 +14,7 @@ from wordbrush.provenance import sha256
 from wordbrush.records import fingerprint
 
 _SHIPPED = ("judge", "encoder", "reader")  # their folders in the built-in model's
-_PROTOCOL = 1  # to be increased when the meaning of any score changes
+_PROTOCOL = 2  # to be increased when the meaning of any score changes
 
 
 @dataclass(frozen=True, eq=False)

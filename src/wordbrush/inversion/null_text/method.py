@@ -67,7 +67,7 @@ def _land(
 ) -> Float[Tensor, "1 c h w"]:
     """Where one guided step from `z` leads with this null embedding; noise: the conditional prediction."""
     unconditional = model.predict(z, here, Conditioning(null)).noise
-    guided = guidance.combine({"null": unconditional, "text": noise})
+    guided = guidance.combine({"null": unconditional, "text": noise}, 0.0)  # the same in every step
     return here.from_noise(z, guided).step(here, to)
 
 

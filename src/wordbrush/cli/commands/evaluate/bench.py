@@ -20,6 +20,10 @@ Out = Annotated[
     str, Parameter(help="the folder (FOLDER/) for results.jsonl, table.md, table.csv, sheets and edits")
 ]
 Cases = Annotated[Count, Parameter(help="how many cases; 200 of the default seed are the public split")]
+Kind = Annotated[
+    str | None,
+    Parameter(help='draw this kind of change alone, e.g. "add object": few of 200 cases are of one kind'),
+]
 Seed = Annotated[Whole, Parameter(help="decides which cases are drawn")]
 
 
@@ -37,6 +41,7 @@ def bench(
     out: Out,
     count: Cases = PUBLIC_COUNT,
     seed: Seed = PUBLIC_SEED,
+    kind: Kind = None,
     method: AllMethods = None,
     inversion: AllInversions = None,
     judging: Judging = SHIPPED,
@@ -58,12 +63,13 @@ def bench(
         from wordbrush.evaluation.bench.run import BOUNDS, Bench
         from wordbrush.progress import drain
     contenders = several.contenders(given_edits, given_inversions)
+    drawn = cases.split(seed, count, kind)
     with terminal.busy("loading the judges"):
         judges = judging.load(setup.device, reader=True)
-    run = Bench(setup.load(), cases.split(seed, count), judges, folder, seed)
+    run = Bench(setup.load(), drawn, judges, folder, seed)
     with terminal.watching() as show:
         rows = drain(run.run(contenders), show)
-        named = {"--method": method or (), "--inversion": inversion or ()}
+        named = {"--kind": [kind] if kind else (), "--method": method or (), "--inversion": inversion or ()}
         changed = _changed(setup, judging) | {"--option-file": option_file}
         drain(report.report(run, rows, _typed(count, seed, named, changed, given)), show)
     terminal.say(report.summary(run, rows).rstrip())

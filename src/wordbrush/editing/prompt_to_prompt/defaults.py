@@ -1,0 +1,67 @@
+"""What Prompt-to-Prompt does where the user does not choose: by what the words change, and by how the source is known.
+
+The figures for the straight path were chosen on rendered scenes with the built-in model
+(`docs/benchmarks/defaults.md`). A source with a trajectory of its own gets the published defaults; nobody has measured
+others there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wordbrush.changes import Change, Kind
+from wordbrush.editing.prompt_to_prompt.options import Options
+from wordbrush.source import Source
+from wordbrush.states import StraightPath
+
+# Hertz et al. 2022 and the released notebooks.
+_PUBLISHED: Mapping[str, Any] = {
+    "cross_replace_steps": 0.8,
+    "self_replace_steps": 0.4,
+    "blend_start": 0.2,
+    "blend_threshold": 0.3,
+    "blend_difference": 0.0,
+    "spare_threshold": 0.3,
+    "hold": 0.0,
+    "finish": 1.0,
+}
+
+_STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
+    "swap": {"cross_replace_steps": 0.4, "blend_difference": 0.2, "finish": 0.375},
+    "recolour": {"guidance_scale": 2.0},
+    "resize": {"cross_replace_steps": 0.2, "self_replace_steps": 0.0, "blend_difference": 0.2, "finish": 0.5},
+    # Nothing of the source can say where a new thing goes. So the run is free until its words have found a place; then
+    # the source is put back around them, and they are drawn with ordinary guidance.
+    "add": {
+        "cross_replace_steps": 0.0,
+        "self_replace_steps": 0.0,
+        "blend_start": 0.5,
+        "blend_threshold": 0.4,
+        "spare_threshold": 0.4,
+        "finish": 0.5,
+    },
+    "remove": {"blend_difference": 0.4},
+    "place": {"cross_replace_steps": 0.5, "hold": 0.8},
+    "light": {"cross_replace_steps": 0.4, "hold": 0.3},
+    "style": {"self_replace_steps": 0.8, "hold": 0.2},
+    "relation": {"cross_replace_steps": 0.4},
+    "several": {"cross_replace_steps": 0.4, "hold": 0.7},
+}
+
+
+def decided(options: Options, change: Change, source: Source) -> Options:
+    """The options with a value for each that the user left out, but for a guidance scale that the source was given."""
+    values = dict(_PUBLISHED)
+    is_added = "add" in change.kinds
+    if isinstance(source.states, StraightPath):
+        values |= _STRAIGHT["add"] if is_added and change.is_local else _STRAIGHT.get(change.kind, {})
+    elif is_added and options.local_blend == "auto":
+        values["local_blend"] = "off"  # the words do not say where the new thing goes
+    if "guidance_scale" in source.options:
+        values.pop("guidance_scale", None)
+    left_out = {name: value for name, value in values.items() if getattr(options, name) in (None, "auto")}
+    return options.model_copy(update=left_out)
+
+
+def chosen(options: Options) -> dict[str, Any]:
+    """What a report says of decided options, by name."""
+    return {name: getattr(options, name) for name in [*_PUBLISHED, "guidance_scale"]}

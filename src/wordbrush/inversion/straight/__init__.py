@@ -1,0 +1,1 @@
+"""The straight path: `method`, and its `options`, which do not import torch."""
