@@ -85,11 +85,11 @@ def test_a_picture_is_inverted_and_edited(tiny: Tiny, photo: Image.Image, tmp_pa
 def test_options_may_be_a_mapping_or_a_value(tiny: Tiny) -> None:
     model = tiny("sd1")
     source = wordbrush.from_seed(model, PROMPT, steps=2)
-    told = {"kind": "refine", "reweight": {"dog": 2.0}}
+    told = {"word_edit": "refine", "reweight": {"dog": 2.0}}
     as_mapping = wordbrush.edit(model, source, "a dog on a beach", options=told)
     as_value = wordbrush.edit(model, source, "a dog on a beach", options=Options.model_validate(told))
     assert torch.equal(as_mapping.trajectory, as_value.trajectory)
-    assert as_mapping.report.details["kind"] == "refine"
+    assert as_mapping.report.details["word_edit"] == "refine"
 
 
 def test_heatmap(tiny: Tiny, photo: Image.Image) -> None:

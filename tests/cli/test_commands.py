@@ -233,7 +233,7 @@ def test_options_read_from_the_file_are_those_of_the_method(name: str):
             ["--local-blend", "cat,dog", "--spare", "beach"],
             {"local_blend": ["cat", "dog"], "spare": ["beach"]},
         ),
-        (["--kind", "auto"], {}),
+        (["--word-edit", "auto"], {}),
         (["--option-file", "empty.toml"], {}),
     ],
 )
@@ -250,7 +250,7 @@ def test_what_is_typed_becomes_what_the_options_mean(
 def test_help_shows_what_values_look_like():
     options = editing.METHODS["prompt_to_prompt"].options().model_fields
     looks = {name: flags.metavar(field.annotation) for name, field in options.items()}
-    assert looks["kind"] == "auto|replace|refine" and looks["local_blend"] == "auto|off|TEXT,…"
+    assert looks["word_edit"] == "auto|replace|refine" and looks["local_blend"] == "auto|off|TEXT,…"
     assert looks["word_steps"] == "TEXT=X|X,X" and looks["self_limit"] == "N"
     assert flags.describe(options["blend_start"]).endswith("(≥ 0, ≤ 1) [default: 0.2]")
 
@@ -412,7 +412,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         (("--word-steps", "wrong=0.4"), "has no 'wrong'"),
         (("--local-blend", "wrong"), "has no 'wrong'"),
         (("--spare", "wrong"), "has no 'wrong'"),
-        (("--kind", "replace", "--target", f"{DOG} at night"), "use a refine edit"),
+        (("--word-edit", "replace", "--target", f"{DOG} at night"), "use a refine edit"),
     ],
 )
 def test_what_is_wrong_with_a_word_does_not_wait_for_the_inversion(

@@ -83,7 +83,7 @@ def control(
         fractions = 0.0 if unasked else usual
         edit = oracle.CrossEdit(oracle.word_alphas(steps, length, window(fractions), spans))
         is_swap = len(target.same) + len(target.swaps) == len(target.words) == len(SOURCE)
-        if settings.kind == "replace" or (settings.kind == "auto" and is_swap):
+        if settings.word_edit == "replace" or (settings.word_edit == "auto" and is_swap):
             edit.mapper = oracle.replace_mapper(before, after, target.same + target.swaps, length)
         else:
             edit.refine = oracle.refine_mapper(before, after, target.same, length)
@@ -176,7 +176,7 @@ KINDS: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
     "refine, words deleted": ((A_CAT,), {**OFF, "cross_replace_steps": 0.6}),
     "words taken out": ((A_CAT,), {"blend_threshold": 0.7}),
     "words taken out, one weighted": ((A_CAT,), {"reweight": {"a": 2.0}, "blend_threshold": 0.7}),
-    "refine, a word swapped": ((DOG,), {**OFF, "kind": "refine"}),
+    "refine, a word swapped": ((DOG,), {**OFF, "word_edit": "refine"}),
     "reweight after replace": ((DOG,), {**OFF, "reweight": {"beach": 3.0, "dog": -1.0}}),
     "reweight after refine": ((NIGHT,), {**OFF, "reweight": {"night": 4.0, "cat": 0.0}}),
     "windows": ((DOG,), {**OFF, "cross_replace_steps": (0.2, 0.7), "self_replace_steps": (0.3, 0.9)}),
@@ -283,7 +283,7 @@ SAME = Target(SOURCE, tuple((i, i) for i in range(5)))
 def test_the_same_prompt_gives_the_source(kind: str, shape: str, tiny: Tiny, seeded: Seeded) -> None:
     """The batch has another size than the source's own, so the last bits of float64 may differ, and no more."""
     source = seeded(shape)
-    (result,) = run(tiny(shape, torch.float64), source, [SAME], {"kind": kind})
+    (result,) = run(tiny(shape, torch.float64), source, [SAME], {"word_edit": kind})
     torch.testing.assert_close(result.trajectory, source.trajectory, atol=1e-11, rtol=0)
     assert any("say the same" in notice for notice in result.report.notices)
 
@@ -429,7 +429,7 @@ def test_the_result_says_what_was_done(tiny: Tiny, seeded: Seeded) -> None:
     (result,) = run(model, source, [DOG], {"blend_threshold": 0.7})
     report = json.loads(json.dumps(result.report.as_json()))
     assert report["words"] == "a [cat → dog] on a beach"
-    assert report["kind"] == "replace" and report["local_blend"] == ["cat", "dog"]
+    assert report["word_edit"] == "replace" and report["local_blend"] == ["cat", "dog"]
     assert report["notices"] == []
     assert result.image.size == result.source_image.size == (32, 32)
     assert result.trajectory.shape == source.trajectory.shape
@@ -450,7 +450,7 @@ def test_an_empty_mask_is_told(tiny: Tiny, seeded: Seeded) -> None:
 def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
     results = run(model, source, [DOG, TEAPOT, NIGHT, A_CAT], {})
-    assert [r.report.details["kind"] for r in results] == ["replace", "replace", "refine", "refine"]
+    assert [r.report.details["word_edit"] for r in results] == ["replace", "replace", "refine", "refine"]
     blended = [["cat", "dog"], ["cat", "teapot"], [], ["beach"]]
     assert [r.report.details["local_blend"] for r in results] == blended
 
@@ -482,7 +482,7 @@ def test_the_swapped_word_is_blended_by_where_it_stands_not_by_its_text(tiny: Ti
         ({"word_steps": {"cat": 0.4}}, "has no 'cat'"),  # words are looked up in the target
         ({"local_blend": ("horse",)}, "has no 'horse'"),
         ({"spare": ("sky",)}, "has no 'sky'"),
-        ({"kind": "replace"}, None),
+        ({"word_edit": "replace"}, None),
     ],
 )
 def test_a_word_that_is_nowhere_is_an_error(
@@ -516,7 +516,7 @@ def test_no_blend_words_means_no_blend(tiny: Tiny, seeded: Seeded) -> None:
         ({"reweight": {"dog": float("nan")}}, "reweight.dog"),
         ({"guidance_scale": float("inf")}, "guidance_scale"),
         ({"blend_threshold": 1.5}, "blend_threshold"),
-        ({"kind": "swap"}, "'replace' or 'refine'"),
+        ({"word_edit": "swap"}, "'replace' or 'refine'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:

@@ -249,22 +249,22 @@ def _report(
             "change": planned.change.kind,
             "because": planned.change.reason,
             "chosen": defaults.chosen(options),
-            "kind": _kind(planned.alignment, options),
+            "word_edit": _word_edit(planned.alignment, options),
             "local_blend": list(outcome.blended),
         },
     )
 
 
-def _kind(alignment: Alignment, options: Options) -> Literal["replace", "refine"]:
-    if options.kind == "auto":
+def _word_edit(alignment: Alignment, options: Options) -> Literal["replace", "refine"]:
+    if options.word_edit == "auto":
         return "replace" if alignment.is_one_to_one else "refine"
-    return options.kind
+    return options.word_edit
 
 
 def _words_edit(alignment: Alignment, options: Options) -> AttentionEdit:
     """Replace or refine, then reweighted, in the released code's order."""
     target = alignment.target
-    is_replace = _kind(alignment, options) == "replace"
+    is_replace = _word_edit(alignment, options) == "replace"
     edit = attention_edit.replace(alignment) if is_replace else refine(alignment)
     if not options.reweight:
         return edit

@@ -28,7 +28,7 @@ class Options(BaseOptions):
     """How to edit. Windows are fractions of the run: a number f means (0, f). Options without a value follow from what
     the words change; the report says what was chosen, and why."""
 
-    kind: Literal["auto", "replace", "refine"] = Field(
+    word_edit: Literal["auto", "replace", "refine"] = Field(
         "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
     )
     cross_replace_steps: Steps | None = Field(
