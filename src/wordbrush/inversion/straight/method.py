@@ -40,7 +40,7 @@ def invert(
     config = {**model.schedule_config, "timestep_spacing": "trailing", "set_alpha_to_one": True}
     schedule = Schedule.from_config(config, STEPS if options.steps is None else options.steps)
     z_0 = model.encode_image(image)
-    noise = initial_latents(model, options.seed, *image.shape[-2:]).to(z_0)
+    noise = initial_latents(model, options.noise_seed, *image.shape[-2:]).to(z_0)
     yield Progress("inverting", 1, 1, rows=0)
     return Source(
         prompt=prompt,

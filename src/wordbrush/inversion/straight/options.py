@@ -15,6 +15,6 @@ class Options(InversionOptions):
         le=100,
         description="how strongly an edit follows the difference of the texts (default: 3)",
     )
-    seed: int = Field(
+    noise_seed: int = Field(
         0, ge=0, lt=2**63, description="the noise; another seed is another variation of an edit"
     )
