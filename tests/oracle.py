@@ -156,15 +156,14 @@ class Control:
         return maps
 
     def masks(self, size: tuple[int, int]) -> Tensor:
-        """targets × 1 × height × width; everywhere for a target without blend words."""
+        """targets × 1 × height × width; for a target without blend words, everywhere but at those to spare."""
         assert self.blend is not None
         maps = torch.cat([kept for _, kept in sorted(self.store.items())], dim=1)  # layers and heads together
         masks: list[Tensor] = []
         for i, words in enumerate(self.blend.words):
-            if words is None:
-                masks.append(torch.ones(1, *size, dtype=torch.bool))
-                continue
-            edit = self._above(maps, i, words, True, self.blend.threshold, size)
+            edit = torch.ones(1, *size, dtype=torch.bool)
+            if words is not None:
+                edit = self._above(maps, i, words, True, self.blend.threshold, size)
             spare = self._above(maps, i, self.blend.spare[i], False, self.blend.spare_threshold, size)
             masks.append(edit & ~spare)
         return torch.stack(masks)

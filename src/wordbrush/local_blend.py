@@ -33,7 +33,7 @@ class WordMaps:
     columns: Float[Tensor, "pictures tokens k"]
     rows: Callable[[int], Rows]
     positions: int
-    stop: float = math.inf
+    stop: int | float = math.inf
     _sum: Tensor | None = field(init=False, default=None)
     _count: int = field(init=False, default=0)
 
