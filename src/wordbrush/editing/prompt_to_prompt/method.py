@@ -322,7 +322,7 @@ def _blend_words(planned: Plan, options: Options) -> BlendWords:
         )
     kept = kept_things(alignment, change)
     spared = found(prompts[0], _given(options.spare)), found(prompts[1], _given(options.spare))
-    if is_auto and is_added and change.is_local and options.spare == "auto":
+    if options.spare == "things":
         spared = kept
     held: WordPair = kept if options.hold else ((), ())
     return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added and change.is_local)

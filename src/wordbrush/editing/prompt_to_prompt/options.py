@@ -66,10 +66,9 @@ class Options(BaseOptions):
         description="share of the largest difference to the source that counts as changed; "
         "what changed less is kept too (0: nothing is)",
     )
-    spare: Literal["auto"] | tuple[str, ...] = Field(
+    spare: Literal["auto", "things"] | tuple[str, ...] = Field(
         "auto",
-        description="words to leave alone, cut out of the local blend; auto takes the things that stay, "
-        "where something is added or the place changes",
+        description="words to leave alone, cut out of the local blend; things: whatever stays as it is",
     )
     spare_threshold: float | None = Field(
         None, ge=0, le=1, description="the same share for the words to leave alone"
