@@ -64,10 +64,14 @@ def refine_mapper(
     for i, j in pairs:
         for s, t in zip(source[i], target[j], strict=True):
             index[t] = s
-    s, t = source[-1][-1] + 1, target[-1][-1] + 1
-    while s < length and t < length:
-        index[t] = s
-        s, t = s + 1, t + 1
+    # The released code: the end token meets the end token, and every place after it the same place. Ours differs where a
+    # source word or its end token is in that place.
+    end, own_end = source[-1][-1] + 1, target[-1][-1] + 1
+    index[own_end] = end
+    unused = set(range(end + 1, length))
+    for t in range(own_end + 1, length):
+        if unused:
+            index[t] = t if t in unused else min(unused)
     return index, (index >= 0).double()
 
 

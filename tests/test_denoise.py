@@ -43,9 +43,9 @@ def count_rows(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_guidance_is_linear_in_its_scale(scale: float) -> None:
     u, c = noise(2, 3)
     guidance = TextGuidance(scale)
-    guided = guidance.combine({"null": u, "text": c})
+    guided = guidance.combine({"null": u, "text": c}, 0.0)
     torch.testing.assert_close(guided, (1 - scale) * u + scale * c, atol=1e-12, rtol=0)
-    torch.testing.assert_close(guidance.combine({"null": c, "text": c}), c, atol=0, rtol=0)
+    torch.testing.assert_close(guidance.combine({"null": c, "text": c}, 0.0), c, atol=0, rtol=0)
 
 
 @given(n=st.integers(1, 8), others=st.integers(0, 3), source=st.booleans())

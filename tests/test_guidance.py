@@ -37,7 +37,7 @@ NULL, IMAGE, TEXT, NEGATIVE = (noise(seed) for seed in range(4))
 @given(text=scales, image=scales)
 def test_text_and_image_guidance_is_linear_in_its_branches(text: float, image: float) -> None:
     """(1 − s_I) e(∅, ∅) + (s_I − s_T) e(I, ∅) + s_T e(I, T) (Brooks et al. 2023, eq. 3, collected)."""
-    guided = TextImageGuidance(text, image).combine({"null": NULL, "image": IMAGE, "text": TEXT})
+    guided = TextImageGuidance(text, image).combine({"null": NULL, "image": IMAGE, "text": TEXT}, 0.5)
     expected = (1 - image) * NULL + (image - text) * IMAGE + text * TEXT
     torch.testing.assert_close(guided, expected, atol=1e-10, rtol=0)
 
@@ -46,14 +46,14 @@ def test_text_and_image_guidance_is_linear_in_its_branches(text: float, image: f
 @given(scale=scales, negative=scales)
 def test_perpendicular_guidance_never_works_against_the_prompt(scale: float, negative: float) -> None:
     guidance = PerpendicularGuidance(scale, negative)
-    guided = guidance.combine({"null": NULL, "negative": NEGATIVE, "text": TEXT})
+    guided = guidance.combine({"null": NULL, "negative": NEGATIVE, "text": TEXT}, 0.5)
     towards = TEXT - NULL
-    plain = TextGuidance(scale).combine({"null": NULL, "text": TEXT})
+    plain = TextGuidance(scale).combine({"null": NULL, "text": TEXT}, 0.5)
     along = ((guided - plain) * towards).sum((1, 2, 3))
     torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-8, rtol=0)
     # A negative prompt that says the same as the prompt, or nothing, takes nothing away.
     for away in (TEXT, NULL):
-        unchanged = guidance.combine({"null": NULL, "negative": away, "text": TEXT})
+        unchanged = guidance.combine({"null": NULL, "negative": away, "text": TEXT}, 0.5)
         torch.testing.assert_close(unchanged, plain, atol=1e-9, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_the_loop_predicts_each_branch_with_what_it_sees(shape: str, tiny: Tiny)
                 name: predict_eps(model, z, t, text if len(text) == 2 else text.expand(2))
                 for name, text in texts.items()
             }
-            return found["text"] if guidance is part and progress < 0.3 else whole.combine(found)
+            return found["text"] if guidance is part and progress < 0.3 else whole.combine(found, progress)
 
         return step
 

@@ -72,6 +72,8 @@ def read(alignment: Alignment) -> Change:
     "'red' describes 'cat'"
     """
     parts = tuple(part for run in _runs(alignment) for part in _parts(alignment, *run))
+    # "in the snow", "on the beach": the words between things go with the things.
+    parts = tuple(part for part in parts if part.kind != "relation") or parts
     kinds: set[Kind] = {part.kind for part in parts}
     kind: Kind = "nothing" if not kinds else kinds.pop() if len(kinds) == 1 else "several"
     return Change(kind, parts)
@@ -142,6 +144,8 @@ def _descriptions(
             [word for word in side if _head(words, word) not in gone]
             for words, side, gone in zip(prompts, mine, renamed, strict=True)
         ]
+    if is_swap and not mine[1]:  # what described the old thing went with it
+        return []
     said = mine[1] or mine[0]
     if not said:
         return []
@@ -197,14 +201,15 @@ def _whole(words: Words, head: Word) -> Kind | None:
 
 
 def _head(words: Words, word: Word) -> Word:
-    """The last word of the phrase that a word belongs to: "cat" of "a small red cat"."""
-    following = words.words[words.words.index(word) :]
-    head = word
-    for one in following[1:]:
-        if not _is_content(one) or _is_in(one, "alone") or _is_in(head, "alone"):
+    """The last word of the phrase that a word belongs to: "cat" of "a small red cat", and of "a cat leaning out"."""
+    first = words.words.index(word)
+    phrase = [word]
+    for one in words.words[first + 1 :]:
+        if not _is_content(one) or _is_in(one, "alone") or _is_in(phrase[-1], "alone"):
             break
-        head = one
-    return head
+        phrase.append(one)
+    ends_in_verb = phrase[-1].key.endswith(("ing", "ed")) and not _is_in(phrase[-1], "nouns")
+    return phrase[-2] if ends_in_verb and len(phrase) > 1 else phrase[-1]
 
 
 def _phrases(words: Words, heads: Iterable[Word]) -> tuple[Word, ...]:

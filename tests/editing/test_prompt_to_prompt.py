@@ -79,7 +79,9 @@ def control(
         taken_out = target == A_BEACH
         usual = settings.cross_replace_steps if settings.cross_replace_steps is not None else 0.8
         unasked = taken_out and settings.cross_replace_steps is None
-        held = {"beach", *settings.reweight} if unasked else ()  # the only word of A_BEACH that names something
+        held = (
+            {"beach", *settings.reweight} if unasked else ()
+        )  # the only word of A_BEACH that names something
         own = dict.fromkeys(held, usual) | settings.word_steps
         spans = [(tokens([word], target.words), window(w)) for word, w in own.items()]
         fractions = 0.0 if unasked else usual

@@ -28,7 +28,7 @@ _PUBLISHED: Mapping[str, Any] = {
 
 _STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
     "swap": {"cross_replace_steps": 0.4, "blend_difference": 0.2, "finish": 0.375},
-    "recolour": {"guidance_scale": 2.0},
+    "recolour": {"self_replace_steps": 0.8, "guidance_scale": 2.0},
     "resize": {"cross_replace_steps": 0.3, "self_replace_steps": 0.0, "blend_threshold": 0.5, "finish": 0.5},
     # Nothing of the source can say where a new thing goes. So the run is free until its words have found a place; then
     # the source is put back around them, and they are drawn with ordinary guidance.

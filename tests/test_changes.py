@@ -1,0 +1,42 @@
+"""What kind of change two captions ask for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wordbrush.changes import Change, read, things
+from wordbrush.model import Model
+from wordbrush.words import Word, Words, align
+
+PAIRS = [
+    tuple(part.strip() for part in line.split("|"))
+    for line in (Path(__file__).parent / "data" / "changes.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def words(prompt: str) -> Words:
+    """A prompt whose every word is one token: the reading looks at words alone."""
+    from wordbrush import words as module
+
+    found = [match.group() for match in module._WORD.finditer(prompt)]
+    spans = tuple(Word(text, 1 + i, 2 + i) for i, text in enumerate(found))
+    return Words(prompt, spans, 1, 1 + len(found), 77)
+
+
+def change(source: str, target: str) -> Change:
+    return read(align(words(source), words(target)))
+
+
+@pytest.mark.parametrize(("source", "target", "kind"), PAIRS)
+def test_the_kind_is_read_from_the_words(source: str, target: str, kind: str) -> None:
+    found = change(source, target)
+    assert found.kind == kind, found.reason
+
+
+def test_there_are_a_hundred_pairs_and_all_kinds() -> None:
+    assert len(PAIRS) >= 100
+    assert len({kind for _, _, kind in PAIRS}) == 11
