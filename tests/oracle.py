@@ -64,8 +64,8 @@ def refine_mapper(
     for i, j in pairs:
         for s, t in zip(source[i], target[j], strict=True):
             index[t] = s
-    # The released code: the end token meets the end token, and every place after it the same place. Ours differs where a
-    # source word or its end token is in that place.
+    # The released code: the end token meets the end token, and every place after it the same place. Ours differs where
+    # a source word or its end token is in that place.
     end, own_end = source[-1][-1] + 1, target[-1][-1] + 1
     index[own_end] = end
     unused = set(range(end + 1, length))
@@ -284,6 +284,49 @@ def edit(
                 masks.append(control.masks((z.shape[-2], z.shape[-1])))
                 if i >= control.blend.start:
                     z = torch.cat([z[:1], z[:1] + masks[-1] * (z[1:] - z[:1])])
+            path.append(z)
+    finally:
+        model.denoiser.unet.set_attn_processor(before)
+    return torch.stack(path), masks
+
+
+@torch.no_grad()
+def straight(
+    model: Model,
+    z_0: Tensor,
+    noise: Tensor,
+    prompts: Sequence[str],
+    control: Control,
+    *,
+    steps: int,
+    scale: float,
+) -> tuple[Tensor, list[Tensor]]:
+    """The straight path, restated: the source's latents are its picture and one noise at every level; a target follows
+    noise + scale (its prediction − the source's). Latents "steps + 1, pictures, c, h, w", the source first, and masks.
+    """
+    bar = alphas_cumprod(model.schedule_config)
+    times = [round(len(bar) * (steps - i) / steps) - 1 for i in range(steps)]
+    signal = [float(bar[t]) ** 0.5 for t in times] + [1.0]
+    sigma = [(1 - float(bar[t])) ** 0.5 for t in times] + [0.0]
+    text = model.encode_text(list(prompts))
+    before = dict(model.denoiser.unet.attn_processors)
+    model.denoiser.unet.set_attn_processor(ExplicitAttention(control))
+    z = (signal[0] * z_0 + sigma[0] * noise).repeat(len(prompts), 1, 1, 1)
+    path, masks = [z], []
+    try:
+        for i, t in enumerate(times):
+            z[0] = signal[i] * z_0[0] + sigma[i] * noise[0]
+            # The control takes the second half of the rows for those with text, so everything is computed twice.
+            eps = predict(model, torch.cat([z, z]), t, TextEmbeds.concat([text, text]))[len(prompts) :]
+            followed = noise + scale * (eps[1:] - eps[:1])
+            clean = (z[1:] - sigma[i] * followed) / signal[i]
+            source = signal[i + 1] * z_0 + sigma[i + 1] * noise
+            targets = signal[i + 1] * clean + sigma[i + 1] * followed
+            if control.blend is not None:
+                masks.append(control.masks((z.shape[-2], z.shape[-1])))
+                if i >= control.blend.start:
+                    targets = torch.where(masks[-1], targets, source)
+            z = torch.cat([source, targets])
             path.append(z)
     finally:
         model.denoiser.unet.set_attn_processor(before)

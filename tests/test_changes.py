@@ -1,14 +1,10 @@
 """What kind of change two captions ask for."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from wordbrush.changes import Change, read, things
-from wordbrush.model import Model
+from wordbrush.changes import Change, read
 from wordbrush.words import Word, Words, align
 
 PAIRS = [

@@ -151,7 +151,8 @@ def test_after_step_has_the_last_word(tiny: Tiny) -> None:
     text, null = model.encode_text(["a cat"]), model.encode_text([""])
     seen: list[int] = []
 
-    def pinned(step: int, z: torch.Tensor) -> torch.Tensor:
+    def pinned(step: int, z: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        assert clean.shape == z.shape
         seen.append(step)
         return torch.full_like(z, step)
 

@@ -19,6 +19,14 @@ def maps(*pairs: list[list[list[float]]]) -> torch.Tensor:
     return torch.tensor(pairs, dtype=torch.float64)
 
 
+def mask(
+    blend: LocalBlend, source: torch.Tensor, targets: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Where a target is edited: at its words, less where those to leave alone are."""
+    edited, spared = blend.masks(source, targets, size)
+    return edited & ~spared
+
+
 ZERO = [[0.0] * 5] * 5
 
 
@@ -30,51 +38,65 @@ def point(y: int, x: int, value: float = 1.0) -> list[list[float]]:
 
 def test_a_mask_is_the_pooled_map_above_its_share_of_the_maximum() -> None:
     heat = [[0.1, 0.1, 0.1, 0.1, 0.1], [0.1] * 5, [0.1, 0.1, 1.0, 0.1, 0.1], [0.1] * 5, [0.1] * 5]
-    mask = LocalBlend(threshold=0.3).mask(maps([ZERO, ZERO]), maps([heat, ZERO]), (5, 5))
+    found = mask(LocalBlend(threshold=0.3), maps([ZERO, ZERO]), maps([heat, ZERO]), (5, 5))
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[1:4, 1:4] = True  # 3 × 3 pooling around the one strong position
-    assert torch.equal(mask[0, 0], expected)
-    assert LocalBlend(threshold=0.05).mask(maps([ZERO, ZERO]), maps([heat, ZERO]), (5, 5)).all()
+    assert torch.equal(found[0, 0], expected)
+    assert mask(LocalBlend(threshold=0.05), maps([ZERO, ZERO]), maps([heat, ZERO]), (5, 5)).all()
 
 
 def test_source_and_target_words_are_joined_each_against_its_own_maximum() -> None:
     source, target = maps([point(0, 0, 0.001), ZERO]), maps([point(4, 4, 7.0), ZERO])
-    mask = LocalBlend().mask(source, target, (5, 5))[0, 0]
-    assert mask[:2, :2].all() and mask[3:, 3:].all() and mask.sum() == 8
+    found = mask(LocalBlend(), source, target, (5, 5))[0, 0]
+    assert found[:2, :2].all() and found[3:, 3:].all() and found.sum() == 8
 
 
 def test_spared_words_are_cut_out_unpooled() -> None:
     source = maps([point(2, 2), point(2, 2)])
-    mask = LocalBlend().mask(source, maps([ZERO, ZERO]), (5, 5))[0, 0]
-    assert mask.sum() == 8 and not mask[2, 2]
-    by_target = LocalBlend().mask(maps([point(2, 2), ZERO]), maps([ZERO, point(1, 1)]), (5, 5))[0, 0]
+    found = mask(LocalBlend(), source, maps([ZERO, ZERO]), (5, 5))[0, 0]
+    assert found.sum() == 8 and not found[2, 2]
+    by_target = mask(LocalBlend(), maps([point(2, 2), ZERO]), maps([ZERO, point(1, 1)]), (5, 5))[0, 0]
     assert by_target.sum() == 8 and not by_target[1, 1]
 
 
 def test_thresholds_are_each_for_their_own_words() -> None:
     heat = [[1.0, 0.5, 0.0, 0.0, 0.0]] + [[0.0] * 5] * 4
     source = maps([heat, heat])
-    only = LocalBlend(threshold=0.9, spare_threshold=0.9).mask(source, maps([ZERO, ZERO]), (5, 5))[0, 0]
+    only = mask(LocalBlend(threshold=0.9, spare_threshold=0.9), source, maps([ZERO, ZERO]), (5, 5))[0, 0]
     assert only.nonzero().tolist() == [[0, 1], [1, 0], [1, 1]]
-    both = LocalBlend(threshold=0.9, spare_threshold=0.4).mask(source, maps([ZERO, ZERO]), (5, 5))[0, 0]
+    both = mask(LocalBlend(threshold=0.9, spare_threshold=0.4), source, maps([ZERO, ZERO]), (5, 5))[0, 0]
     assert both.nonzero().tolist() == [[1, 0], [1, 1]]
 
 
 def test_no_words_are_nowhere() -> None:
-    assert not LocalBlend(threshold=0.0).mask(maps([ZERO, ZERO]), maps([ZERO, ZERO]), (10, 10)).any()
+    assert not mask(LocalBlend(threshold=0.0), maps([ZERO, ZERO]), maps([ZERO, ZERO]), (10, 10)).any()
 
 
 def test_masks_grow_to_the_latents_by_whole_cells() -> None:
-    mask = LocalBlend().mask(maps([point(0, 0), ZERO]), maps([ZERO, ZERO]), (10, 15))[0, 0]
-    assert mask.shape == (10, 15) and mask[:4, :6].all() and mask.sum() == 24
+    found = mask(LocalBlend(), maps([point(0, 0), ZERO]), maps([ZERO, ZERO]), (10, 15))[0, 0]
+    assert found.shape == (10, 15) and found[:4, :6].all() and found.sum() == 24
+
+
+def test_a_new_thing_is_placed_where_nothing_to_leave_alone_is() -> None:
+    """Its words look most at a thing that is there; its place is where they look most among what is free."""
+    there, new = point(0, 0), point(0, 0, 1.0)
+    new[4][4], new[2][4] = 0.3, 0.1
+    blend = LocalBlend(threshold=0.4, spare_threshold=0.4)
+    place = blend.place(maps([ZERO, there]), maps([new, ZERO]), (5, 5))[0, 0]
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    expected[3:, 3:] = True  # 3 × 3 around (4, 4); (2, 4) is below its share, (0, 0) is taken
+    assert torch.equal(place, expected)
+    by_target = blend.place(maps([ZERO, ZERO]), maps([new, there]), (5, 5))[0, 0]
+    assert torch.equal(by_target, expected)
+    assert blend.place(maps([ZERO, ZERO]), maps([new, ZERO]), (10, 10))[0, 0, :4, :4].all()
 
 
 def test_targets_do_not_see_each_other() -> None:
     source = maps([point(0, 0), ZERO], [point(4, 4), ZERO])
     target = maps([point(0, 4), ZERO], [ZERO, ZERO])
-    mask = LocalBlend().mask(source, target, (5, 5))
-    assert torch.equal(mask[:1], LocalBlend().mask(source[:1], target[:1], (5, 5)))
-    assert torch.equal(mask[1:], LocalBlend().mask(source[1:], target[1:], (5, 5)))
+    found = mask(LocalBlend(), source, target, (5, 5))
+    assert torch.equal(found[:1], mask(LocalBlend(), source[:1], target[:1], (5, 5)))
+    assert torch.equal(found[1:], mask(LocalBlend(), source[1:], target[1:], (5, 5)))
 
 
 @pytest.mark.parametrize("shape", ["sd1", "sdxl"])
