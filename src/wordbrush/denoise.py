@@ -28,13 +28,14 @@ conditioning for each step."""
 @dataclass(frozen=True, eq=False)
 class Step:
     """The state after step `index` of `total`: the latents, the predicted clean latents, and the number of rows that
-    the UNet computed."""
+    the UNet computed. source_noise: what it predicted for the source's row, if that was among them."""
 
     index: int
     total: int
     latents: Float[Tensor, "n c h w"]
     clean: Float[Tensor, "n c h w"]
     rows: int
+    source_noise: Float[Tensor, "1 c h w"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def denoise(
             latents = after_step(i, latents, guided.clean)
         check_finite(latents, where)
         count = layout.count + len(latents) * (len(branches) - len(own))
-        yield Step(i, schedule.steps, latents, guided.clean, count)
+        yield Step(i, schedule.steps, latents, guided.clean, count, noise.get("source"))
     return latents
 
 

@@ -1,6 +1,6 @@
 """Where sources come from: a seed, sampled down to its picture, or a picture, walked up to noise."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import torch
@@ -109,15 +109,23 @@ def reconstruct(
 
 
 def watched(
-    stage: str, loop: Generator[Step, None, object], model: Model, *, done: int = 0, of: int = 1
+    stage: str,
+    loop: Generator[Step, None, object],
+    model: Model,
+    *,
+    done: int = 0,
+    of: int = 1,
+    see: Callable[[Step], object] | None = None,
 ) -> Generator[Progress, None, list[Float[Tensor, "n c h w"]]]:
     """Run a loop, reporting its steps as progress with previews; returns the latents after each step.
 
-    done, of: the loops that were run before, of how many of this length.
+    done, of: the loops that were run before, of how many of this length. see: is called after each step.
     """
     states: list[Tensor] = []
     for step in loop:
         states.append(step.latents)
+        if see is not None:
+            see(step)
         preview = partial(_preview, model, step.clean[-1:])
         yield Progress(stage, done * step.total + step.index + 1, of * step.total, preview, step.rows)
     return states

@@ -11,6 +11,7 @@ from wordbrush.cli.options.methods import EDITING, editing_options, inversion_op
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
+from wordbrush.methods import typed
 
 if TYPE_CHECKING:
     from wordbrush.cli.origins import Origin
@@ -72,9 +73,23 @@ def edit(
     written = _write(results, origin, files, method, options)
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")
+        if line := _decision(output["report"]):
+            terminal.say(f"  {line}")
     terminal.note(notice for output in written for notice in output["report"]["notices"])
     terminal.finish(command="edit", outputs=written, sheet=files.sheet)
     return 0
+
+
+def _decision(report: Mapping[str, Any]) -> str:
+    """What the words ask for, why, and the options that follow from it."""
+    if "change" not in report:
+        return ""
+    chosen = [f"{typed(name)} {_short(value)}" for name, value in report["chosen"].items()]
+    return f"{report['change']}: {report['because']}; {', '.join(chosen)}".rstrip("; ")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _write(

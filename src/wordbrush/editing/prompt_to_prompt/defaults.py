@@ -8,8 +8,11 @@ others there.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from wordbrush.changes import Change, Kind
 from wordbrush.editing.prompt_to_prompt.options import Options
+from wordbrush.model import Model
 from wordbrush.source import Source
 from wordbrush.states import StraightPath
 
@@ -25,6 +28,20 @@ _PUBLISHED: Mapping[str, Any] = {
     "hold": 0.0,
     "finish": 1.0,
 }
+
+_UNTOLD: Mapping[str, Any] = {
+    name: value
+    for name, value in _PUBLISHED.items()
+    if name not in ("cross_replace_steps", "self_replace_steps")
+}
+"""Values that a report need not name: nothing is done, or as everywhere."""
+
+MEASURED = "pocket"
+"""The model that the figures for the straight path were chosen with."""
+
+# Timestep, and the error of the noise above which a picture is not the model's: scenes in all styles are below, nine of
+# eleven photographs and most scenes with another scene's caption above.
+_STRANGE = ((374, 0.19), (499, 0.12), (624, 0.08), (749, 0.04))
 
 _STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
     "swap": {"cross_replace_steps": 0.4, "blend_difference": 0.2, "finish": 0.375},
@@ -64,6 +81,34 @@ def decided(options: Options, change: Change, source: Source) -> Options:
     return options.model_copy(update=left_out)
 
 
-def chosen(options: Options) -> dict[str, Any]:
-    """What a report says of decided options, by name."""
-    return {name: getattr(options, name) for name in [*_PUBLISHED, "guidance_scale"]}
+def chosen(given: Options, options: Options) -> dict[str, Any]:
+    """Of decided options those that the user left out, by name, without what need not be told."""
+    names = [name for name in (*_PUBLISHED, "guidance_scale") if getattr(given, name) in (None, "auto")]
+    return {name: getattr(options, name) for name in names if getattr(options, name) != _UNTOLD.get(name)}
+
+
+def is_strange(model: Model, t: int, error: float) -> bool:
+    """Whether a model denoises a picture so badly that it cannot be expected to draw it, or that the caption does not
+    say what it shows. error: the mean square of noise − predicted noise at timestep t."""
+    levels, limits = zip(*_STRANGE, strict=True)
+    return model.name == MEASURED and levels[0] <= t <= levels[-1] and error > np.interp(t, levels, limits)
+
+
+def notices(model: Model, source: Source, is_strange: bool) -> list[str]:
+    """What a user should know of the defaults for this source."""
+    found: list[str] = []
+    if is_strange:
+        found.append(
+            f"{model.name} cannot draw this picture, or its prompt does not say what it shows: the result may be mush"
+        )
+    if model.name != MEASURED and isinstance(source.states, StraightPath):
+        found.append(
+            f"the defaults of the straight path were chosen with the built-in model; with {model.name} nobody has "
+            "measured them yet"
+        )
+    elif model.name != MEASURED and source.picture is not None:
+        found.append(
+            f"these are the published defaults; --inversion straight takes about a tenth of the work, and with "
+            f"{model.name} nobody has measured it yet"
+        )
+    return found

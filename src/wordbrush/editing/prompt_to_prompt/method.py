@@ -24,7 +24,7 @@ from torch import Tensor
 from wordbrush import attention_edit
 from wordbrush.attention_edit import AttentionEdit, EditedAttention, gate, refine, reweight, window
 from wordbrush.changes import Change, read
-from wordbrush.denoise import denoise
+from wordbrush.denoise import Step, denoise
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt.blending import Blending, BlendWords, WordPair, found, kept_things
 from wordbrush.editing.prompt_to_prompt.options import Options, Window, window_of
@@ -37,6 +37,7 @@ from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
 from wordbrush.source import Source
+from wordbrush.states import StraightPath
 from wordbrush.words import Alignment, Words, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
@@ -98,25 +99,29 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     Targets for which the same was decided are one batch. Raises `PromptError` like `plan`, `SourceError` if the source
     is another model's.
     """
-    source = request.started(model)
+    source, given = request.started(model), request.options
     began = time.perf_counter()
     plans = plan(model, request)
-    decided = [defaults.decided(request.options, planned.change, source) for planned in plans]
+    decided = [defaults.decided(given, planned.change, source) for planned in plans]
     batches: dict[str, list[int]] = {}
     for i, (planned, options) in enumerate(zip(plans, decided, strict=True)):
         if not planned.asks_for_nothing:
             batches.setdefault(options.model_dump_json(), []).append(i)
     outcomes: dict[int, _Outcome] = {}
-    rows = 0
+    rows, is_strange = 0, False
     for done, members in enumerate(batches.values()):
         run = _Run(model, source, [plans[i] for i in members], decided[members[0]])
         outcomes |= zip(members, (yield from run.edited(done, len(batches))), strict=True)
         rows += run.unet_rows
+        is_strange = is_strange or run.is_strange
     seconds = round(time.perf_counter() - began, 3)
     results: list[Result] = []
     for i, (target, planned, options) in enumerate(zip(request.targets, plans, decided, strict=True)):
         outcome = outcomes.get(i) or _Outcome.unchanged(model, source)
-        report = _report(planned, options, outcome, source, rows, seconds)
+        notices = _notices(planned, outcome)
+        if not planned.asks_for_nothing:
+            notices += defaults.notices(model, source, is_strange)
+        report = _report(planned, options, given, outcome, source, rows, seconds, notices)
         results.append(Result(target, report, source, outcome.trajectory, model))
     return results
 
@@ -141,6 +146,7 @@ class _Run:
 
     def __init__(self, model: Model, source: Source, plans: Sequence[Plan], options: Options) -> None:
         self._model, self._source, self._plans = model, source, plans
+        self.is_strange = False
         self._words = [_blend_words(planned, options) for planned in plans]
         self._guidance = self._guiding(options)
         self._attention = self._attending(options)
@@ -185,12 +191,19 @@ class _Run:
             attend=self._blending.maps or self._attention,
             after_step=self._blending.after_step,
         )
-        states = yield from watched("editing", loop, model, done=done, of=of)
+        states = yield from watched("editing", loop, model, done=done, of=of, see=self._see)
         trajectories = torch.stack([z_T.expand_as(states[0]), *states], dim=1)
         return [
             _Outcome(trajectory, share, one.texts)
             for trajectory, share, one in zip(trajectories, self._blending.shares, self._words, strict=True)
         ]
+
+    def _see(self, step: Step) -> None:
+        """Note how well the model denoises the source: what it does badly there it has not learned to draw."""
+        states = self._source.states
+        if isinstance(states, StraightPath) and step.source_noise is not None:
+            error = float((step.source_noise - states.noise.to(step.source_noise)).square().mean())
+            self.is_strange = defaults.is_strange(self._model, states.levels[step.index].t, error)
 
     def _guiding(self, options: Options) -> SwitchedGuidance:
         """The source's guidance, and the ordinary one to finish with."""
@@ -236,7 +249,14 @@ def _scale(source: Source, options: Options) -> float:
 
 
 def _report(
-    planned: Plan, options: Options, outcome: _Outcome, source: Source, rows: int, seconds: float
+    planned: Plan,
+    options: Options,
+    given: Options,
+    outcome: _Outcome,
+    source: Source,
+    rows: int,
+    seconds: float,
+    notices: Sequence[str],
 ) -> Report:
     return Report(
         words=planned.alignment.describe(),
@@ -244,11 +264,11 @@ def _report(
         guidance_scale=_scale(source, options),
         unet_rows=rows,
         seconds=seconds,
-        notices=tuple(_notices(planned, outcome)),
+        notices=tuple(notices),
         details={
             "change": planned.change.kind,
             "because": planned.change.reason,
-            "chosen": defaults.chosen(options),
+            "chosen": {} if planned.asks_for_nothing else defaults.chosen(given, options),
             "word_edit": _word_edit(planned.alignment, options),
             "local_blend": list(outcome.blended),
         },
