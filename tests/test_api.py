@@ -97,7 +97,13 @@ def test_heatmap(tiny: Tiny, photo: Image.Image) -> None:
 
 
 def test_methods_are_told() -> None:
-    assert sorted(wordbrush.inversion_methods()) == ["ddim", "direct", "negative_prompt", "null_text", "straight"]
+    assert sorted(wordbrush.inversion_methods()) == [
+        "ddim",
+        "direct",
+        "negative_prompt",
+        "null_text",
+        "straight",
+    ]
     assert "prompt_to_prompt" in wordbrush.editing_methods()
 
 

@@ -100,7 +100,10 @@ def test_generate_in_another_size(here: Path, run: Run):
 
 def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
     code, out, err = run("edit", "photo.png", "--source", CAT, "--target", DOG, "--out", "dog.png", "--sheet")
-    assert (code, out) == (0, "dog.png  a [cat → dog] on a beach\n")
+    assert code == 0
+    first, second = out.splitlines()
+    assert first == "dog.png  a [cat → dog] on a beach"
+    assert second.startswith("  swap: 'dog' in place of 'cat'; cross-replace-steps ")
     assert names(here) == {"photo.png", "dog.png", "dog.sheet.png"}
     assert load("dog.sheet.png").width > 2 * 256
     made = read_provenance("dog.png")
@@ -120,7 +123,7 @@ def test_several_targets_share_a_folder_and_have_names_of_their_own(here: Path, 
     assert code == 0
     stems = ["a-dog-on-a-beach", "a-dog-on-a-beach-2", "a-cat-on-a-beach-at-night", "sheet-2", "sheet"]
     assert names(here) == {"photo.png", *(f"edits/{stem}.png" for stem in stems)}
-    assert len(out.splitlines()) == 4
+    assert len(out.splitlines()) == 8  # a line for the file, a line for what the words ask for
     assert [read_provenance(f"edits/{stem}.png").get("index", 0) for stem in stems[:4]] == [0, 1, 2, 3]
     code, out, _ = run("replay", "edits/a-cat-on-a-beach-at-night.png")
     assert (code, out) == (0, "edits/a-cat-on-a-beach-at-night.png  every pixel is the same\n")

@@ -459,24 +459,28 @@ def test_the_kind_is_chosen_by_the_words(tiny: Tiny, seeded: Seeded) -> None:
     assert [r.report.details["local_blend"] for r in results] == blended
 
 
-def blend_words(model: Model, source: str, target: str) -> list[list[str]]:
-    alignment = align(model.read(source), model.read(target))
-    planned = prompt_to_prompt._planned(alignment, Options())
-    return [[word.text for word in side] for side in prompt_to_prompt._blend_words(planned, Options()).edited]
+def test_only_things_are_blended_by_articles_and_places_are_not(tiny: Tiny, seeded: Seeded) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
+
+    def blended(target: str) -> list[list[str]]:
+        planned = prompt_to_prompt._planned(
+            align(model.read("a cat on a beach"), model.read(target)), Options()
+        )
+        words = prompt_to_prompt._blend_words(planned, Options(), source).edited
+        return [[word.text for word in side] for side in words]
+
+    assert blended("the cat on a beach") == blended("the cat in the forest") == [[], []]
+    assert blended("a dog on a beach") == [["cat"], ["dog"]]
+    assert blended("a cat and a dog on a beach") == [[], []]  # it may be anywhere
 
 
-def test_only_things_are_blended_by_articles_and_places_are_not(tiny: Tiny) -> None:
-    model = tiny("sd1", torch.float64)
-    assert blend_words(model, "a cat on a beach", "the cat on a beach") == [[], []]
-    assert blend_words(model, "a cat on a beach", "the cat in the forest") == [[], []]
-    assert blend_words(model, "a cat on a beach", "a dog on a beach") == [["cat"], ["dog"]]
-
-
-def test_the_thing_that_is_described_is_blended_by_where_it_stands_not_by_its_text(tiny: Tiny) -> None:
-    model = tiny("sd1", torch.float64)
+def test_the_thing_that_is_described_is_blended_by_where_it_stands_not_by_its_text(
+    tiny: Tiny, seeded: Seeded
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=1)
     alignment = align(model.read("a red cat and a red dog"), model.read("a red cat and a blue dog"))
     planned = prompt_to_prompt._planned(alignment, Options())
-    before, after = prompt_to_prompt._blend_words(planned, Options()).edited
+    before, after = prompt_to_prompt._blend_words(planned, Options(), source).edited
     assert [word.start for word in before] == [word.start for word in after] == [6, 7]
     assert [word.text for word in after] == ["blue", "dog"]
 

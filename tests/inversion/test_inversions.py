@@ -44,7 +44,8 @@ def test_an_inversion_is_a_source(shape: str, method: str, tiny: Tiny, tmp_path:
     source = invert(model, method, image, guidance_scale=3.0)
     assert source.trajectory.shape == (5, 4, 15, 9)
     assert (source.prompt, source.method, source.steps, source.guidance_scale) == (PROMPT, method, 4, 3.0)
-    assert source.schedule == model.schedule(4) and source.options["guidance_scale"] == 3.0
+    assert source.steps == 4 and source.options["guidance_scale"] == 3.0
+    assert method == "straight" or source.schedule == model.schedule(4)  # its levels are its own
     assert torch.isfinite(source.trajectory).all() and not source.trajectory.requires_grad
     assert len(source.null) == (4 if method == "null_text" else 1)
     assert source.image(model).size == (18, 30)
@@ -70,7 +71,7 @@ def test_the_same_prompt_gives_the_source(method: str, edit_scale: float | None,
     torch.testing.assert_close(result.trajectory, source.trajectory, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "straight"])  # it computes nothing
 def test_an_inversion_stopped_or_spoiled_leaves_the_model_alone(
     method: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

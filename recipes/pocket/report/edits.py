@@ -84,21 +84,21 @@ def changes(i: int) -> dict[str, Scene]:
 
 
 def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
-    """Scene `i`, inverted and edited with the default options.
+    """Scene `i`, edited with the default options of everything.
 
     `kept` is the autoencoder's reconstruction; `edits` has one picture per change; `baseline` has the target prompts
-    painted from the same noise without an edit.
+    painted from the same noise without an edit, in the model's own number of steps.
     """
     model = loaded(weights, torch.float32)
     scene = scenes()[i]
     prompt, targets = caption(scene), [caption(changed) for changed in changes(i).values()]
-    source = invert(model, render(scene), prompt, options={"guidance_scale": guidance})
+    source = invert(model, render(scene), prompt)
     results = edit(model, source, targets)
     z_T = source.z_T.expand(len(targets), -1, -1, -1)  # noqa: N806
     return {
         "kept": np.asarray(source.image(model)),
         "edits": np.stack([np.asarray(result.image) for result in results]),
-        "baseline": painted(model, z_T, targets, source.schedule, guidance),
+        "baseline": painted(model, z_T, targets, model.schedule(), guidance),
     }
 
 

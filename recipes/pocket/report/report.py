@@ -137,7 +137,7 @@ def measure(
     reconstructions = runner.pictures(
         [Job(f"autoencoder-{i}", reconstruct, (i, WHOLE)) for i in range(0, RECONSTRUCTED, WHOLE)]
     )
-    edited, alone = edits.run(runner, guidance)
+    edited, edit_sheets = measure_edits(runner, guidance)
     mapped = maps.run(runner)
     tried = held_out(SWEEP, SWEEP_PROMPTS, 1)
     sweep = {
@@ -155,8 +155,7 @@ def measure(
         "paintings": measure_paintings(reader, scenes, painted),
         "kid": measure_likeness(scenes, painted),
         "maps": maps.measured(mapped),
-        "edits": edits.measured(reader, edited, alone),
-    }
+    } | edited
     samples: Cells = []
     for things, some in zip(PARTS, (40, 16, 8), strict=True):
         fitting = [(a, caption(b)) for a, b in zip(painted, scenes, strict=True) if len(b.things) == things]
@@ -165,7 +164,14 @@ def measure(
     for true, through in zip(truths(held_out(AUTOENCODER, 16)), reconstructions, strict=False):
         pairs += [(true, "rendered"), (through, "through the autoencoder")]
     sheets = {"pocket-autoencoder": pairs, "pocket-samples": samples}
-    return report, sheets | {"edits": edits.cells(edited, 4), "edits-first": edits.cells(edited, 1)}
+    return report, sheets | edit_sheets
+
+
+def measure_edits(runner: JobRunner, guidance: float) -> tuple[dict[str, Any], dict[str, Cells]]:
+    """The edits' part of the report, and its sheets."""
+    edited, alone = edits.run(runner, guidance)
+    report = {"edits": edits.measured(Reader.load(device="cpu"), edited, alone)}
+    return report, {"edits": edits.cells(edited, 4), "edits-first": edits.cells(edited, 1)}
 
 
 def main() -> None:
@@ -180,6 +186,7 @@ def main() -> None:
         "--count", type=int, default=1000, help="captions: half of one thing, a quarter of two, of three"
     )
     parser.add_argument("--guidance", type=float, nargs="*", default=[2, 3, 4, 5, 7.5], help="to try")
+    parser.add_argument("--edits", action="store_true", help="measure the edits alone")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument(
         "--docs", type=Path, default=figures.DOCS, help="the folder for the tables and sheets"
@@ -191,11 +198,17 @@ def main() -> None:
     model = Model.load(options.model, device="cpu")
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as workers:
         runner = JobRunner.of(model, options.model, workers, began + 60 * options.minutes)
-        report, sheets = measure(runner, options.count, model.defaults.guidance_scale, options.guidance)
+        guidance = model.defaults.guidance_scale
+        if options.edits:
+            report, sheets = measure_edits(runner, guidance)
+        else:
+            report, sheets = measure(runner, options.count, guidance, options.guidance)
 
-    report = {"weights": model.hash, "samples": samples_of(options.model)} | report
-    (RUNS / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    tables = {"pocket.md": figures.model_table(report), "benchmarks/edits.md": figures.edits_table(report)}
+    tables = {"benchmarks/edits.md": figures.edits_table(report)}
+    if not options.edits:
+        report = {"weights": model.hash, "samples": samples_of(options.model)} | report
+        (RUNS / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        tables["pocket.md"] = figures.model_table(report)
     for page, table in tables.items():
         figures.write(table, options.docs / page)
         print(f"{table}\n")

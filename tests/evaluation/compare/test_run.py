@@ -175,7 +175,7 @@ def test_a_method_that_fails_in_torch_is_a_failure_too(tiny: Tiny, monkeypatch: 
 
 
 def test_what_one_target_cannot_have_stands_in_its_cells_and_what_none_can_is_an_error(tiny: Tiny) -> None:
-    asked = {"inversions": ONE, "methods": {"prompt_to_prompt": {"kind": "replace"}}}
+    asked = {"inversions": ONE, "methods": {"prompt_to_prompt": {"word_edit": "replace"}}}
     dog, night = compared(tiny(), DOG, NIGHT, **asked).cells
     assert dog.result is not None and night.result is None and "stands alone" in night.failure
     with pytest.raises(PromptError, match="stands alone"):

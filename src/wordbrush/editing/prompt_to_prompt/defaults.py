@@ -44,7 +44,7 @@ MEASURED = "pocket"
 _STRANGE = ((374, 0.19), (499, 0.12), (624, 0.08), (749, 0.04))
 
 _STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
-    "swap": {"cross_replace_steps": 0.4, "blend_difference": 0.2, "finish": 0.375},
+    "swap": {"cross_replace_steps": 0.5, "blend_difference": 0.2, "finish": 0.5},
     "recolour": {"self_replace_steps": 0.8, "guidance_scale": 2.0},
     "resize": {"cross_replace_steps": 0.3, "self_replace_steps": 0.0, "blend_threshold": 0.5, "finish": 0.5},
     # Nothing of the source can say where a new thing goes. So the run is free until its words have found a place; then
@@ -58,7 +58,7 @@ _STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
         "spare_threshold": 0.4,
         "finish": 0.5,
     },
-    "remove": {"blend_difference": 0.4, "finish": 0.875},
+    "remove": {"blend_difference": 0.4, "spare": "things", "spare_threshold": 0.6, "finish": 0.875},
     "place": {"cross_replace_steps": 0.5, "hold": 0.8},
     "light": {"cross_replace_steps": 0.4, "hold": 0.3},
     "style": {"self_replace_steps": 0.8, "hold": 0.2},
@@ -73,8 +73,6 @@ def decided(options: Options, change: Change, source: Source) -> Options:
     is_added = "add" in change.kinds
     if isinstance(source.states, StraightPath):
         values |= _STRAIGHT["add"] if is_added and change.is_local else _STRAIGHT.get(change.kind, {})
-    elif is_added and options.local_blend == "auto":
-        values["local_blend"] = "off"  # the words do not say where the new thing goes
     if "guidance_scale" in source.options:
         values.pop("guidance_scale", None)
     left_out = {name: value for name, value in values.items() if getattr(options, name) in (None, "auto")}

@@ -147,7 +147,7 @@ class _Run:
     def __init__(self, model: Model, source: Source, plans: Sequence[Plan], options: Options) -> None:
         self._model, self._source, self._plans = model, source, plans
         self.is_strange = False
-        self._words = [_blend_words(planned, options) for planned in plans]
+        self._words = [_blend_words(planned, options, source) for planned in plans]
         self._guidance = self._guiding(options)
         self._attention = self._attending(options)
         self._blending = Blending(
@@ -329,13 +329,15 @@ def _require_one(phrases: Sequence[str], alignment: Alignment) -> None:
         alignment.target.find(phrases[0])  # raises, naming the words there are
 
 
-def _blend_words(planned: Plan, options: Options) -> BlendWords:
+def _blend_words(planned: Plan, options: Options, source: Source) -> BlendWords:
     """The words that local blend reads for one target: as given, or by what changes."""
     alignment, change = planned.alignment, planned.change
     prompts, parts = (alignment.source, alignment.target), change.parts
-    is_added, is_auto = "add" in change.kinds, options.local_blend == "auto"
+    is_added, is_straight = "add" in change.kinds, isinstance(source.states, StraightPath)
+    # Elsewhere nothing finds a place for a new thing, and it may be anywhere.
+    is_auto = options.local_blend == "auto" and change.is_local and (is_straight or not is_added)
     edited = found(prompts[0], _given(options.local_blend)), found(prompts[1], _given(options.local_blend))
-    if is_auto and change.is_local:
+    if is_auto:
         edited = (
             tuple(w for part in parts for w in part.source),
             tuple(w for part in parts for w in part.target),
@@ -345,7 +347,7 @@ def _blend_words(planned: Plan, options: Options) -> BlendWords:
     if options.spare == "things":
         spared = kept
     held: WordPair = kept if options.hold else ((), ())
-    return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added and change.is_local)
+    return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added)
 
 
 def _notices(planned: Plan, outcome: _Outcome) -> list[str]:
