@@ -255,7 +255,7 @@ def test_help_shows_what_values_look_like():
     looks = {name: flags.metavar(field.annotation) for name, field in options.items()}
     assert looks["word_edit"] == "auto|replace|refine" and looks["local_blend"] == "auto|off|TEXT,…"
     assert looks["word_steps"] == "TEXT=X|X,X" and looks["self_limit"] == "N"
-    assert flags.describe(options["blend_start"]).endswith("(≥ 0, ≤ 1) [default: 0.2]")
+    assert flags.describe(options["blend_start"]).endswith("(≥ 0, ≤ 1)")
 
 
 def test_flags_outweigh_the_option_file(here: Path, run: Run):

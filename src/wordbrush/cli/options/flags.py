@@ -101,7 +101,8 @@ def _branches(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Annotated:
         return _branches(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(branch for branch in get_args(annotation) if branch is not type(None))
+        members = (branch for branch in get_args(annotation) if branch is not type(None))
+        return tuple(branch for member in members for branch in _branches(member))
     return (annotation,)
 
 
