@@ -114,3 +114,22 @@ def test_unknown_kinds_and_impossible_changes_are_named() -> None:
         case(1_000_001, "add object")
     with pytest.raises(OptionsError, match="at least one case"):
         split(1, 0)
+
+
+def test_drawing_ends_where_a_scene_has_no_room() -> None:
+    """The seed draws a scene that is filled by its thing: it is passed over, and the others are as they were."""
+    cases = split(777, 400)
+    assert len(cases) == 400 and set(Counter(one.kind for one in cases).values()) == {40}
+    assert split(777, 20) == cases[:20]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_kind_is_drawn_from_the_same_scenes(kind: str) -> None:
+    only = split(11, 3, kind)
+    assert [one.kind for one in only] == [kind] * 3
+    assert only == [one for one in split(11, 30) if one.kind == kind]
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(InputError, match="did you mean 'add object'"):
+        split(11, 3, "add objects")

@@ -65,7 +65,9 @@ def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable
     assert lasting(lines) == lasting(rows)
     assert all(bench.path(DDIM.label, case).is_file() for case in bench.cases)
     for row in rows:
-        if row["method"] == DIRECT.label:  # three steps up, and down the targets that change, beside their source
+        if (
+            row["method"] == DIRECT.label
+        ):  # three steps up, and down the targets that change, beside their source
             assert row["inversion_rows"] == 3 / 5 and row["gradient_rows"] == 0
             scene = [case for case in bench.cases if case.scene == row["scene"]]
             changing = sum(case.kind != UNCHANGED for case in scene)

@@ -74,6 +74,14 @@ def test_another_thing_where_one_was_taken_out_is_no_removal(cases: list[Case]) 
             assert succeeded(case, Readings(made.whole, shown), source, made) == seen_in_truth, case.name
 
 
+def test_an_added_thing_counts_wherever_it_stands(cases: list[Case]) -> None:
+    for case in of(cases, "add object"):
+        old, new = case.target.things
+        elsewhere = replace(new, x=round(1 - new.x, 4))
+        assert judged(case, replace(case.target, things=(old, elsewhere)))
+        assert not judged(case, replace(case.target, things=(elsewhere,)))  # in the old thing's place
+
+
 def test_a_wrong_colour_fails(cases: list[Case]) -> None:
     for case in of(cases, "change colour"):
         i = next(

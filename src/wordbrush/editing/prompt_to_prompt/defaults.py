@@ -89,7 +89,8 @@ def is_strange(model: Model, t: int, error: float) -> bool:
     """Whether a model denoises a picture so badly that it cannot be expected to draw it, or that the caption does not
     say what it shows. error: the mean square of noise − predicted noise at timestep t."""
     levels, limits = zip(*_STRANGE, strict=True)
-    return model.name == MEASURED and levels[0] <= t <= levels[-1] and error > np.interp(t, levels, limits)
+    is_known = model.name == MEASURED and levels[0] <= t <= levels[-1]
+    return is_known and error > float(np.interp(t, levels, limits))
 
 
 def notices(model: Model, source: Source, is_strange: bool) -> list[str]:

@@ -203,7 +203,8 @@ class _Run:
         states = self._source.states
         if isinstance(states, StraightPath) and step.source_noise is not None:
             error = float((step.source_noise - states.noise.to(step.source_noise)).square().mean())
-            self.is_strange = defaults.is_strange(self._model, states.levels[step.index].t, error)
+            here = states.levels[step.index].t
+            self.is_strange = self.is_strange or defaults.is_strange(self._model, here, error)
 
     def _guiding(self, options: Options) -> SwitchedGuidance:
         """The source's guidance, and the ordinary one to finish with."""
