@@ -235,7 +235,7 @@ def heatmap(
     (128, 128)
     """
     model.read(prompt).find(word)  # before any work is done
-    found = invert(model, picture, prompt, on_progress=on_progress)
+    found = invert(model, picture, prompt, method=inversion.DEFAULT, on_progress=on_progress)
     return sheets.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
 
 

@@ -45,7 +45,7 @@ def mapped(weights: Path, first: int) -> dict[str, np.ndarray]:
     found: list[np.ndarray] = []
     for scene in scenes()[first : first + CHUNK]:
         prompt = caption(scene)
-        source = invert(model, render(scene), prompt)
+        source = invert(model, render(scene), prompt, method="direct")
         for _, word in words_of(scene):
             found.append(word_map(model, prompt, word, source.trajectory, source.schedule).numpy())
     return {"maps": np.stack(found)}

@@ -14,7 +14,14 @@ from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.methods import EDITING, editing_options, inverting, named
+from wordbrush.cli.options.methods import (
+    EDITING,
+    INVERSION,
+    editing_options,
+    inversion_options,
+    inverting,
+    named,
+)
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import WordbrushError
 
@@ -96,7 +103,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(
         flags.with_flags(
             heatmap,
-            Inversion=inverting(tokens, "heatmap", "--inversion"),
+            Inversion=inversion_options(named(tokens, "heatmap", "--inversion") or INVERSION),
         )
     )
     app.command(compare.command(tokens))

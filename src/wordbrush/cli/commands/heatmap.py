@@ -5,9 +5,8 @@ from pathlib import Path
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Sheet
-from wordbrush.cli.options.methods import inversion_options
+from wordbrush.cli.options.methods import INVERSION, inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
-from wordbrush.inversion import default
 
 
 def heatmap(
@@ -17,7 +16,7 @@ def heatmap(
     word: str,
     out: str,
     prompt: str | None = None,
-    inversion: str | None = None,
+    inversion: str = INVERSION,
     option_file: OptionFile = None,
     sheet: Sheet = False,
     setup: Setup = POCKET,
@@ -36,10 +35,9 @@ def heatmap(
     prompt
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     inversion
-        how to invert a picture file; `wordbrush methods` lists them (default: straight for pocket, direct for others)
+        how to invert a picture file; `wordbrush methods` lists them
     """
     terminal = setup.terminal
-    inversion = inversion or default(setup.model)
     path = outputs.single(out, ".png")
     files = outputs.planned([path], out, [picture, option_file], sheet=sheet)
     (options,) = flags.shared(given, option_file, inversion_options(inversion))
