@@ -81,7 +81,7 @@ def walk_up(
     Returns the source whose trajectory is this very path; an inversion replaces its states or its null embeddings by
     what it finds. Defaults are the model's own.
     """
-    schedule = model.schedule(options.steps)
+    schedule = model.schedule(options.steps or model.defaults.inversion_steps)
     scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
     text = Conditioning(model.encode_text([prompt]))
     z_0 = model.encode_image(image)

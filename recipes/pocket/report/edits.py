@@ -92,7 +92,7 @@ def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     model = loaded(weights, torch.float32)
     scene = scenes()[i]
     prompt, targets = caption(scene), [caption(changed) for changed in changes(i).values()]
-    source = invert(model, render(scene), prompt)
+    source = invert(model, render(scene), prompt, method="straight")  # as for "pocket", which has no path
     results = edit(model, source, targets)
     z_T = source.z_T.expand(len(targets), -1, -1, -1)  # noqa: N806
     return {

@@ -40,7 +40,7 @@ from shared import SharedWeights
 WEIGHTS = Path(__file__).parents[3] / "src" / "wordbrush" / "pocket" / "weights"
 SHARD = "14MB"
 MEBIBYTE = 2**20
-STEPS, GUIDANCE = 50, 3.0  # the defaults; `report.py` tries other scales
+STEPS, INVERSION_STEPS, GUIDANCE = 50, 20, 3.0  # the defaults; `report.py` tries other scales
 LARGEST_FILE, LARGEST_WHOLE = 16 * MEBIBYTE, 60 * MEBIBYTE
 
 CARD = """\
@@ -110,7 +110,9 @@ def model_index() -> dict[str, Any]:
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
-        "wordbrush": {"defaults": {"steps": STEPS, "guidance_scale": GUIDANCE}},
+        "wordbrush": {
+            "defaults": {"steps": STEPS, "guidance_scale": GUIDANCE, "inversion_steps": INVERSION_STEPS}
+        },
     }
 
 

@@ -11,10 +11,14 @@ POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The steps and the guidance scale that a model is used with where the user gives none."""
+    """The steps and the guidance scale that a model is used with where the user gives none.
+
+    inversion_steps: those of inversions, where they are others than for generating.
+    """
 
     steps: int = 50
     guidance_scale: float = 7.5
+    inversion_steps: int | None = None
 
 
 def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def test_a_curve_with_other_settings_is_refused(
 ) -> None:
     curves = Curves(cases[:1], clip, tmp_path)
     drain(curves.sweep(tiny(), Sweep(DIRECT, "c", "self_replace_steps", ("0",))))
-    other = replace(DIRECT, options={"kind": "refine"})
+    other = replace(DIRECT, options={"word_edit": "refine"})
     with pytest.raises(OutputError, match="holds c with another model, CLIP, options or pictures"):
         drain(curves.sweep(tiny(), Sweep(other, "c", "self_replace_steps", ("0",))))
 

@@ -346,7 +346,7 @@ def test_the_released_protocol_is_what_the_table_was_made_with(tiny: Tiny) -> No
     contender, notes = settings(tiny(), case, Contender("prompt_to_prompt", "direct"), "released")
     assert (contender.inversion_options, notes) == ({"steps": 50, "guidance_scale": 7.5}, [])
     assert contender.options == {
-        "kind": "refine",
+        "word_edit": "refine",
         "cross_replace_steps": 0.4,
         "self_replace_steps": 0.6,
         "self_limit": 1024,
@@ -361,7 +361,7 @@ def test_the_contenders_own_options_outweigh_the_protocol(tiny: Tiny) -> None:
     own = Contender("prompt_to_prompt", "direct", {"self_replace_steps": 0.1}, {"steps": 3})
     given, _ = settings(tiny(), case_of(half()), own, "released")
     assert given.inversion_options["steps"] == 3 and given.inversion_options["guidance_scale"] == 7.5
-    assert given.options["self_replace_steps"] == 0.1 and given.options["kind"] == "refine"
+    assert given.options["self_replace_steps"] == 0.1 and given.options["word_edit"] == "refine"
     assert settings(tiny(), case_of(half()), own, "wordbrush") == (own, [])
 
 

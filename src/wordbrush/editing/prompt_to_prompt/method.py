@@ -11,7 +11,6 @@ not choose (see `defaults`); what is inside the mask may be finished with ordina
 it; an unknown word is an error instead of an empty mask; where the words ask for nothing the result is the source.
 """
 
-import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -168,7 +167,8 @@ class _Run:
     @property
     def _finish(self) -> int:
         """The first step whose guidance is the ordinary one."""
-        return math.ceil(self._guidance.at * self._source.steps)
+        steps = self._source.steps
+        return sum(i / steps < self._guidance.at for i in range(steps))
 
     @property
     def unet_rows(self) -> int:

@@ -72,7 +72,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 
 RELEASED_INVERSION: Mapping[str, Any] = {"steps": 50, "guidance_scale": 7.5}
 RELEASED_EDITING: Mapping[str, Any] = {
-    "kind": "refine",
+    "word_edit": "refine",
     "cross_replace_steps": 0.4,
     "self_replace_steps": 0.6,
     "self_limit": 32**2,
