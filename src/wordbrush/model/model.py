@@ -26,7 +26,7 @@ _LARGEST = 64
 class Model:
     """A Stable-Diffusion-family model, built from diffusers' components. Latents are scaled: what the UNet sees.
 
-    text, autoencoder, denoiser: its parts. name: what it was loaded from. defaults: steps and guidance scale where none are given.
+    text, autoencoder, denoiser: its parts. name: what it was loaded from. defaults: steps and guidance scale.
 
     >>> model = Model.load("pocket")
     >>> model.image_size, model.read("a cat on a beach").words[1].text
