@@ -32,10 +32,12 @@ class Options(BaseOptions):
         "auto", description="replace hands maps from word to word; refine keeps new words free; auto chooses"
     )
     cross_replace_steps: Steps | None = Field(
-        None, description="fraction of steps that use the source's cross-attention maps"
+        None,
+        description="fraction of steps that use the source's cross-attention maps (default: by what changes)",
     )
     self_replace_steps: Steps | None = Field(
-        None, description="fraction of steps that use the source's self-attention maps"
+        None,
+        description="fraction of steps that use the source's self-attention maps (default: by what changes)",
     )
     self_limit: int | None = Field(
         None,
@@ -54,38 +56,45 @@ class Options(BaseOptions):
         description="words outside of which the source is kept; auto takes the things that change",
     )
     blend_start: float | None = Field(
-        None, ge=0, le=1, description="fraction of steps before local blend starts"
+        None, ge=0, le=1, description="fraction of steps before local blend starts (default: by what changes)"
     )
     blend_threshold: float | None = Field(
-        None, ge=0, le=1, description="share of a word's strongest attention that counts as it"
+        None,
+        ge=0,
+        le=1,
+        description="share of a word's strongest attention that counts as it (default: by what changes)",
     )
     blend_difference: float | None = Field(
         None,
         ge=0,
         le=1,
         description="share of the largest difference to the source that counts as changed; "
-        "what changed less is kept too (0: nothing is)",
+        "what changed less is kept too (0: nothing is; default: by what changes)",
     )
     spare: Literal["auto", "things"] | tuple[str, ...] = Field(
         "auto",
-        description="words to leave alone, cut out of the local blend; things: whatever stays as it is",
+        description="words to leave alone, cut out of the local blend; things: whatever stays as it is; "
+        "auto: by what changes",
     )
     spare_threshold: float | None = Field(
-        None, ge=0, le=1, description="the same share for the words to leave alone"
+        None, ge=0, le=1, description="the same share for the words to leave alone (default: by what changes)"
     )
     hold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="how much less than elsewhere an edit does at the things that stay (straight path only)",
+        description="how much less than elsewhere an edit does at the things that stay (straight path only; default: by what changes)",
     )
     finish: float | None = Field(
         None,
         gt=0,
         le=1,
         description="fraction of steps after which the mask is fixed and what is inside is drawn with the model's "
-        "ordinary guidance (1: never)",
+        "ordinary guidance (1: never; default: by what changes)",
     )
     guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="text guidance (default: the source's)"
+        None,
+        ge=0,
+        le=100,
+        description="text guidance (default: the source's; on the straight path 2 for colours and looks)",
     )
