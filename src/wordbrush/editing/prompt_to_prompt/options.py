@@ -83,7 +83,8 @@ class Options(BaseOptions):
         None,
         ge=0,
         le=1,
-        description="how much less than elsewhere an edit does at the things that stay (straight path only; default: by what changes)",
+        description="how much less than elsewhere an edit does at the things that stay "
+        "(straight path only; default: by what changes)",
     )
     finish: float | None = Field(
         None,
