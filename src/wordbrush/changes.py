@@ -81,7 +81,7 @@ def read(alignment: Alignment) -> Change:
 
 def things(words: Words) -> tuple[Word, ...]:
     """The words of a caption that name things: the last word of each phrase that is no place, light or style."""
-    return tuple(word for word in words.words if _names_thing(words, word))
+    return tuple(word for word in words.words if _is_content(word) and _kind(words, word) == "thing")
 
 
 def _runs(alignment: Alignment) -> list[tuple[list[Word], list[Word]]]:
@@ -119,7 +119,7 @@ def _parts(alignment: Alignment, before: Sequence[Word], after: Sequence[Word]) 
     elif new:
         parts.append(Part("add", (), _phrases(alignment.target, new), f"{_quoted(new)} {_is(new)} new"))
     for kind in _DESCRIBING:
-        parts += _descriptions(alignment, changed, kind, bool(old) and bool(new), bool(old) or bool(new))
+        parts += _descriptions(alignment, changed, kind)
     relations = [word for word in (*after, *before) if word.key not in _ARTICLES and not word.is_punctuation]
     if not any(changed) and relations:
         parts.append(
@@ -129,43 +129,35 @@ def _parts(alignment: Alignment, before: Sequence[Word], after: Sequence[Word]) 
 
 
 def _descriptions(
-    alignment: Alignment,
-    changed: Sequence[Sequence[tuple[Word, str]]],
-    kind: Kind,
-    is_swap: bool,
-    is_renamed: bool,
+    alignment: Alignment, changed: Sequence[Sequence[tuple[Word, str]]], kind: Kind
 ) -> list[Part]:
     """What describes a thing in another way than before. What describes a thing that is new or gone belongs to it."""
     prompts = alignment.source, alignment.target
     mine = [[word for word, its in side if its == kind] for side in changed]
     renamed = [{word for word, its in side if its == "thing"} for side in changed]
-    if is_renamed and not is_swap:
+    is_swap = all(renamed)
+    if not is_swap:
         mine = [
             [word for word in side if _head(words, word) not in gone]
             for words, side, gone in zip(prompts, mine, renamed, strict=True)
         ]
-    if is_swap and not mine[1]:  # what described the old thing went with it
+    elif not mine[1]:  # what described the old thing went with it
         return []
     said = mine[1] or mine[0]
     if not said:
         return []
     words = prompts[1] if mine[1] else prompts[0]
     heads = {_head(words, word) for word in said}
-    counterpart = _counterparts(alignment)
     source = [_head(prompts[0], word) for word in mine[0]]
     target = [_head(prompts[1], word) for word in mine[1]]
-    for a, b in counterpart:
-        if a in source or b in target:
-            source.append(a)
-            target.append(b)
+    for match in alignment.matches:
+        # One caption may describe the thing and the other only name it.
+        if match.kind == "same" and (match.source[0] in source or match.target[0] in target):
+            source += match.source
+            target += match.target
     verb = "describes" if mine[1] else "described"
     reason = f"{_quoted(said)} {verb} {_quoted(sorted(heads, key=lambda word: word.start))}"
     return [Part(kind, _phrases(prompts[0], source), _phrases(prompts[1], target), reason)]
-
-
-def _counterparts(alignment: Alignment) -> list[tuple[Word, Word]]:
-    """The words that both captions have."""
-    return [(match.source[0], match.target[0]) for match in alignment.matches if match.kind == "same"]
 
 
 # One word in its caption ------------------------------------------------------------------------------------
@@ -180,10 +172,6 @@ def _kind(words: Words, word: Word) -> str:
     if _is_in(word, "sizes") and word != head:
         return "resize"
     return "thing" if word == head else "recolour"
-
-
-def _names_thing(words: Words, word: Word) -> bool:
-    return _is_content(word) and _kind(words, word) == "thing"
 
 
 def _whole(words: Words, head: Word) -> Kind | None:

@@ -134,10 +134,9 @@ class Blending:
         if self.maps is not None:
             source, targets = (maps[:, :2] for maps in self._pairs())
             edited, spared = self._blend.masks(source, targets, self._size)
-            places = self._blend.place(source, targets, self._size)
             for i, words in enumerate(self._words):
                 if words.is_new:
-                    mask[i] = places[i]
+                    mask[i] = self._blend.place(source[i : i + 1], targets[i : i + 1], self._size)
                 else:
                     mask[i] = (edited[i] | (not any(words.edited))) & ~spared[i]
         if self._difference > 0:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from wordbrush.changes import Change, Kind
 from wordbrush.editing.prompt_to_prompt.options import Options
@@ -86,12 +88,15 @@ def chosen(given: Options, options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) != _UNTOLD.get(name)}
 
 
-def is_strange(model: Model, t: int, error: float) -> bool:
-    """Whether a model denoises a picture so badly that it cannot be expected to draw it, or that the caption does not
-    say what it shows. error: the mean square of noise − predicted noise at timestep t."""
+def is_strange(
+    model: Model, t: int, noise: Float[Tensor, "1 c h w"], predicted: Float[Tensor, "1 c h w"]
+) -> bool:
+    """Whether a model predicts a picture's noise at timestep t so badly that it cannot be expected to draw it, or that
+    the caption does not say what it shows."""
     levels, limits = zip(*_STRANGE, strict=True)
-    is_known = model.name == MEASURED and levels[0] <= t <= levels[-1]
-    return is_known and error > float(np.interp(t, levels, limits))
+    if model.name != MEASURED or not levels[0] <= t <= levels[-1]:
+        return False
+    return float((predicted - noise).square().mean()) > float(np.interp(t, levels, limits))
 
 
 def notices(model: Model, source: Source, is_strange: bool) -> list[str]:

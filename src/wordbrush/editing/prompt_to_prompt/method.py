@@ -202,9 +202,8 @@ class _Run:
         """Note how well the model denoises the source: what it does badly there it has not learned to draw."""
         states = self._source.states
         if isinstance(states, StraightPath) and step.source_noise is not None:
-            error = float((step.source_noise - states.noise.to(step.source_noise)).square().mean())
-            here = states.levels[step.index].t
-            self.is_strange = self.is_strange or defaults.is_strange(self._model, here, error)
+            here, noise = states.levels[step.index].t, states.noise.to(step.source_noise)
+            self.is_strange |= defaults.is_strange(self._model, here, noise, step.source_noise)
 
     def _guiding(self, options: Options) -> SwitchedGuidance:
         """The source's guidance, and the ordinary one to finish with."""

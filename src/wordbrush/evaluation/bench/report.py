@@ -171,7 +171,7 @@ def _by_kind(rows: Rows, score: Column) -> str:
     lines: list[dict[str, Cell]] = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
-        if any(_mean(of_kind, score.key).count for _ in of_kind[:1]):
+        if any(row.get(score.key) is not None for row in of_kind):  # some kinds have no such score
             line: dict[str, Cell] = {"kind": kind, "of": str(len(of_kind) // len(labels))}
             for label in labels:
                 line[label] = _mean([row for row in of_kind if row["method"] == label], score.key)

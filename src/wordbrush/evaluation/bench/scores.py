@@ -89,10 +89,11 @@ def scored(judges: Judges, cases: Sequence[Case], edited: Sequence[Image.Image])
             row[f"{part}_psnr"] = min(pixels.psnr(compared, true, where), PSNR_LIMIT)
             row[f"{part}_ssim"] = pixels.ssim(compared, true, where)
             row[f"{part}_mse"] = pixels.mse(compared, true, where)
+        row["kept_psnr"] = np.nan
         if is_added:
             row |= {key: np.nan for key in row if key.split("_")[0] in ("truth", "outside", "inside")}
-        kept = _composite(case.things, pictures[i], sources[i])
-        row["kept_psnr"] = min(pixels.psnr(kept, sources[i], case.things), PSNR_LIMIT) if is_added else np.nan
+            kept = _composite(case.things, pictures[i], sources[i])
+            row["kept_psnr"] = min(pixels.psnr(kept, sources[i], case.things), PSNR_LIMIT)
         row["identity_psnr"] = row["truth_psnr"] if is_unchanged else np.nan
         row["identity_distance"] = row["truth_distance"] if is_unchanged else np.nan
         rows.append({key: row[key] for key in columns("")})
