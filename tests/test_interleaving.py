@@ -97,3 +97,14 @@ def test_verbs_in_two_threads_give_the_pictures_of_serial_runs(tiny: Tiny) -> No
         for _ in range(3):
             for verb, future in zip(serial, [pool.submit(verb) for verb in verbs], strict=True):
                 assert torch.equal(future.result(), verb)
+
+
+def test_encoding_leaves_the_tokenizer_as_it_was(tiny: Tiny) -> None:
+    """A fast tokenizer that is asked to pad pads for every thread, until another call changes it back: prompts that
+    were read and encoded at the same time were sometimes read with padding, or encoded without."""
+    text = tiny("sd1").text
+    encoded = text.encode(["a cat on a beach", ""])
+    for tokenizer in text.tokenizers:
+        assert tokenizer.backend_tokenizer.padding is None
+        assert tokenizer.backend_tokenizer.truncation is None
+    assert encoded.hidden.shape[:2] == (2, text.tokens)

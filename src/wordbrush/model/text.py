@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wordbrush.errors import ModelError
@@ -55,6 +55,8 @@ class TextEncoder:
                 f"each text encoder needs its tokenizer: got {len(self.encoders)} text encoders "
                 f"and {len(self.tokenizers)} tokenizers"
             )
+        for tokenizer in self.tokenizers:
+            tokenizer("")  # clears what its file says of padding and truncation, before any thread uses it
 
     @property
     def tokens(self) -> int:
@@ -75,9 +77,7 @@ class TextEncoder:
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
-            ids = tokenizer(
-                list(prompts), padding="max_length", max_length=self.tokens, return_tensors="pt"
-            ).input_ids.to(encoder.device)
+            ids = self._ids(tokenizer, prompts).to(encoder.device)
             if len(self.encoders) == 1:
                 hidden.append(encoder(ids).last_hidden_state)
             else:
@@ -91,3 +91,13 @@ class TextEncoder:
             embeds = embeds.masked_fill(empty[:, None, None], 0)
             pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
         return TextEmbeds(embeds, pooled)
+
+    def _ids(self, tokenizer: Any, prompts: Sequence[str]) -> Int[Tensor, "rows tokens"]:
+        """Each prompt's token ids, padded to the context.
+
+        Padded here: a fast tokenizer that is asked to pad keeps that as its state, for every other thread as well.
+        """
+        ids = torch.full((len(prompts), self.tokens), tokenizer.pad_token_id)
+        for row, own in zip(ids, tokenizer(list(prompts)).input_ids, strict=True):
+            row[: len(own)] = torch.tensor(own)
+        return ids
