@@ -46,6 +46,9 @@ def test_options_survive_a_trip_through_plain_values(steps: int, scale: float, w
         ({"zzz": 20}, r"unknown option 'zzz'; there is steps, guidance_scale, words"),
         ({"words": [1]}, r"option 'words\.0': expected a valid string, got 1"),
         ({"steps": "x" * 500}, r"got 'x{56}…$"),
+        ({"steps": True}, r"option 'steps': expected a number or text, got True"),
+        ({"guidance_scale": False}, r"option 'guidance_scale': expected a number or text, got False"),
+        ({"words": ["cat", True]}, r"option 'words': expected a number or text"),
     ],
 )
 def test_bad_values_name_the_field_the_value_and_the_limit(values: dict[str, Any], message: str):

@@ -107,9 +107,10 @@ class NumericsError(WordbrushError, ArithmeticError):
 
     >>> import torch
     >>> model = Model.load("pocket")
-    >>> model.decode(torch.full((1, model.latent_channels, 16, 16), torch.nan))  # doctest: +ELLIPSIS
+    >>> model.decode(torch.full((1, model.latent_channels, 16, 16), torch.nan))
     Traceback (most recent call last):
-    wordbrush.errors.NumericsError: the autoencoder returned values that are not finite in torch.float32: ...
+    wordbrush.errors.NumericsError: expected latents to decode, got NaN or infinity in them: compute in float32, \
+or with less guidance
     """
 
 

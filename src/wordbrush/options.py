@@ -5,9 +5,9 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from wordbrush.errors import OptionsError, nearest
@@ -22,6 +22,27 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """pydantic reads True as 1: steps=True would be one step."""
+        for name, field in cls.model_fields.items():
+            given = _parts(values.get(name))
+            if any(isinstance(part, bool) for part in given) and not _mentions(field.annotation, bool):
+                raise ValueError(f"option '{name}': expected a number or text, got {values[name]}")
+        return values
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
+
+
+def _parts(value: Any) -> list[Any]:
+    """A value, or the values of a mapping or a list."""
+    if isinstance(value, Mapping):
+        return list(cast(Mapping[Any, Any], value).values())
+    return list(cast(list[Any], value)) if isinstance(value, list | tuple) else [value]
 
 
 class InversionOptions(Options):
@@ -68,6 +89,8 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
     name = ".".join(map(str, detail["loc"]))
+    if not name:  # from a validator of the whole class, which names the option itself
+        return detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         return f"unknown option '{name}'" + nearest(name, known)
     if detail["type"] == "missing":

@@ -21,13 +21,14 @@ class Defaults:
     inversion_steps: int | None = None
 
 
-def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+def load_parts(
+    name: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None
+) -> dict[str, Any]:
     """The keyword arguments of `Model` for a model's name; see `Model.load`. Raises `ModelError`."""
-    from wordbrush.loading import checks, folder, hub, single_file
+    from wordbrush.loading import folder, hub, machine, single_file
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    checks.require_device(device)
-    dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
+    on = machine.device_of(device)
+    dtype = machine.dtype_of(dtype, on)
     path = POCKET if name == "pocket" else Path(name)
     loaded: dict[str, Any] = {}
     if path.is_file():
@@ -36,4 +37,4 @@ def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) 
         path = configs
     elif not path.is_dir():
         path = hub.fetch(str(name))
-    return folder.load(path, "pocket" if name == "pocket" else str(name), device, dtype, loaded)
+    return folder.load(path, "pocket" if name == "pocket" else str(name), on, dtype, loaded)

@@ -1,24 +1,11 @@
-"""Checks of what is loaded: the device, the files of a folder, their JSON."""
+"""Checks of what is loaded: the files of a folder, their JSON."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from wordbrush.errors import ModelError
-
-
-def require_device(device: str) -> None:
-    """Raise `ModelError`, naming the devices there are, if this is none of them."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        known = ["cpu"]
-        if accelerator := torch.accelerator.current_accelerator(check_available=True):
-            known += [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
-        raise ModelError(f"there is no device '{device}' here; there is {', '.join(known)}") from error
 
 
 def verify_manifest(path: Path, name: str) -> None:

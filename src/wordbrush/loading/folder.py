@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from wordbrush.errors import ModelError
 from wordbrush.loading import Defaults
 from wordbrush.loading.checks import read_json, verify_manifest
+from wordbrush.loading.machine import autoencoder_dtype
 
 # The classes that a model folder may name: no other is loaded, whatever its model_index.json says.
 _UNETS = {"UNet2DConditionModel"}
@@ -19,7 +20,9 @@ _TEXT_ENCODERS = {"CLIPTextModel", "CLIPTextModelWithProjection"}
 _PICKLES = {".bin", ".ckpt", ".pt"}
 
 
-def load(path: Path, name: str, device: str, dtype: torch.dtype, loaded: Mapping[str, Any]) -> dict[str, Any]:
+def load(
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, loaded: Mapping[str, Any]
+) -> dict[str, Any]:
     """The keyword arguments of `Model` from a folder; a part that is already `loaded` is not read from it.
 
     Raises `ModelError` for a folder that is damaged, incomplete or of another family.
@@ -46,10 +49,10 @@ def load(path: Path, name: str, device: str, dtype: torch.dtype, loaded: Mapping
             raise ModelError(
                 f"{name}: expected {part} to be one of {', '.join(sorted(allowed))}, got {kinds[part]}"
             )
-        found = loaded.get(part) or _component(
-            path / part, name, getattr(library, kinds[part]), library, dtype
-        )
-        return found.to(device)
+        if part in loaded:
+            return loaded[part].to(device)
+        own = autoencoder_dtype(read_json(path / part / "config.json"), dtype) if part == "vae" else dtype
+        return _component(path / part, name, getattr(library, kinds[part]), library, own).to(device)
 
     encoders = [part for part in ("text_encoder", "text_encoder_2") if kinds.get(part)]
     return {

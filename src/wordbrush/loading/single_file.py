@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from wordbrush.errors import ModelError
+from wordbrush.loading.checks import read_json
+from wordbrush.loading.machine import autoencoder_dtype
 
 _CONFIG = "WORDBRUSH_SINGLE_FILE_CONFIG"
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
@@ -43,10 +45,11 @@ def components(path: Path, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     weights = _read(path)
+    vae_dtype = autoencoder_dtype(read_json(folder / "vae" / "config.json"), dtype)
     try:
         return {
             "unet": _renamed(UNet2DConditionModel, "unet", weights, folder, dtype),
-            "vae": _renamed(AutoencoderKL, "vae", weights, folder, dtype),
+            "vae": _renamed(AutoencoderKL, "vae", weights, folder, vae_dtype),
             "text_encoder": _text_encoder(weights, folder, dtype),
         }
     except (OSError, RuntimeError, ValueError, KeyError) as error:

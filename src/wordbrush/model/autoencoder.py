@@ -39,17 +39,27 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, image: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
-        """Pictures in [−1, 1] to latents: the posterior's mode, so that an inversion is deterministic."""
+        """Pictures in [−1, 1] to latents: the posterior's mode, so that an inversion is deterministic.
+
+        Raises `NumericsError` rather than return latents of NaN.
+        """
         latents = self.vae.encode(image.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
-        return (latents - self.shift) * self.scale
+        return self._finite((latents - self.shift) * self.scale)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         """Latents to pictures in [−1, 1]. Raises `NumericsError` rather than return a picture of NaN."""
+        if not bool(torch.isfinite(latents).all()):
+            raise NumericsError(
+                "expected latents to decode, got NaN or infinity in them: compute in float32, or with less guidance"
+            )
         z = latents / self.scale + self.shift
         images = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float()
-        if not bool(torch.isfinite(images).all()):
-            raise NumericsError(
-                f"the autoencoder returned values that are not finite in {self.vae.dtype}: load the model in float32"
-            )
-        return images.clamp(-1, 1)
+        return self._finite(images).clamp(-1, 1)
+
+    def _finite(self, values: Tensor) -> Tensor:
+        if not bool(torch.isfinite(values).all()):
+            dtype = str(self.vae.dtype).removeprefix("torch.")
+            todo = "the model's file may be damaged" if dtype == "float32" else "load the model in float32"
+            raise NumericsError(f"the autoencoder returned values that are not finite in {dtype}: {todo}")
+        return values

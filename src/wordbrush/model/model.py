@@ -63,12 +63,17 @@ class Model:
 
     @classmethod
     def load(
-        cls, name: str | Path = "pocket", *, device: str | None = None, dtype: torch.dtype | None = None
+        cls,
+        name: str | Path = "pocket",
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> "Model":
         """Load a model: `"pocket"` (built in), a diffusers folder, a hub id, or a single-file `.safetensors`.
 
-        device: "cpu", "cuda", "cuda:1"…; by default the accelerator if there is one.
-        dtype: by default float16 on an accelerator and float32 on the CPU.
+        device: "cpu", "cuda", "cuda:1", "mps"…; by default the accelerator if there is one.
+        dtype: "float32", "bfloat16" or "float16"; by default float16 on an accelerator and float32 on the CPU. An
+        autoencoder that float16 is too small for (`force_upcast` in its config) stays in float32.
         A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
         folder of configs beside it (see `wordbrush.loading.single_file`).
 

@@ -43,14 +43,12 @@ class Setup:
         """Load the model. Raises `ModelError`."""
         with self.terminal.busy(f"loading {self.model}"):
             import diffusers
-            import torch
             import transformers
 
             for library in (diffusers, transformers):
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
-            dtype = None if self.dtype is None else getattr(torch, self.dtype)
-            return wordbrush.Model.load(self.model, device=self.device, dtype=dtype)
+            return wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype)
 
 
 POCKET = Setup()
