@@ -32,7 +32,9 @@ def test_a_type_by_its_name() -> None:
 
 @pytest.mark.parametrize("dtype", ["", "half", "int8", "x" * 300, torch.int64])
 def test_a_type_that_no_model_computes_in(dtype: str) -> None:
-    with pytest.raises(ModelError, match="expected dtype to be one of float32, bfloat16, float16, float64, got"):
+    with pytest.raises(
+        ModelError, match="expected dtype to be one of float32, bfloat16, float16, float64, got"
+    ):
         dtype_of(dtype, CPU)
 
 
@@ -58,5 +60,7 @@ def test_an_autoencoder_that_overflows_is_named() -> None:
     """The sources of trouble in float16: before, the message spoke of the guidance scale."""
     vae = Model.load("pocket").autoencoder.vae.to(torch.float16)
     picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with pytest.raises(NumericsError, match="the autoencoder returned .* in float16: load the model in float32"):
+    with pytest.raises(
+        NumericsError, match="the autoencoder returned .* in float16: load the model in float32"
+    ):
         Autoencoder(vae).encode(picture)

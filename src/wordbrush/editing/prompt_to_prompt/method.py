@@ -26,6 +26,7 @@ from wordbrush.changes import Change, read
 from wordbrush.denoise import Step, denoise
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt.blending import Blending, BlendWords, WordPair, found, kept_things
+from wordbrush.editing.prompt_to_prompt.idle import idle
 from wordbrush.editing.prompt_to_prompt.options import Options, Window, window_of
 from wordbrush.errors import OptionsError, PromptError
 from wordbrush.guidance import DifferenceGuidance, SwitchedGuidance, TextGuidance
@@ -78,8 +79,6 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
     prompts = [alignment.target for alignment in alignments]
     _require_somewhere([*options.reweight, *options.word_steps], prompts)
     _require_somewhere([*_given(options.spare), *_given(options.local_blend)], [*prompts, source])
-    for alignment in alignments:
-        _require_one(_given(options.local_blend), alignment)
     return [_planned(alignment, options) for alignment in alignments]
 
 
@@ -107,17 +106,19 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         if not planned.asks_for_nothing:
             batches.setdefault(options.model_dump_json(), []).append(i)
     outcomes: dict[int, _Outcome] = {}
+    idles: dict[int, list[str]] = {}
     rows, is_strange = 0, False
     for done, members in enumerate(batches.values()):
         run = _Run(model, source, [plans[i] for i in members], decided[members[0]])
         outcomes |= zip(members, (yield from run.edited(done, len(batches))), strict=True)
+        idles |= zip(members, run.idle(given), strict=True)
         rows += run.unet_rows
         is_strange = is_strange or run.is_strange
     seconds = round(time.perf_counter() - began, 3)
     results: list[Result] = []
     for i, (target, planned, options) in enumerate(zip(request.targets, plans, decided, strict=True)):
         outcome = outcomes.get(i) or _Outcome.unchanged(model, source)
-        notices = _notices(planned, outcome)
+        notices = [*_notices(planned, outcome), *idles.get(i, [])]
         if not planned.asks_for_nothing:
             notices += defaults.notices(model, source, is_strange)
         report = _report(planned, options, given, outcome, source, rows, seconds, notices)
@@ -144,7 +145,7 @@ class _Run:
     """The targets of one batch, and the options that they share."""
 
     def __init__(self, model: Model, source: Source, plans: Sequence[Plan], options: Options) -> None:
-        self._model, self._source, self._plans = model, source, plans
+        self._model, self._source, self._plans, self._options = model, source, plans, options
         self.is_strange = False
         self._words = [_blend_words(planned, options, source) for planned in plans]
         self._guidance = self._guiding(options)
@@ -154,8 +155,8 @@ class _Run:
             source,
             self._words,
             self._attention,
-            LocalBlend(  # it starts before the masks are fixed: there would be none
-                min(int(_decided(options.blend_start) * source.steps), self._finish - 1),
+            LocalBlend(
+                self._blend_start(options),
                 _decided(options.blend_threshold),
                 _decided(options.spare_threshold),
             ),
@@ -197,6 +198,20 @@ class _Run:
             _Outcome(trajectory, share, one.texts)
             for trajectory, share, one in zip(trajectories, self._blending.shares, self._words, strict=True)
         ]
+
+    def idle(self, given: Options) -> list[list[str]]:
+        """For each target, what to say of options that were given and do nothing."""
+        never, injects = self._blend_start(self._options) >= self._source.steps, self._attention.self_window
+        return [
+            idle(given, self._options, planned.alignment.target, edit, words, injects, never)
+            for planned, edit, words in zip(self._plans, self._attention.edits, self._words, strict=True)
+        ]
+
+    def _blend_start(self, options: Options) -> int:
+        """The first step after which local blend acts: before the masks are fixed, or there would be none; but 1 is
+        never."""
+        start = int(_decided(options.blend_start) * self._source.steps)
+        return start if start == self._source.steps else min(start, self._finish - 1)
 
     def _see(self, step: Step) -> None:
         """Note how well the model denoises the source: what it does badly there it has not learned to draw."""
@@ -320,13 +335,6 @@ def _require_somewhere(phrases: Sequence[str], prompts: Sequence[Words]) -> None
     for phrase in phrases:
         if not any(words.has(phrase) for words in prompts):
             prompts[0].find(phrase)
-
-
-def _require_one(phrases: Sequence[str], alignment: Alignment) -> None:
-    """Blend words, if there are any, must not all be missing from one target and its source."""
-    prompts = alignment.source, alignment.target
-    if phrases and not any(words.has(phrase) for phrase in phrases for words in prompts):
-        alignment.target.find(phrases[0])  # raises, naming the words there are
 
 
 def _blend_words(planned: Plan, options: Options, source: Source) -> BlendWords:
