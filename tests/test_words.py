@@ -60,7 +60,9 @@ def test_a_punctuation_mark_is_a_word_of_its_own(words: Read) -> None:
     assert [w.is_punctuation for w in found.words] == [False, False, True, False, False, True]
 
 
-@pytest.mark.parametrize("word", ["teddy-bear", "cat's", "don't", "café", "e\u0301te\u0301", "你好", "3"])
+@pytest.mark.parametrize(
+    "word", ["teddy-bear", "cat's", "don't", "café", "e\u0301te\u0301", "बिल्ली", "قِطٌّ", "חָתוּל", "3"]
+)
 def test_a_word_covers_all_of_its_tokens(word: str, words: Read, tokenizer: CLIPTokenizer) -> None:
     count = len(tokenizer(word, add_special_tokens=False).input_ids)
     found = words(f"a {word} on a beach")
@@ -68,6 +70,63 @@ def test_a_word_covers_all_of_its_tokens(word: str, words: Read, tokenizer: CLIP
     assert (text, start, stop) == (word, 2, 2 + count)
     assert found.find(word)[0].start == 2
     assert found.find("beach")[0].start == 2 + count + 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "phrase"),
+    [
+        ("一只猫在沙滩上", "猫"),
+        ("一只猫在沙滩上", "沙滩"),
+        ("ビーチの猫", "ビーチ"),
+        ("แมวบนหาด", "แมว"),
+        ("해변의 고양이", "고양이"),
+        ("an 👩‍🚀 in red", "👩‍🚀"),
+    ],
+)
+def test_a_phrase_in_any_script_has_its_tokens(
+    prompt: str, phrase: str, words: Read, tokenizer: CLIPTokenizer
+) -> None:
+    found = words(prompt).find(phrase)
+    tokens = tokenizer(prompt).input_ids[found[0].start : found[-1].stop]
+    assert tokenizer.decode(tokens).replace(" ", "") == phrase
+
+
+def test_one_character_is_swapped_where_words_have_no_spaces(words: Read) -> None:
+    alignment = align(words("一只猫在沙滩上"), words("一只狗在沙滩上"))
+    assert [str(match) for match in alignment.changed()] == ["猫 → 狗"]
+
+
+def test_apostrophes_and_hyphens_of_any_shape_are_the_same(words: Read) -> None:
+    assert not align(words("the cat’s well‑known “hat”"), words('the cat\'s well-known "hat"')).changed()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (red:1.2) cat",
+        "a (red cat: 0.8) on a beach",
+        "a <lora:cats:0.8> cat",
+        "a cat BREAK a beach",
+        "a cat AND a dog",
+        "a ((red)) cat",
+        "a [[red]] cat",
+        "a [cat:dog:0.5]",
+        "a {red|blue} cat",
+        "a red++ cat",
+    ],
+)
+def test_another_tools_syntax_is_not_read_as_words(prompt: str, words: Read) -> None:
+    with pytest.raises(
+        PromptError, match=r"another tool's syntax.*: write the words alone.*reweight red=1\.2"
+    ):
+        words(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a (red) cat", "a [red] cat", "at 10:30 (today)", "A CAT AND A DOG", "C++ book", "a cat -- on"]
+)
+def test_what_only_looks_like_it_is(prompt: str, words: Read) -> None:
+    assert words(prompt).words
 
 
 def test_an_accent_may_be_a_character_of_its_own(words: Read) -> None:

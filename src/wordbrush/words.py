@@ -1,8 +1,9 @@
 """Split prompts into words and tokens, align two prompts, and build the matrices of an attention edit.
 
-A *word* is letters and digits, with inner hyphens and apostrophes, compared without regard to case; each
-punctuation mark is a word of its own. A *token* is a position in the text encoder's input; a word's *span* is its
-tokens.
+A *word* is letters and digits, with inner hyphens and apostrophes, compared without regard to case and to the shape of
+its apostrophes; each punctuation mark and each emoji is a word of its own. In scripts without spaces between words each
+character is one, and a phrase is several in a row. A *token* is a position in the text encoder's input; a word's *span*
+is its tokens.
 
 Words are aligned first, and tokens follow from words. So the alignment is right for words with different numbers of
 tokens, punctuation, repeated spaces, capitals and deleted words. (The released Prompt-to-Prompt code aligns tokens: it
@@ -10,21 +11,39 @@ shifts every word after a swap of unequal token counts, finds no "cat" in "a cat
 deleted word onto that word.)
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.errors import PromptError, nearest
 
-# Accents can be separate characters (U+0300 … U+036F), as macOS writes them.
-_WORD = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
+# Marks (\p{M}: accents, vowel signs, points) and joiners belong to the letters before them. \X is what looks like one
+# character, such as an emoji with its skin tone.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+_MARKS = r"\p{M}\u200c\u200d"
+_LETTERS = rf"(?:(?!{_UNSPACED})[\w{_MARKS}])+"
+_WORD = regex.compile(rf"{_UNSPACED}[{_MARKS}]*|{_LETTERS}(?:['’‘\-‐‑]{_LETTERS})*|(?!\s)\X", regex.VERSION1)
+_SAME_MARK = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "“": '"', "”": '"'})
+
+# Syntax of other tools, which would be read as words.
+_FOREIGN = regex.compile(
+    r"""
+      \([^()]*:\s*[-+]?[\d.]+\s*\)            # (red:1.2)
+    | \[[^\[\]]*:[^\[\]]*:\s*[\d.]+\s*\]      # [cat:dog:0.5]
+    | \({2,} [^()]+ \){2,} | \[{2,} [^\[\]]+ \]{2,} | \{[^{}]*\}  # ((red)), [[red]], {red|blue}
+    | <(?:lora|lyco|hypernet|embedding)\b[^<>]*>
+    | (?<=\p{Ll}.*)\b(?:BREAK|AND)\b | \b(?:BREAK|AND)\b(?=.*\p{Ll})
+    | \w{2,}(?:\+\+|--)(?!\S)               # red++
+    """,
+    regex.VERBOSE | regex.DOTALL,
+)
 
 _FUNCTION_WORDS = frozenset(
     "a an the and or of in on at by to from for with without into onto as is are its "
@@ -132,15 +151,20 @@ def _trimmed(keys: list[str]) -> list[str]:
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", text).casefold().translate(_SAME_MARK)
 
 
 def read(tokenizer: Any, prompt: str, length: int) -> Words:
     """Read `prompt` with a fast transformers tokenizer; `length` is the text encoder's context, in tokens.
 
-    Raises `PromptError` if the prompt does not fit into `length` tokens (the message says which words do not), or has a
-    word for which the tokenizer has no tokens.
+    Raises `PromptError` if the prompt does not fit into `length` tokens (the message says which words do not), has a
+    word for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like.
     """
+    if foreign := _FOREIGN.search(prompt):
+        raise PromptError(
+            f"expected plain words, got {foreign.group()!r:.60}, another tool's syntax, which would be read as words: "
+            "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
+        )
     encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     special: list[int] = encoded["special_tokens_mask"]
