@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from wordbrush import images
 from wordbrush.errors import ImageError, NumericsError, OutputError
-from wordbrush.images import fit, load, read_provenance, rgb, save_png, to_image, to_tensor
+from wordbrush.images import Recorded, fit, load, read_provenance, rgb, save_png, to_image, to_tensor
 
 # A folder per test function is enough for hypothesis: every example overwrites the file of the last one.
 reuses_the_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -127,7 +127,16 @@ def test_a_transparent_grey_value_of_sixteen_bits_counts(tmp_path: Path):
     assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [(0, 200, 0), (255, 255, 255)]
 
 
-@pytest.mark.parametrize("array", [np.full((2, 2), 70000, np.int32), np.ones((2, 2), np.float32)])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((2, 2), 70000, np.int32),
+        np.full((2, 2), 200, np.int32),  # 32 bits, of which few are used: black, if it were read as 16
+        np.full((2, 2), -5, np.int16),
+        np.full((2, 2), 5, np.int16),
+        np.ones((2, 2), np.float32),
+    ],
+)
 def test_depths_without_a_white_are_refused(tmp_path: Path, array: np.ndarray[Any, Any]):
     with pytest.raises(ImageError, match="save it as 8-bit RGB"):
         load(saved(Image.fromarray(array), tmp_path / "a.tiff"))
@@ -172,14 +181,18 @@ def test_the_first_frame_of_an_animation_is_taken_and_said(tmp_path: Path):
         assert loaded.info["notices"][0] == "the first of 3 frames was used"
 
 
-def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path):
-    # A profile is a table of numbers: give sRGB's another red, and red must come out another colour.
+def profile_with_another_red() -> bytes:
+    """A profile is a table of numbers: sRGB's with another red."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     place = profile.index(b"rXYZ", 132)
     offset = struct.unpack(">I", profile[place + 4 : place + 8])[0]
     profile[offset + 8 : offset + 12] = struct.pack(">i", int(0.30 * 65536))
+    return bytes(profile)
+
+
+def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path):
     red = Image.new("RGB", (2, 2), (200, 30, 30))
-    shifted = load(saved(red, tmp_path / "a.png", icc_profile=bytes(profile)))
+    shifted = load(saved(red, tmp_path / "a.png", icc_profile=profile_with_another_red()))
     assert shifted.getpixel((0, 0)) != (200, 30, 30)
     assert "icc_profile" not in shifted.info
     plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -236,6 +249,68 @@ def test_bombs_are_refused_from_their_header(tmp_path: Path, side: int):
     for reader in (load, read_provenance):
         with pytest.raises(ImageError, match="expected at most 40 megapixels"):
             reader(tmp_path / "bomb.png")
+
+
+def with_chunk(kind: bytes, data: bytes, *, at_the_end: bool = False) -> bytes:
+    """A PNG with one more chunk."""
+    buffer = io.BytesIO()
+    gradient(24, 16).save(buffer, "PNG")
+    content, chunk = buffer.getvalue(), struct.pack(">I", len(data)) + kind + data
+    chunk += struct.pack(">I", zlib.crc32(kind + data))
+    place = len(content) - 12 if at_the_end else 33
+    return content[:place] + chunk + content[place:]
+
+
+LARGE = zlib.compress(b"a" * 2_000_000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_chunk(b"zTXt", b"k\0\0" + LARGE),
+        with_chunk(b"iTXt", b"k\0\1\0\0\0" + LARGE, at_the_end=True),
+        with_chunk(b"eXIf", b"\xff\xd8garbage"),
+        with_chunk(b"iCCP", b"k\0\0" + LARGE),
+    ],
+)
+def test_a_png_is_read_whatever_its_metadata(content: bytes, tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(content)
+    image = load(tmp_path / "a.png")
+    assert same(image, gradient(24, 16))
+    assert image.info["notices"][0] == "its text or EXIF data could not be read and was ignored"
+
+
+def test_a_large_colour_profile_is_used(tmp_path: Path):
+    swapped = saved(gradient(24, 16), tmp_path / "b.png", icc_profile=profile_with_another_red())
+    large = profile_with_another_red() + bytes(2_000_000)
+    (tmp_path / "a.png").write_bytes(with_chunk(b"iCCP", b"k\0\0" + zlib.compress(large)))
+    assert same(load(tmp_path / "a.png"), load(swapped))
+    assert not same(load(swapped), gradient(24, 16))
+
+
+def test_a_record_is_read_beside_text_that_is_not(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(with_chunk(b"zTXt", b"k\0\0" + LARGE))
+    text = json.dumps({"command": "generate"}).encode()
+    both = with_chunk(b"tEXt", b"wordbrush\0" + text)
+    (tmp_path / "b.png").write_bytes(both[:33] + with_chunk(b"zTXt", b"k\0\0" + LARGE)[33:-12] + both[33:])
+    with pytest.raises(ImageError, match="does not say how it was made"):
+        read_provenance(tmp_path / "a.png")
+    assert read_provenance(tmp_path / "b.png") == {"command": "generate"}
+
+
+def test_a_picture_takes_its_record_along(tmp_path: Path):
+    image = Recorded(gradient(24, 16), {"command": "generate"})
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "b", format="png")
+    save_png(image, tmp_path / "c.png")
+    image.save(tmp_path / "d.jpg")
+    for name in ("a.png", "b", "c.png"):
+        assert read_provenance(tmp_path / name) == {"command": "generate"}
+        assert same(load(tmp_path / name), gradient(24, 16))
+    assert read_provenance(image) == {"command": "generate"}
+    image.resize((12, 8)).save(tmp_path / "small.png")
+    with pytest.raises(ImageError, match="does not say how it was made"):
+        read_provenance(tmp_path / "small.png")
 
 
 def pictures_in_every_format() -> list[bytes]:

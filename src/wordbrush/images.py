@@ -18,8 +18,10 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
+from wordbrush import png
 from wordbrush.errors import ImageError, NumericsError, OutputError
 from wordbrush.files import Opened, atomic_write
 
@@ -27,6 +29,7 @@ from wordbrush.files import Opened, atomic_write
 # untrusted bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 1_000_000_000
 
 WHITE = (255, 255, 255)
 PROVENANCE_KEY = "wordbrush"
@@ -51,46 +54,79 @@ def load(path: str | os.PathLike[str], *, background: tuple[int, int, int] = WHI
         for notice in image.info["notices"]:
             print(notice)
     """
-    file = _open(path)
-    try:
-        frames = getattr(file, "n_frames", 1)
-        image = rgb(file, background=background)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except Exception as error:  # decoders raise nearly any exception for damaged bytes
-        raise ImageError(
-            f"{path} is damaged or cut short ({error}); save it again from the original"
-        ) from error
-    finally:
-        file.close()
-    if frames > 1:
-        image.info["notices"].insert(0, f"the first of {frames} frames was used")
-    return image
+    return decode(content_of(path), os.fspath(path), background=background)
 
 
-def _open(path: str | os.PathLike[str]) -> Image.Image:
-    """Open a picture file and read its header only."""
+def content_of(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that should be a picture. Raises `ImageError`."""
+    if str(path).partition("://")[0] in ("http", "https", "ftp", "data"):
+        raise ImageError(f"expected a picture file, got the address {str(path)!r:.80}; download it first")
     if Path(path).is_dir():
         raise ImageError(f"expected a picture file, but {path} is a folder; choose a file in it")
     if not Path(path).is_file():  # reading a device or a pipe might never end
         raise ImageError(f"expected a picture file, but there is none at {path}; check the path")
     try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise ImageError(
+                f"expected a picture file of at most {MAX_BYTES // 10**6} MB, but {path} is larger"
+            )
+        return Path(path).read_bytes()
+    except PermissionError as error:
+        raise ImageError(f"no permission to read {path}; check the file's permissions") from error
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}); check the disk") from error
+
+
+def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """`load` for a file's bytes. name: the file's, for messages. Raises `ImageError`."""
+    try:
+        return _decoded(content, name, background)
+    except ImageError:
+        plain = png.without_metadata(content, PROVENANCE_KEY)
+        if plain is None:
+            raise
+        image = _decoded(plain[0], name, background, profile=plain[1])
+        image.info["notices"].insert(0, "its text or EXIF data could not be read and was ignored")
+        return image
+
+
+def _decoded(
+    content: bytes, name: str, background: tuple[int, int, int], profile: bytes | None = None
+) -> Image.Image:
+    with _opened(content, name) as file:
+        if profile is not None:
+            file.info["icc_profile"] = profile
+        try:
+            frames = getattr(file, "n_frames", 1)
+            image = rgb(file, background=background)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}") from error
+        except Exception as error:  # decoders raise nearly any exception for damaged bytes
+            raise ImageError(
+                f"{name} is damaged or cut short ({error!s:.100}); save it again from the original"
+            ) from error
+    if frames > 1:
+        image.info["notices"].insert(0, f"the first of {frames} frames was used")
+    return image
+
+
+def _opened(content: bytes, name: str) -> Image.Image:
+    """A picture of which only the header was read."""
+    try:
         # Pillow warns of decompression bombs above 89 megapixels, and of unusual metadata; the limit here is stricter,
         # and invalid metadata is ignored.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            file = Image.open(path, formats=FORMATS)
+            file = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {_too_large()}") from error
-    except PermissionError as error:
-        raise ImageError(f"no permission to read {path}; check the file's permissions") from error
+        raise ImageError(f"{name}: {_too_large()}") from error
     except Exception as error:
         raise ImageError(
-            f"{path} is not a picture that can be read; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{name} is not a picture that can be read; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         ) from error
     if file.width * file.height > MAX_PIXELS:
         file.close()
-        raise ImageError(f"{path}: {_too_large(f' of {file.width} × {file.height}')}")
+        raise ImageError(f"{name}: {_too_large(f' of {file.width} × {file.height}')}")
     return file
 
 
@@ -116,9 +152,10 @@ def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Imag
         # Read before decoding, which rotates TIFFs and removes the tag. 1 is upright.
         if image.getexif().get(Base.Orientation) in range(2, 9):
             notices.append("it was rotated upright, according to its EXIF orientation")
+        bits = _bits(image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
-            upright = _eight_bit(upright)
+            upright = _eight_bit(upright, bits)
             notices.append("16-bit pixels were scaled to 8 bits")
         if upright.mode not in _EIGHT_BIT:
             raise ImageError(
@@ -136,11 +173,21 @@ def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Imag
     return opaque
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _bits(image: Image.Image) -> int:
+    """Bits of a grey value of Pillow's modes "I", which has 32 and is also how some 16-bit files are opened."""
+    if isinstance(image, TiffImageFile):
+        unsigned = image.tag_v2.get(SAMPLEFORMAT, (1,)) in (1, (1,))
+        return max(image.tag_v2.get(BITSPERSAMPLE, (1,))) if unsigned else 0
+    return 16 if image.mode.startswith("I;16") else 32
+
+
+def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
     """16-bit grey to 8-bit: 65535 / 257 = 255. Pillow's own conversion clips instead of scaling."""
+    if bits != 16:
+        raise ImageError(
+            f"expected at most 16 bits per pixel without a sign, got {bits or 'signed'}; save it as 8-bit RGB"
+        )
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("expected at most 16 bits per pixel, got 32; save it as 8-bit RGB")
     grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     key = image.info.get("transparency")  # the grey value that means "transparent"
     if isinstance(key, int):
@@ -206,6 +253,25 @@ def crop_notices(name: object, image: Image.Image, width: int, height: int) -> l
 # Writing ----------------------------------------------------------------------------------------------------
 
 
+class Recorded(Image.Image):
+    """A picture with the record of how it was made in `info`, as JSON: saved as PNG, it takes the record along.
+
+    What is made of it (a crop, another size) is a plain picture: its pixels are others.
+    """
+
+    def __init__(self, image: Image.Image, provenance: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.__dict__.update(image.__dict__)
+        self.info = {**image.info, PROVENANCE_KEY: _as_text(provenance)}
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """As Pillow does it; a PNG gets the record, unless `pnginfo` is given."""
+        by_name = isinstance(fp, str | os.PathLike) and Path(fp).suffix.lower() == ".png"
+        if (format or "").upper() == "PNG" or (format is None and by_name):
+            params.setdefault("pnginfo", _png_text(self.info.get(PROVENANCE_KEY)))
+        super().save(fp, format, **params)
+
+
 def save_png(
     image: Image.Image,
     path: str | os.PathLike[str],
@@ -214,38 +280,62 @@ def save_png(
 ) -> None:
     """Write a PNG atomically, with its provenance as JSON in the text chunk "wordbrush".
 
-    provenance: text, finite numbers, lists and mappings. opened: the function that an open `files.all_or_none` yields,
-    to write the picture together with other files. Raises `OutputError` if the file cannot be written or its name does
-    not end in .png.
+    provenance: text, finite numbers, lists and mappings; by default the picture's own, if it is `Recorded`. opened: the
+    function that an open `files.all_or_none` yields, to write the picture together with other files. Raises
+    `OutputError` if the file cannot be written or its name does not end in .png.
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"expected a file name that ends in .png, got {path}; pictures are written as PNG")
+    own = image.info.get(PROVENANCE_KEY) if isinstance(image, Recorded) else None
+    text = own if provenance is None else _as_text(provenance)
+    with opened(path) as file:
+        image.save(file, format="PNG", pnginfo=_png_text(text))
+
+
+def _as_text(provenance: Mapping[str, Any]) -> str:
+    return json.dumps(dict(provenance), allow_nan=False)
+
+
+def _png_text(provenance: str | None) -> PngInfo:
     text = PngInfo()
     if provenance is not None:
-        text.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), allow_nan=False))
-    with opened(path) as file:
-        image.save(file, format="PNG", pnginfo=text)
+        text.add_text(PROVENANCE_KEY, provenance)
+    return text
 
 
-def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A picture's provenance, as `save_png` wrote it.
+def read_provenance(picture: Image.Image | str | os.PathLike[str]) -> dict[str, Any]:
+    """A picture's provenance, from a PNG file as `save_png` wrote it, or from a picture's `info`.
 
-    Raises `ImageError` if the file is not a PNG or has no provenance (another program made it, or saved it again
+    Raises `ImageError` if the file is not a PNG or there is no provenance (another program made it, or saved it again
     without the text).
     """
-    with _open(path) as file:
+    if isinstance(picture, Image.Image):
+        name, text = "this picture", picture.info.get(PROVENANCE_KEY)
+    else:
+        name, content = os.fspath(picture), content_of(picture)
         try:
-            text = file.text.get(PROVENANCE_KEY) if isinstance(file, PngImageFile) else None
-        except Exception as error:  # text can follow the pixels, so they are decoded here
-            raise ImageError(f"{path} is damaged or cut short ({error})") from error
-    if text is None:
-        raise ImageError(f"{path} does not say how it was made; expected a PNG written by wordbrush")
+            text = _text(content, name)
+        except ImageError:
+            plain = png.without_metadata(content, PROVENANCE_KEY)
+            if plain is None:
+                raise
+            text = _text(plain[0], name)
+    if not isinstance(text, str):
+        raise ImageError(f"{name} does not say how it was made; expected a PNG written by wordbrush")
     try:
         provenance: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path}: the record of how it was made is damaged ({error})") from error
+        raise ImageError(f"{name}: the record of how it was made is damaged ({error!s:.100})") from error
     if not isinstance(provenance, dict):
         raise ImageError(
-            f"{path}: expected a JSON object that says how it was made, got {type(provenance).__name__}"
+            f"{name}: expected a JSON object that says how it was made, got {type(provenance).__name__}"
         )
     return cast(dict[str, Any], provenance)
+
+
+def _text(content: bytes, name: str) -> str | None:
+    with _opened(content, name) as file:
+        try:
+            return file.text.get(PROVENANCE_KEY) if isinstance(file, PngImageFile) else None
+        except Exception as error:  # text can follow the pixels, so they are decoded here
+            raise ImageError(f"{name} is damaged or cut short ({error!s:.100})") from error
