@@ -1,14 +1,19 @@
 """Sources: from a seed, and on disk."""
 
+import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image, ImageCms
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_safetensors
 
 from reference import conditions
 from wordbrush import images, invert
@@ -96,7 +101,7 @@ def test_a_spoiled_weight_is_no_picture(tiny: Tiny, monkeypatch: pytest.MonkeyPa
         patch.setattr(bias, "data", torch.full_like(bias, torch.nan))
         with pytest.raises(NumericsError, match="step 1 of 2"):
             drain(sample(model, "a cat", 0, steps=2))
-    with pytest.raises(NumericsError, match="autoencoder"):
+    with pytest.raises(NumericsError, match="latents to decode"):
         model.decode(torch.full((1, 4, 16, 16), torch.nan))
 
 
@@ -172,6 +177,61 @@ def test_what_is_no_source_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path
             Source.load(tmp_path / "a.source", model)
 
 
+def doctored(whole: Path, **changes: object) -> dict[str, Any]:
+    """A source file with other entries in its header, or other tensors, and a checksum that fits."""
+    with safe_open(whole, framework="pt") as file:
+        header = json.loads(file.metadata()["source"])
+    tensors = load_file(whole)
+    for name, value in changes.items():
+        name = name.replace("__", ".")
+        (tensors if name in tensors else header)[name] = value
+    text = json.dumps(header)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    digest = hashlib.sha256(text.encode() + to_safetensors(tensors)).hexdigest()
+    return {
+        "tensors": tensors,
+        "metadata": {"format": "wordbrush.source.2", "source": text, "sha256": digest},
+    }
+
+
+DOCTORED: dict[str, Callable[[Source], dict[str, Any]]] = {
+    "guidance below 0": lambda _: {"guidance_scale": -5},
+    "guidance that is no number": lambda _: {"guidance_scale": "much"},
+    "a timestep out of reach": lambda s: {"levels": [(10**6, x.signal, x.sigma) for x in s.schedule.levels]},
+    "a timestep that is no whole number": lambda s: {
+        "levels": [(x.t + 0.5, x.signal, x.sigma) for x in s.schedule.levels]
+    },
+    "a share above 1": lambda s: {"levels": [(x.t, 2.0, x.sigma) for x in s.schedule.levels]},
+    "levels in the wrong order": lambda s: {
+        "levels": [(x.t, x.signal, x.sigma) for x in reversed(s.schedule.levels)]
+    },
+    "a level of two numbers": lambda _: {"levels": [(1, 0.5), (0, 1.0)]},
+    "one level": lambda s: {"levels": [(0, 1.0, 0.0)]},
+    "a doubled trajectory": lambda s: {"trajectory": torch.cat([s.trajectory] * 2)},
+    "a trajectory of another width": lambda s: {"trajectory": s.trajectory[:, :2]},
+    "integers": lambda s: {"trajectory": s.trajectory.to(torch.int32)},
+    "not a number": lambda s: {"trajectory": s.trajectory * math.nan},
+    "null embeddings of another width": lambda s: {"null__hidden": s.null.hidden[..., :4]},
+    "null embeddings of other steps": lambda s: {"null__hidden": s.null.hidden.repeat(9, 1, 1)},
+    "states of an unknown kind": lambda _: {"states": "unknown"},
+    "a prompt that is none": lambda _: {"prompt": 3},
+    "options that are none": lambda _: {"options": [1]},
+}
+
+
+@pytest.mark.parametrize("name", DOCTORED)
+def test_a_source_with_a_right_checksum_is_input_like_any_other(
+    name: str, tiny: Tiny, seeded: Seeded, tmp_path: Path
+) -> None:
+    model, source, path = tiny("sd1", torch.float64), seeded("sd1", steps=2), tmp_path / "a.source"
+    source.save(path)
+    save_file(**doctored(path), filename=tmp_path / "same.source")
+    assert torch.equal(Source.load(tmp_path / "same.source", model).trajectory, source.trajectory)
+    save_file(**doctored(path, **DOCTORED[name](source)), filename=path)
+    with pytest.raises(SourceError, match="is damaged"):
+        Source.load(path, model)
+
+
 def test_saving_is_all_or_nothing(seeded: Seeded, tmp_path: Path) -> None:
     (tmp_path / "a.source").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
@@ -224,7 +284,7 @@ def test_a_source_keeps_the_file_that_it_was_made_of(tiny: Tiny, tmp_path: Path)
     for each in (source, Source.load(tmp_path / "a.source", model)):
         picture = each.picture
         assert picture is not None
-        assert picture.content == path.read_bytes() and picture.name == "photo.jpg"
+        assert picture.content == path.read_bytes() and picture.path == str(path)
         assert picture.orientation == 6 and picture.profile == profile
         assert picture.image.size == (30, 50) and picture.box == (0, 10, 30, 40)
         assert picture.image.tobytes() == images.load(path).tobytes()
@@ -236,7 +296,7 @@ def test_a_source_keeps_the_file_that_it_was_made_of(tiny: Tiny, tmp_path: Path)
 def test_a_picture_without_a_file_is_kept_too(mode: str, tiny: Tiny) -> None:
     image = Image.effect_noise((20, 44), 90).convert("RGB").convert(mode)
     picture = invert(tiny("sd1"), image, "a cat", options={"steps": 1}).picture
-    assert picture is not None and picture.name is None and picture.orientation == 1
+    assert picture is not None and picture.path is None and picture.orientation == 1
     assert picture.image.tobytes() == images.rgb(image).tobytes()
     assert picture.box == (0, 12, 20, 32)
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from wordbrush import editing, images, inversion, methods, options, provenance, sampling, sheets
-from wordbrush.errors import PromptError
+from wordbrush import changes, editing, images, inversion, methods, options, provenance, sampling, sheets
+from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError
+from wordbrush.images import Pixels, Recorded
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, Options
 from wordbrush.picture import Picture
@@ -25,9 +25,11 @@ from wordbrush.request import EditRequest
 from wordbrush.result import Result
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
+from wordbrush.words import align
 
 OnProgress = Callable[[Progress], object]
 ImageOrPath = Image.Image | str | os.PathLike[str]
+T = TypeVar("T")
 
 
 class _SeedOptions(InversionOptions):
@@ -45,11 +47,15 @@ def generate(
     seed: int = 0,
     steps: int | None = None,
     guidance_scale: float | None = None,
+    negative_prompt: str = "",
     width: int | None = None,
     height: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Image.Image:
     """A picture of `prompt`. The same seed gives the same picture; sizes are pixels, defaults the model's own.
+    negative_prompt: what guidance leads away from.
+
+    Its `info["wordbrush"]` says how it was made; saved as PNG, it takes that along.
 
     Raises `PromptError`, `OptionsError`, or `ModelError` for a size that the model cannot make.
 
@@ -57,16 +63,25 @@ def generate(
     >>> generate(model, "a cat on a beach", seed=7, steps=2).size
     (128, 128)
     """
-    return from_seed(
+    source = from_seed(
         model,
         prompt,
         seed=seed,
         steps=steps,
         guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
         width=width,
         height=height,
         on_progress=on_progress,
-    ).image(model)
+    )
+    return generated_image(model, source)
+
+
+def generated_image(model: Model, source: Source) -> Recorded:
+    """The picture of a source that was generated, with its record."""
+    image = source.image(model)
+    record = provenance.source_record(model, source)
+    return Recorded(image, provenance.record("generate", model, record, image))
 
 
 def from_seed(
@@ -76,6 +91,7 @@ def from_seed(
     seed: int = 0,
     steps: int | None = None,
     guidance_scale: float | None = None,
+    negative_prompt: str = "",
     width: int | None = None,
     height: int | None = None,
     on_progress: OnProgress | None = None,
@@ -86,12 +102,14 @@ def from_seed(
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).steps
     2
     """
+    _require_model(model)
     settings = options.parse(
         _SeedOptions,
         {
             "seed": seed,
             "steps": steps,
             "guidance_scale": guidance_scale,
+            "negative_prompt": negative_prompt,
             "width": width,
             "height": height,
         },
@@ -100,20 +118,42 @@ def from_seed(
     return drain(sampling.sample(model, prompt, **settings.model_dump()), on_progress)
 
 
+@overload
 def invert(
     model: Model,
-    picture: ImageOrPath,
+    picture: Pixels,
     prompt: str,
+    *,
+    method: str | None = ...,
+    options: Mapping[str, Any] | Options | None = ...,
+    on_progress: OnProgress | None = ...,
+) -> Source: ...
+@overload
+def invert(
+    model: Model,
+    picture: list[Pixels],
+    prompt: str | Sequence[str],
+    *,
+    method: str | None = ...,
+    options: Mapping[str, Any] | Options | None = ...,
+    on_progress: OnProgress | None = ...,
+) -> list[Source]: ...
+def invert(
+    model: Model,
+    picture: Pixels | list[Pixels],
+    prompt: str | Sequence[str],
     *,
     method: str | None = None,
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
-) -> Source:
+) -> Source | list[Source]:
     """Find the latents that lead from noise to a real picture: a source to edit.
 
-    picture: a PIL image or a file; it is cropped around its middle to the model's aspect and scaled to its size.
-    prompt: what the picture shows. method: see `inversion_methods`; by default "straight" with the built-in model and
-    "direct" with others, on which nobody has measured "straight" yet. options: that method's `Options`.
+    picture: a PIL image, a file's path or an open file, an array or a tensor (see `Pixels`), or a list of those. It is
+    cropped around its middle to the model's aspect and scaled to its size.
+    prompt: what the picture shows; for a list, one for all or one each. method: see `inversion_methods`; by default
+    "straight" with the built-in model and "direct" with others, on which nobody has measured "straight" yet. options:
+    that method's `Options`.
 
     Raises `ImageError`, `PromptError`, `OptionsError`.
 
@@ -122,20 +162,34 @@ def invert(
     >>> invert(model, photo, "a cat on a beach", options={"steps": 2}).method
     'straight'
     """
-    return drain(invert_steps(model, picture, prompt, method=method, options=options), on_progress)
+    if isinstance(picture, list):
+        prompts = [prompt] * len(picture) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(picture):
+            raise PromptError(
+                f"expected one prompt, or one for each of {len(picture)} pictures, got {len(prompts)}"
+            )
+        return [
+            invert(model, each, own, method=method, options=options, on_progress=on_progress)
+            for each, own in zip(picture, prompts, strict=True)
+        ]
+    steps = invert_steps(model, picture, cast(str, prompt), method=method, options=options)
+    return drain(steps, on_progress)
 
 
 def invert_steps(
     model: Model,
-    picture: ImageOrPath,
+    picture: Pixels,
     prompt: str,
     *,
     method: str | None = None,
     options: Mapping[str, Any] | Options | None = None,
 ) -> Generator[Progress, None, Source]:
-    """`invert` as a generator, for callers that pause, show previews or measure."""
+    """`invert` of one picture as a generator, for callers that pause, show previews or measure."""
+    _require_model(model)
     entry = methods.find(inversion.METHODS, method or inversion.default(model.name), "inversion")
     settings = options_of(entry, options)
+    if isinstance(picture, Source):
+        raise ImageError("expected a picture to invert, got a source: edit it as it is")
     _require_words(model, prompt)
     size = model.image_size
     own = Picture.of(picture, *size)
@@ -146,9 +200,12 @@ def invert_steps(
 @overload
 def edit(  # pyright: ignore[reportOverlappingOverload] - a str is a Sequence[str]; the first overload wins
     model: Model,
-    source: Source,
+    source: Source | Pixels,
     target: str,
     *,
+    prompt: str | None = ...,
+    inversion: str | None = ...,
+    inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
     on_progress: OnProgress | None = ...,
@@ -156,35 +213,65 @@ def edit(  # pyright: ignore[reportOverlappingOverload] - a str is a Sequence[st
 @overload
 def edit(
     model: Model,
-    source: Source,
+    source: Source | Pixels,
     target: Sequence[str],
     *,
+    prompt: str | None = ...,
+    inversion: str | None = ...,
+    inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Result]: ...
 def edit(
     model: Model,
-    source: Source,
+    source: Source | Pixels,
     target: str | Sequence[str],
     *,
+    prompt: str | None = None,
+    inversion: str | None = None,
+    inversion_options: Mapping[str, Any] | Options | None = None,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Result]:
     """Edit a source into what `target` describes; several targets share one source and one batch.
 
-    method: see `editing_methods`. options: that method's `Options`, e.g. {"reweight": {"night": 2}}.
+    source: what `invert` or `from_seed` made, or a picture, which is inverted first; then `prompt` says what it shows,
+    and `inversion` and `inversion_options` how (see `invert`). method: see `editing_methods`. options: that method's
+    `Options`, e.g. {"reweight": {"night": 2}}.
 
-    Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, or `SourceError` if the source was
-    made with another model.
+    Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, `ImageError`, or `SourceError` if the
+    source was made with another model.
 
     >>> model = Model.load("pocket")
-    >>> source = from_seed(model, "a cat on a beach", seed=7, steps=4)
-    >>> edit(model, source, "a dog on a beach").report.words
+    >>> generate(model, "a cat on a beach", seed=7, steps=4).save("cat.png")
+    >>> edit(model, "cat.png", "a dog on a beach", prompt="a cat on a beach").report.words
     'a [cat → dog] on a beach'
     """
     targets = [target] if isinstance(target, str) else _several(target)
+    if not isinstance(source, Source):
+        if prompt is None:
+            raise PromptError(
+                f"expected a source, as invert and from_seed make them, got {type(source).__name__}; to edit a "
+                'picture at once, say what it shows: edit(…, prompt="a cat on a beach")'
+            )
+        check_edit(model, prompt, targets, method=method, options=options)
+        source = invert(
+            model, source, prompt, method=inversion, options=inversion_options, on_progress=on_progress
+        )
+    elif superfluous := [
+        name
+        for name, value in (
+            ("prompt", prompt),
+            ("inversion", inversion),
+            ("inversion_options", inversion_options),
+        )
+        if value is not None
+    ]:
+        raise OptionsError(
+            f"the source already has its prompt and its steps: leave {', '.join(superfluous)} out"
+        )
     results = drain(edit_steps(model, source, targets, method=method, options=options), on_progress)
     return results[0] if isinstance(target, str) else results
 
@@ -197,9 +284,36 @@ def edit_steps(
     method: str,
     options: Mapping[str, Any] | Options | None = None,
 ) -> Generator[Progress, None, list[Result]]:
-    """`edit` as a generator, for callers that pause, show previews or measure."""
+    """`edit` of a source as a generator, for callers that pause, show previews or measure."""
+    _require_model(model)
+    if not isinstance(source, Source):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SourceError(
+            f"expected a source, as invert and from_seed make them, got {type(source).__name__}"
+        )
     module, request = _requested(model, source.prompt, targets, method, options)
-    return (yield from module.edit(model, replace(request, source=source)))
+    results = yield from module.edit(model, replace(request, source=source))
+    given = _given(options)
+    return [
+        replace(result, method=method, options=given, targets=request.targets, index=i).noted(
+            [said for said in (model.strange(result.prompt),) if said]
+        )
+        for i, result in enumerate(results)
+    ]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is known of an edit before it is made.
+
+    words: the target's words, with what becomes of the source's. change, because: what kind of change the words ask
+    for, and why. notices: what a user should know before the work, such as words that the model does not know.
+    """
+
+    target: str
+    words: str
+    change: str
+    because: str
+    notices: tuple[str, ...] = ()
 
 
 def check_edit(
@@ -209,33 +323,56 @@ def check_edit(
     *,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
-) -> None:
+) -> list[Check]:
     """Raise what `edit` would raise for these words and options with a source of `prompt`, before there is one: an
-    invalid word is reported before the inversion starts. Raises `PromptError`, `OptionsError`.
+    invalid word is reported before the inversion starts. Returns what is known of each edit. Raises `PromptError`,
+    `OptionsError`.
 
-    >>> check_edit(Model.load("pocket"), "a cat on a beach", ["a dog on a beach"], options={"spare": ["tree"]})
+    >>> model = Model.load("pocket")
+    >>> check_edit(model, "a cat on a beach", ["a red cat on a beach"])[0].because
+    "'red' describes 'cat'"
+    >>> check_edit(model, "a cat on a beach", ["a dog on a beach"], options={"spare": ["tree"]})
     Traceback (most recent call last):
     wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, dog, on, beach
     """
+    _require_model(model)
+    _require_words(model, prompt)
     module, request = _requested(model, prompt, targets, method, options)
     module.plan(model, request)
+    found: list[Check] = []
+    for target in request.targets:
+        alignment = align(model.read(prompt), model.read(target))
+        change = changes.read(alignment)
+        notices = tuple(said for said in map(model.strange, (prompt, target)) if said)
+        found.append(Check(target, alignment.describe(), change.kind, change.reason, notices))
+    return found
 
 
 def heatmap(
-    model: Model, picture: ImageOrPath, prompt: str, word: str, *, on_progress: OnProgress | None = None
+    model: Model,
+    picture: Pixels,
+    prompt: str,
+    word: str,
+    *,
+    method: str | None = None,
+    options: Mapping[str, Any] | Options | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Image.Image:
     """Where `word` of `prompt` looks in a picture, drawn over it.
 
-    The picture is inverted, and the word's cross-attention averaged over the trajectory. Raises `PromptError` if the
-    prompt has no such word.
+    The picture is inverted, by default with "direct", and the word's cross-attention averaged over the trajectory.
+    method, options: the inversion's. Raises `PromptError` if the prompt has no such word.
 
     >>> model = Model.load("pocket")
     >>> photo = generate(model, "a cat on a beach", seed=7, steps=2)
     >>> heatmap(model, photo, "a cat on a beach", "cat").size
     (128, 128)
     """
+    _require_model(model)
+    _require_words(model, prompt)
     model.read(prompt).find(word)  # before any work is done
-    found = invert(model, picture, prompt, method=inversion.DEFAULT, on_progress=on_progress)
+    steps = invert_steps(model, picture, prompt, method=method or inversion.DEFAULT, options=options)
+    found = drain(steps, on_progress)
     return sheets.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
 
 
@@ -273,12 +410,16 @@ class Replay:
 
 
 def replay(
-    path: str | os.PathLike[str], *, model: Model | None = None, on_progress: OnProgress | None = None
+    picture: Image.Image | str | os.PathLike[str],
+    *,
+    model: Model | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Replay:
-    """Make a picture again from the record in its PNG, and compare.
+    """Make a picture again from its record (in a PNG file, or in a picture's `info`), and compare.
 
-    On the same machine, with the same versions and number of threads, the pixels are the same. Raises
-    `ImageError` for a picture without a record, or one whose own source picture is gone or changed.
+    On the same machine, with the same versions and number of threads, the pixels are the same. A model is never
+    fetched because a record names it: pass one that is neither built in nor on this machine. Raises `ImageError` for a
+    picture without a record, or one whose own source picture is gone or changed, `OptionsError` for a damaged record.
 
     >>> from wordbrush.cli import main
     >>> main(["generate", "a cat on a beach", "--steps", "2", "--out", "cat.png"])
@@ -287,14 +428,15 @@ def replay(
     >>> replay("cat.png").differences
     ()
     """
-    record = provenance.read_record(path)
-    model = model or Model.load(
-        record.model.found(Path(path)), dtype=getattr(torch, record.model.dtype, None)
-    )
-    image = _remake(record, Path(path), model, on_progress)
+    record = provenance.read_record(picture)
+    beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
+    model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
+    image = _remake(record, beside, model, on_progress)
     differences: list[str] = []
     if provenance.pixel_hash(image) != record.pixels:
-        now = provenance.Record.model_validate(provenance.record(record.command, model, record.source, image))
+        now = provenance.Record.model_validate(
+            provenance.record("generate", model, record.source, image)  # for the model, versions and threads
+        )
         if now.model.hash != record.model.hash:
             differences.append(f"the model: {record.model.hash[:12]}… then, {now.model.hash[:12]}… now")
         if now.threads != record.threads:
@@ -322,18 +464,11 @@ def _remake(
             on_progress=on_progress,
         )
     else:
-        found = from_seed(
-            model,
-            origin.prompt,
-            seed=int(origin.options["seed"]),
-            steps=origin.steps,
-            guidance_scale=origin.guidance_scale,
-            width=origin.width,
-            height=origin.height,
-            on_progress=on_progress,
-        )
+        sizes = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
+        sizes |= {"width": origin.width, "height": origin.height}
+        found = from_seed(model, origin.prompt, **{**origin.options, **sizes}, on_progress=on_progress)
     if record.command == "generate":
-        return found.image(model)
+        return generated_image(model, found)
     results = edit(
         model,
         found,
@@ -348,9 +483,18 @@ def _remake(
 def options_of(entry: methods.Method[Any], given: Mapping[str, Any] | Options | None) -> Any:
     """A method's options, checked. Raises `OptionsError`."""
     kind = entry.options()
-    if isinstance(given, kind):
-        return given
-    return options.parse(kind, given.model_dump() if isinstance(given, Options) else given or {})
+    return given if isinstance(given, kind) else options.parse(kind, _given(given))
+
+
+def _given(given: object) -> Mapping[str, Any]:
+    """Options as a mapping. Raises `OptionsError` for what is none."""
+    if given is None:
+        return {}
+    if isinstance(given, Options):
+        return given.model_dump(exclude_unset=True)
+    if not isinstance(given, Mapping):
+        raise OptionsError(f"expected options as a mapping of names to values, got {type(given).__name__}")
+    return cast(Mapping[str, Any], given)
 
 
 def _requested(
@@ -375,10 +519,16 @@ def _several(targets: object) -> list[str]:
     try:
         return list(cast(Sequence[str], targets))
     except TypeError as error:
-        raise PromptError(f"expected a target prompt, or a list of them, got {targets!r}") from error
+        raise PromptError(f"expected a target prompt, or a list of them, got {targets!r:.60}") from error
+
+
+def _require_model(model: object) -> None:
+    if not isinstance(model, Model):
+        hint = f"Model.load({model!r:.60})" if isinstance(model, str) else "Model.load()"
+        raise ModelError(f"expected a model, as {hint} gives one, got {type(model).__name__}")
 
 
 def _require_words(model: Model, prompt: object) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
     if not isinstance(prompt, str) or all(word.is_punctuation for word in model.read(prompt).words):
-        raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r}")
+        raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r:.60}")

@@ -10,11 +10,12 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngImageFile, PngInfo
@@ -75,6 +76,75 @@ def content_of(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"no permission to read {path}; check the file's permissions") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}); check the disk") from error
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A file object, opened for reading bytes."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """At most `size` bytes."""
+        ...
+
+
+Pixels = Image.Image | str | os.PathLike[str] | Readable | Tensor | NDArray[Any]
+"""What is taken as a picture: a PIL image; a picture file's path or file object; a tensor (3, height, width), or with
+one more dimension of 1 before, of floats in [−1, 1]; an array (height, width), or with a last dimension of 1, 3 or 4,
+of bytes or of floats in [0, 1]."""
+
+
+def bytes_of(file: Readable) -> bytes:
+    """What a file object holds, from where it stands. Raises `ImageError`."""
+    try:
+        content: object = file.read(MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file object cannot be read ({error!s:.100}); check that it is open") from error
+    if not isinstance(content, bytes):
+        raise ImageError(
+            f"expected a file object of bytes, got one of {type(content).__name__}; open it with 'rb'"
+        )
+    return content
+
+
+def from_pixels(picture: object) -> Image.Image:
+    """A PIL image as it is, or a tensor or an array as one; see `Pixels`. Raises `ImageError` for anything else."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, Tensor):
+        values = picture[0] if picture.ndim == 4 and len(picture) == 1 else picture
+        if values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():
+            raise ImageError(
+                "expected a tensor of floats (3, height, width) in [−1, 1], "
+                f"got {str(picture.dtype).removeprefix('torch.')} {tuple(picture.shape)}"
+            )
+        low, high = float(values.amin()), float(values.amax())
+        if not (low >= -1 and high <= 1):
+            raise ImageError(f"expected a tensor in [−1, 1], got one in [{low:g}, {high:g}]")
+        return to_image(values)
+    if isinstance(picture, np.ndarray):
+        return _from_array(cast(NDArray[Any], picture))
+    hint = (
+        "; pass the path of its file, or io.BytesIO of it" if isinstance(picture, bytes | bytearray) else ""
+    )
+    raise ImageError(
+        "expected a picture (a PIL image, a file's path, a file object, an array or a tensor), "
+        f"got {type(picture).__name__}{hint}"
+    )
+
+
+def _from_array(values: NDArray[Any]) -> Image.Image:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if 0 in values.shape or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
+        raise ImageError(f"expected an array (height, width, 3), got one of shape {values.shape}")
+    if values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        if not np.issubdtype(values.dtype, np.floating) or not (low >= 0 and high <= 1):
+            raise ImageError(
+                f"expected an array of uint8, or of floats in [0, 1], got {values.dtype} in [{low:g}, {high:g}]"
+            )
+        values = np.rint(values * 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(values))
 
 
 def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHITE) -> Image.Image:

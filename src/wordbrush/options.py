@@ -23,6 +23,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def given(self) -> dict[str, Any]:
+        """The options that are not at their default, by name."""
+        return self.model_dump(exclude_defaults=True)
+
     @model_validator(mode="before")
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
@@ -55,6 +59,7 @@ class InversionOptions(Options):
         le=100,
         description="guidance of the source and of the edits made from it (default: the model's own)",
     )
+    negative_prompt: str = Field("", description="what guidance leads away from: what shall not be seen")
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

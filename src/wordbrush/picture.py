@@ -1,10 +1,10 @@
 """The picture that a source was made from, with its file's bytes."""
 
+import hashlib
 import io
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from jaxtyping import Float
 from PIL import Image
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from wordbrush import images
 from wordbrush.errors import ImageError
+from wordbrush.images import Pixels
+from wordbrush.inputs import FileRecord
 
 Box = tuple[float, float, float, float]
 
@@ -22,30 +24,40 @@ class Picture:
     """A picture file's bytes, and the part of the picture that a model sees.
 
     content: the file, whole, so that its pixels, colour profile and other metadata can be given back bit for bit; a
-    PIL image is kept as PNG. name: the file's name, where there is one. box: left, top, right and bottom of what the
-    model sees, in pixels of the upright picture.
+    picture without a file is kept as PNG. path: the file's, as it was given, where there is one. box: left, top, right
+    and bottom of what the model sees, in pixels of the upright picture.
     """
 
     content: bytes
-    name: str | None
+    path: str | None
     box: Box
 
     @classmethod
-    def of(cls, picture: Image.Image | str | os.PathLike[str], height: int, width: int) -> "Picture":
+    def of(cls, picture: Pixels, height: int, width: int) -> "Picture":
         """A picture or a picture file, for a model's size in pixels. Raises `ImageError`."""
-        if isinstance(picture, Image.Image):
-            content, name, image = _as_png(picture), None, images.rgb(picture)
+        path = None
+        if isinstance(picture, str | os.PathLike):
+            path, content = os.fspath(picture), images.content_of(picture)
+            image = images.decode(content, path)
+        elif isinstance(picture, images.Readable):
+            content = images.bytes_of(picture)
+            image = images.decode(content, "the file object")
         else:
-            image = images.load(picture)
-            content, name = Path(picture).read_bytes(), Path(picture).name
-        own = cls(content, name, _middle(*image.size, width, height))
+            whole = images.from_pixels(picture)
+            content, image = _as_png(whole), images.rgb(whole)
+        own = cls(content, path, _middle(*image.size, width, height))
         own.__dict__["image"] = image  # fills the cached property: the file has just been decoded
         return own
+
+    @property
+    def record(self) -> FileRecord:
+        """The file's path and hash."""
+        return FileRecord(path=self.path, sha256=hashlib.sha256(self.content).hexdigest())
 
     @cached_property
     def image(self) -> Image.Image:
         """The whole picture as 8-bit RGB, upright, in sRGB; what was done to it is in `info["notices"]`."""
-        return images.rgb(self._file())
+        return images.decode(self.content, self.path or "the picture")
 
     @property
     def profile(self) -> bytes | None:

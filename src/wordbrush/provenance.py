@@ -10,35 +10,17 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from wordbrush.errors import ImageError, OptionsError
+from wordbrush.errors import OptionsError
 from wordbrush.images import read_provenance
+from wordbrush.inputs import FileRecord, places
 from wordbrush.model import Model
 from wordbrush.source import Source
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileRecord(_Value):
-    """An input file: its path, and the SHA-256 of its bytes."""
-
-    path: str
-    sha256: str
-
-    def found(self, beside: Path) -> Path:
-        """The file, at its path or beside the picture. Raises `ImageError` if it is missing or has changed."""
-        existing = [path for path in places(self.path, beside) if path.is_file()]
-        for path in existing:
-            if sha256(path) == self.sha256:
-                return path
-        if existing:
-            raise ImageError(f"{existing[0]} has changed since: its SHA-256 was {self.sha256[:12]}…")
-        raise ImageError(
-            f"expected {self.path}, which this picture was made from: it is missing, and there is none beside {beside}"
-        )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelRecord(_Value):
@@ -46,7 +28,7 @@ class ModelRecord(_Value):
 
     name: str
     hash: str
-    dtype: str
+    dtype: Literal["float32", "bfloat16", "float16", "float64"]
 
     def found(self, beside: Path) -> str:
         """What to load: a relative path may start at the picture's folder, or one above it."""
@@ -60,10 +42,10 @@ class SourceRecord(_Value):
 
     method: str
     prompt: str
-    steps: int
-    guidance_scale: float
-    width: int
-    height: int
+    steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0, le=100)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
     options: dict[str, Any] = {}
     picture: FileRecord | None = None
     saved: FileRecord | None = None
@@ -82,20 +64,17 @@ class Record(_Value):
     pixels: str
     method: str | None = None
     targets: tuple[str, ...] = ()
-    index: int = 0
+    index: int = Field(0, ge=0)
     options: dict[str, Any] = {}
     report: dict[str, Any] = {}
-    threads: int = 0
+    threads: int = Field(0, ge=0, le=1024)
     versions: dict[str, str] = {}
 
-
-def places(path: str, picture: Path) -> list[Path]:
-    """Where a recorded file may be now: at its path, from the picture's folder or one above it, or beside the picture.
-
-    It was relative to where the command was run, which is most often one of these.
-    """
-    folder = picture.resolve().parent
-    return [Path(path), *(above / path for above in (folder, *folder.parents)), folder / Path(path).name]
+    @model_validator(mode="after")
+    def _names_its_target(self) -> "Record":
+        if self.index >= max(1, len(self.targets)) or (self.command == "edit") != bool(self.targets):
+            raise ValueError(f"index {self.index} of {len(self.targets)} targets")
+        return self
 
 
 def model_record(model: Model) -> ModelRecord:
@@ -103,21 +82,10 @@ def model_record(model: Model) -> ModelRecord:
     return ModelRecord(name=model.name, hash=model.hash, dtype=str(model.dtype).removeprefix("torch."))
 
 
-def file_record(path: str | os.PathLike[str]) -> FileRecord:
-    """The record of a file: its path as given, and its hash."""
-    return FileRecord(path=os.fspath(path), sha256=sha256(path))
-
-
-def source_record(
-    model: Model,
-    source: Source,
-    options: Mapping[str, Any],
-    *,
-    picture: FileRecord | None = None,
-    saved: FileRecord | None = None,
-) -> SourceRecord:
-    """The record of a source. options: its method's, as given."""
+def source_record(model: Model, source: Source) -> SourceRecord:
+    """The record of a source."""
     height, width = (side * model.downscale for side in source.z_T.shape[-2:])
+    picture = None if source.picture is None or source.saved is not None else source.picture.record
     return SourceRecord(
         method=source.method,
         prompt=source.prompt,
@@ -125,9 +93,9 @@ def source_record(
         guidance_scale=source.guidance_scale,
         width=width,
         height=height,
-        options=dict(options),
+        options=dict(source.options),
         picture=picture,
-        saved=saved,
+        saved=source.saved,
     )
 
 
@@ -166,14 +134,18 @@ def record(
     return entries.model_dump(mode="json", exclude_defaults=True)
 
 
-def read_record(path: str | os.PathLike[str]) -> Record:
-    """The record in a picture. Raises `ImageError` for a picture without one, `OptionsError` for a damaged one."""
+def read_record(picture: Image.Image | str | os.PathLike[str]) -> Record:
+    """The record in a picture or a picture file. Raises `ImageError` for one without, `OptionsError` for a damaged
+    one."""
     try:
-        return Record.model_validate(read_provenance(path))
+        return Record.model_validate(read_provenance(picture))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise OptionsError(f"{path}: its record cannot be replayed ({where}: {first['msg']})") from error
+        where = ".".join(map(str, first["loc"])) or "its targets"
+        name = "this picture" if isinstance(picture, Image.Image) else picture
+        raise OptionsError(
+            f"{name}: its record cannot be replayed ({where:.80}: {first['msg']:.200})"
+        ) from error
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -181,9 +153,3 @@ def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(
         f"{image.width}x{image.height} ".encode() + image.convert("RGB").tobytes()
     ).hexdigest()
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

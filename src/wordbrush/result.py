@@ -1,5 +1,6 @@
 """What an edit gives back: the picture, a report of what was done, and word maps on request."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -7,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from wordbrush import provenance
 from wordbrush.files import Opened, atomic_write
-from wordbrush.images import save_png, to_image
+from wordbrush.images import Recorded, save_png, to_image
 from wordbrush.methods import key
 from wordbrush.model import Model
 from wordbrush.sheets import overlay
@@ -46,65 +47,81 @@ class Report:
         return {**own.pop("details"), **own, "notices": list(self.notices)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One edited picture.
 
-    trajectory: the target's latents, z_T first.
+    trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
+    latents; None where a method has none. method, options: the edit's, as given. targets: all prompts that were
+    edited together; index: this one's place among them. The verbs fill these four in.
 
     >>> model = Model.load("pocket")
     >>> result = edit(model, from_seed(model, "a cat on a beach", steps=2), "a dog on a beach")
     >>> result.image.size, result.heatmap("dog").size, result.report.words
     ((128, 128), (128, 128), 'a [cat → dog] on a beach')
+    >>> result.save("dog.png")
+    >>> replay("dog.png").differences
+    ()
     """
 
     prompt: str
     report: Report
     source: Source
     trajectory: Float[Tensor, "steps_plus_1 c h w"]
-    model: Model = field(repr=False)
+    model: Model
+    mask: Bool[Tensor, "height width"] | None = None
+    method: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    targets: tuple[str, ...] = ()
+    index: int = 0
+
+    def __repr__(self) -> str:
+        share, seconds = self.report.edited_share, self.report.seconds
+        return (
+            f"<Result {self.prompt!r:.60} of {self.source.prompt!r:.60}, {share:.0%} edited, {seconds:.1f} s>"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """The picture, for notebooks."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
 
     @cached_property
     def image(self) -> Image.Image:
-        """The edited picture."""
-        return to_image(self.model.decode(self.trajectory[-1:])[0].cpu())
+        """The edited picture. Its `info["wordbrush"]` says how it was made; saved as PNG, it takes that along."""
+        image = to_image(self.model.decode(self.trajectory[-1:])[0].cpu())
+        return Recorded(image, self._record(image))
 
     @cached_property
     def source_image(self) -> Image.Image:
         """The model's rendering of the source."""
         return self.source.image(self.model)
 
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        source: provenance.SourceRecord,
-        *,
-        method: str,
-        options: Mapping[str, Any],
-        targets: Sequence[str] = (),
-        index: int = 0,
-        notices: Sequence[str] = (),
-        opened: Opened = atomic_write,
-    ) -> Report:
-        """Write the edited picture as a PNG that records how it was made; returns the report that it contains.
-
-        source: how the source was made. method, options: the edit's. targets: all prompts of the batch, by default the
-        result's own; index: this one's place among them. notices: recorded before the edit's own. Raises `OutputError`.
-        """
-        report = replace(self.report, notices=(*notices, *self.report.notices))
-        record = provenance.record(
+    def _record(self, image: Image.Image) -> dict[str, Any]:
+        return provenance.record(
             "edit",
             self.model,
-            source,
-            self.image,
-            method=key(method),
-            targets=targets or [self.prompt],
-            index=index,
-            options=options,
-            report=report.as_json(),
+            provenance.source_record(self.model, self.source),
+            image,
+            method=key(self.method),
+            targets=self.targets or [self.prompt],
+            index=self.index,
+            options=self.options,
+            report=self.report.as_json(),
         )
-        save_png(self.image, path, record, opened)
-        return report
+
+    def noted(self, notices: Sequence[str]) -> "Result":
+        """The same with more notices, before the edit's own."""
+        return replace(self, report=replace(self.report, notices=(*notices, *self.report.notices)))
+
+    def save(self, path: str | os.PathLike[str], opened: Opened = atomic_write) -> None:
+        """Write the edited picture as a PNG that records how it was made.
+
+        opened: the function that an open `files.all_or_none` yields, to write the picture together with other files.
+        Raises `OutputError`.
+        """
+        save_png(self.image, path, opened=opened)
 
     def heatmap(self, word: str) -> Image.Image:
         """Where `word` of the target's prompt looks in the edited picture, drawn over it.

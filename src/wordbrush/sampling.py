@@ -40,20 +40,27 @@ def sample(
     *,
     steps: int | None = None,
     guidance_scale: float | None = None,
+    negative_prompt: str = "",
     height: int | None = None,
     width: int | None = None,
 ) -> Generator[Progress, None, Source]:
     """Generate a picture from a seed, with its trajectory, as a source. Defaults are the model's own.
+
+    negative_prompt: what guidance leads away from, in place of no text.
 
     Raises `PromptError`, `OptionsError`, or `ModelError` for a size that the model cannot make.
     """
     schedule = model.schedule(steps)
     scale = model.defaults.guidance_scale if guidance_scale is None else guidance_scale
     check_scale(scale)
+    if negative_prompt and scale == 1:
+        raise OptionsError(
+            "negative_prompt needs a guidance scale other than 1: at 1 nothing is led away from"
+        )
     default_height, default_width = model.image_size
     size = default_height if height is None else height, default_width if width is None else width
     z_T = initial_latents(model, seed, *size)  # noqa: N806
-    null = model.encode_text([""])
+    null = model.encode_text([negative_prompt])
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
     loop = denoise(model, z_T, conditions, schedule, TextGuidance(scale))
     states = yield from watched("generating", loop, model)
@@ -65,7 +72,7 @@ def sample(
         guidance_scale=scale,
         method="seed",
         model_hash=model.hash,
-        options={"seed": seed},
+        options={"seed": seed, **({"negative_prompt": negative_prompt} if negative_prompt else {})},
     )
 
 
@@ -89,12 +96,12 @@ def walk_up(
     return Source(
         prompt=prompt,
         states=Trajectory(torch.cat([*reversed(path), z_0])),
-        null=model.encode_text([""]),
+        null=model.encode_text([options.negative_prompt]),
         schedule=schedule,
         guidance_scale=scale,
         method=method,
         model_hash=model.hash,
-        options=options.model_dump(exclude_none=True),
+        options=options.given(),
     )
 
 

@@ -11,12 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from annotated_types import Len
 from jaxtyping import Float
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -25,6 +28,7 @@ from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError
 from wordbrush.files import atomic_write
 from wordbrush.images import to_image
+from wordbrush.inputs import FileRecord
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.picture import Picture
 from wordbrush.schedule import Level, Schedule
@@ -33,7 +37,7 @@ from wordbrush.states import States, restored
 _FORMAT, _VERSION = "wordbrush.source", 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Source:
     """A prompt, and the latents that lead to its picture.
 
@@ -41,7 +45,7 @@ class Source:
     null: the embeds that stand for "no text" when guiding; one row, or one per step (null-text inversion).
     guidance_scale: what the source was made for, and an edit's default.
     method: "seed", or the inversion's name. options: the method's, as given.
-    picture: the picture it was made of, unless it was generated.
+    picture: the picture it was made of, unless it was generated. saved: the file it was loaded from.
 
     >>> model = Model.load("pocket")
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).save("cat.source")
@@ -59,6 +63,7 @@ class Source:
     model_hash: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     picture: Picture | None = None
+    saved: FileRecord | None = None
 
     @property
     def steps(self) -> int:
@@ -97,6 +102,9 @@ class Source:
             return self.z_0
         return model.encode_image(self.picture.seen(*model.image_size)).to(self.z_0)
 
+    def __repr__(self) -> str:
+        return f"<Source {self.prompt!r:.60}, {self.method}, {self.steps} steps>"
+
     def image(self, model: Model) -> Image.Image:
         """The model's rendering of the source: z_0, decoded."""
         return to_image(model.decode(self.z_0.to(model.device))[0].cpu())
@@ -115,12 +123,10 @@ class Source:
 
         Raises `OutputError`.
         """
-        tensors = {**self.states.tensors(), "null.hidden": self.null.hidden}
-        if self.null.pooled is not None:
-            tensors["null.pooled"] = self.null.pooled
+        tensors = {**self.states.tensors(), **self.null.tensors("null")}
         picture = None
         if self.picture is not None:
-            picture = {"name": self.picture.name, "box": self.picture.box}
+            picture = {"name": self.picture.path, "box": self.picture.box}
             tensors["picture"] = torch.frombuffer(bytearray(self.picture.content), dtype=torch.uint8)
         header = json.dumps(
             {
@@ -149,39 +155,110 @@ class Source:
         """Read a saved source, of this version or the first. Raises `SourceError` if the file is no source, damaged,
         or of another model."""
         try:
-            version, header, tensors = _read(path)
-            if version == 1:  # it knew trajectories and ᾱ alone
-                schedule = Schedule.from_alphas([*header["timesteps"], 0], header["alphas"])
-            else:
-                schedule = Schedule(tuple(Level(*level) for level in header["levels"]))
-            picture = header.get("picture")
+            header, tensors = _read(path)
             content = tensors.pop("picture", None)
+            schedule = Schedule(tuple(header.levels))
             tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
             source = cls(
-                prompt=header["prompt"],
-                states=restored(header.get("states", "trajectory"), tensors, schedule),
+                prompt=header.prompt,
+                states=restored(header.states, tensors, schedule),
                 null=TextEmbeds(tensors["null.hidden"], tensors.get("null.pooled")),
                 schedule=schedule,
-                guidance_scale=header["guidance_scale"],
-                method=header["method"],
-                model_hash=header["model_hash"],
-                options=header["options"],
+                guidance_scale=header.guidance_scale,
+                method=header.method,
+                model_hash=header.model_hash,
+                options=header.options,
                 picture=None
-                if picture is None or content is None
-                else Picture(content.numpy().tobytes(), picture["name"], tuple(picture["box"])),
+                if header.picture is None or content is None
+                else Picture(content.numpy().tobytes(), header.picture.name, header.picture.box),
+                saved=FileRecord.of(path),
             )
         except FileNotFoundError as error:
             raise SourceError(f"there is no source file {path}") from error
         except SourceError:
             raise
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{path} is damaged or no wordbrush source: {error}") from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise SourceError(f"{path} is damaged or no wordbrush source: {_line(error)}") from error
         source.check(model)
+        _require_shapes(source, model, path)
         return source
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
-    """The version, the header and the tensors of a source file; raises what the file provokes."""
+class _SavedPicture(BaseModel):
+    name: str | None
+    box: tuple[float, float, float, float]
+
+
+class _Header(BaseModel):
+    """What a source file says in words and numbers. It may come from elsewhere, so all of it is checked."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    prompt: str
+    states: str = "trajectory"
+    levels: Annotated[list[Level], Len(2, 1001)]
+    guidance_scale: float = Field(ge=0, le=100)
+    method: str
+    options: dict[str, Any]
+    model_hash: str
+    picture: _SavedPicture | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def _get_cleaner(cls, levels: list[Level]) -> list[Level]:
+        for level in levels:
+            if not (
+                isinstance(level.t, int)
+                and 0 <= level.t < 100_000
+                and 0 <= level.signal <= 1
+                and 0 <= level.sigma <= 1
+            ):
+                raise ValueError(f"no noise level: {level}")
+        for noisy, clean in pairwise(levels):
+            if noisy.t < clean.t or noisy.signal > clean.signal or noisy.sigma < clean.sigma:
+                raise ValueError(f"the levels are not in order: {noisy} before {clean}")
+        return levels
+
+
+def _require_shapes(source: Source, model: Model, path: str | os.PathLike[str]) -> None:
+    """Raise `SourceError` for tensors that are not those of a source of this model."""
+    steps, z_T = source.steps, source.z_T  # noqa: N806
+    latents = (model.latent_channels, *z_T.shape[-2:])
+    null = model.encode_text([""])
+    rows = (1, steps)
+    expected: dict[str, list[tuple[int, ...]]] = {
+        "trajectory": [(steps + 1, *latents)],
+        "first": [(steps + 1, *latents)],
+        "second": [(steps + 1, *latents)],
+        "noises": [(steps, *latents)],
+        "z_0": [(1, *latents)],
+        "noise": [(1, *latents)],
+        "null.hidden": [(n, *null.hidden.shape[1:]) for n in rows],
+        "null.pooled": [] if null.pooled is None else [(n, *null.pooled.shape[1:]) for n in rows],
+    }
+    tensors = {**source.states.tensors(), **source.null.tensors("null")}
+    if (null.pooled is None) != (source.null.pooled is None):
+        raise SourceError(f"{path} is damaged: its null embeddings are of another kind of model")
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) not in expected[name] or not tensor.is_floating_point():
+            raise SourceError(
+                f"{path} is damaged: expected {name} to be floats of shape {expected[name][0]}, got "
+                f"{str(tensor.dtype).removeprefix('torch.')} of {tuple(tensor.shape)}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise SourceError(f"{path} is damaged: {name} is not finite")
+
+
+def _line(error: BaseException) -> str:
+    """An error in one short line; of a long report of pydantic's its first entry."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
+    return " ".join(str(error).split())[:200]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
+    """The header and the tensors of a source file; raises what the file provokes."""
     with cast(Any, safe_open(Path(path), framework="pt")) as file:
         metadata: dict[str, str] = file.metadata() or {}
         name, _, version = metadata.get("format", "").rpartition(".")
@@ -197,7 +274,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any], dict[str, 
         raise SourceError(
             f"{path} is damaged: its checksum does not fit its content; invert the picture again"
         )
-    return int(version), json.loads(metadata["source"]), tensors
+    header = json.loads(metadata["source"])
+    if version == "1":  # it knew trajectories and ᾱ alone
+        levels = Schedule.from_alphas([*header["timesteps"], 0], header["alphas"]).levels
+        header["levels"] = [(level.t, level.signal, level.sigma) for level in levels]
+    header["levels"] = [Level(*level) for level in header["levels"]]
+    return _Header.model_validate(header), tensors
 
 
 def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:

@@ -28,6 +28,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from transformers import CLIPTokenizer
 
 from wordbrush.model import Model
+from wordbrush.pocket import vocabulary
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "report")]
 
@@ -116,6 +117,12 @@ def model_index() -> dict[str, Any]:
     }
 
 
+def known_words() -> str:
+    """The file that names the words which the model was trained on, and others with the word to use instead."""
+    words = {"known": sorted(vocabulary.in_captions()), "instead": vocabulary.instead()}
+    return json.dumps(words, indent=1) + "\n"
+
+
 def forget_origin(config: Path) -> None:
     """Remove from a saved config the folder that diffusers loaded the model from, which is meaningless elsewhere."""
     settings = json.loads(config.read_text())
@@ -156,6 +163,7 @@ def export(
     for name in ("tokenizer", "judge", "reader", "encoder"):
         shutil.copytree(RUNS / name, part / name)
     (part / "model_index.json").write_text(json.dumps(model_index(), indent=2) + "\n")
+    (part / "words.json").write_text(known_words())
     size = sum(p.numel() for model in models.values() for p in model.parameters())
     (part / "README.md").write_text(card(part, size, checkpoint, blended))
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.errors import OptionsError
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions
 from wordbrush.progress import Progress
@@ -21,7 +22,11 @@ from wordbrush.source import Source
 def invert(
     model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
 ) -> Generator[Progress, None, Source]:
-    """Invert a picture in [−1, 1] that `prompt` describes."""
+    """Invert a picture in [−1, 1] that `prompt` describes. Raises `OptionsError` for a negative prompt."""
+    if options.negative_prompt:
+        raise OptionsError(
+            "in negative-prompt inversion the source's own prompt is the negative prompt: leave negative_prompt out"
+        )
     up = yield from walk_up(model, image, prompt, "negative_prompt", options)
     text = model.encode_text([prompt])
     # With null = text every guidance scale is scale 1: the source's row needs no unconditional one.

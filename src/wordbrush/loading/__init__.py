@@ -1,5 +1,7 @@
 """Loading models: the built-in one, diffusers folders, hub ids, single files. Nothing else reads a model's weights."""
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,20 @@ class Defaults:
     steps: int = 50
     guidance_scale: float = 7.5
     inversion_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words that a model was trained on, lower case; `instead` has others with the known word to use for each."""
+
+    known: frozenset[str]
+    instead: Mapping[str, str]
+
+    def hint(self, word: str) -> str:
+        """`" (but 'horse')"`, the nearest word that is known, or nothing if none is near."""
+        close = difflib.get_close_matches(word, [*self.known, *self.instead], n=1, cutoff=0.75)
+        near = self.instead.get(close[0], close[0]) if close else ""
+        return f" (but '{near}')" if near else ""
 
 
 def load_parts(

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from wordbrush.errors import ModelError
-from wordbrush.loading import Defaults
+from wordbrush.loading import Defaults, Vocabulary
 from wordbrush.loading.checks import read_json, verify_manifest
 from wordbrush.loading.machine import autoencoder_dtype
 
@@ -65,8 +65,17 @@ def load(
         "schedule_config": read_json(path / "scheduler" / "scheduler_config.json"),
         "name": name,
         "defaults": Defaults(**index.get("wordbrush", {}).get("defaults", {})),
+        "vocabulary": _vocabulary(path),
         "zero_empty_prompt": bool(index.get("force_zeros_for_empty_prompt", False)) and len(encoders) > 1,
     }
+
+
+def _vocabulary(path: Path) -> Vocabulary | None:
+    """The words that a model was trained on, where its folder has `words.json`."""
+    if not (path / "words.json").is_file():
+        return None
+    words = read_json(path / "words.json")
+    return Vocabulary(frozenset(words.get("known", ())), dict(words.get("instead", {})))
 
 
 def _component(path: Path, name: str, kind: Any, library: Any, dtype: torch.dtype) -> Any:

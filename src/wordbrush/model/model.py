@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wordbrush.attention import Attend
 from wordbrush.errors import ModelError
-from wordbrush.loading import Defaults, load_parts
+from wordbrush.loading import Defaults, Vocabulary, load_parts
 from wordbrush.model.autoencoder import Autoencoder
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.model.denoiser import Denoiser
@@ -44,6 +44,7 @@ class Model:
         name: str = "model",
         defaults: Defaults | None = None,
         zero_empty_prompt: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         """Put a model together from loaded components; models may share them.
 
@@ -57,6 +58,7 @@ class Model:
         self.schedule_config = dict(schedule_config)
         self.name = name
         self.defaults = defaults or Defaults()
+        self.vocabulary = vocabulary
         self._hash: tuple[Any, str] | None = None
         for module in self._modules:
             module.requires_grad_(False).eval()
@@ -174,6 +176,21 @@ class Model:
     def read(self, prompt: str) -> Words:
         """The prompt's words and their token spans. Raises `PromptError` if it does not fit the context."""
         return self.text.read(prompt)
+
+    def strange(self, prompt: str) -> str:
+        """What to say of a prompt's words that the model was not trained on, with the nearest that it knows; nothing
+        for a model that brings no list of its words. Raises `PromptError` like `read`.
+
+        >>> Model.load("pocket").strange("a unicorn on a beach")
+        "pocket does not know 'unicorn' (but 'horse'): do not expect to see it"
+        """
+        if self.vocabulary is None:
+            return ""
+        words = [word for word in self.read(prompt).words if word.names_something]
+        unknown = {word.key: word.text for word in words if word.key not in self.vocabulary.known}
+        said = [f"'{text}'{self.vocabulary.hint(key)}" for key, text in unknown.items()]
+        them = "it" if len(said) == 1 else "them"
+        return f"{self.name} does not know {', '.join(said)}: do not expect to see {them}" if said else ""
 
     def encode_text(self, prompts: Sequence[str], *, gradients: bool = False) -> TextEmbeds:
         """Encode prompts, one row each. Raises `PromptError` for a prompt that does not fit: nothing is cut off.

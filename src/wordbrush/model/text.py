@@ -25,6 +25,11 @@ class TextEmbeds:
     def __getitem__(self, rows: slice) -> "TextEmbeds":
         return TextEmbeds(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
 
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors to store, by `name` and their own."""
+        pooled = {} if self.pooled is None else {f"{name}.pooled": self.pooled}
+        return {f"{name}.hidden": self.hidden, **pooled}
+
     def expand(self, rows: int) -> "TextEmbeds":
         """One prompt's embeds, for each of `rows` rows."""
         pooled = None if self.pooled is None else self.pooled.expand(rows, -1)

@@ -26,6 +26,7 @@ from wordbrush.pocket.vocabulary import (
     SIZES,
     SPELLINGS,
     STYLES,
+    in_captions,
     nearest,
 )
 
@@ -155,16 +156,7 @@ def _thing(words: list[str]) -> tuple[Constraint, list[str]]:
 def _refuse(words: list[str], expected: str) -> NoReturn:
     if not words:
         raise PromptError(f"the caption ends where {expected} was expected.")
-    phrases = (
-        *NAMES,
-        *COLOURS,
-        *SIZES,
-        *PLACES.values(),
-        *LIGHTS.values(),
-        *STYLES.values(),
-        *RELATIONS.values(),
-    )
-    known = {"and"} | {word for phrase in phrases for word in phrase.split()}
+    known = in_captions()
     for word in words:
         if word not in known:
             near = nearest(word, (*NAMES, *sorted(known)))

@@ -200,6 +200,25 @@ SPELLINGS: dict[str, str] = {
 }
 
 
+def in_captions() -> set[str]:
+    """Every word that captions use."""
+    phrases = (
+        *NAMES,
+        *COLOURS,
+        *SIZES,
+        *PLACES.values(),
+        *LIGHTS.values(),
+        *STYLES.values(),
+        *RELATIONS.values(),
+    )
+    return {"a", "an", "the", "and"} | {word for phrase in phrases for word in phrase.split()}
+
+
+def instead() -> dict[str, str]:
+    """Words that captions do not use, with the word to use for each."""
+    return {**SPELLINGS, **{name: kind for name, (_, kind) in HELD_OUT.items()}}
+
+
 def check(kind: str, word: str, known: Iterable[str]) -> str:
     """Return `word` if it is one of `known`; otherwise raise `InputError` with the nearest known word."""
     words = list(known)

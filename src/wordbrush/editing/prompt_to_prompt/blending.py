@@ -102,9 +102,9 @@ class Blending:
         )
 
     @property
-    def shares(self) -> list[float]:
-        """The share of the picture that each target was free to change in the end."""
-        return [float(mask.float().mean()) for mask in self._mask]
+    def masks(self) -> Bool[Tensor, "targets height width"]:
+        """Where each target was free to change in the end."""
+        return self._mask[:, 0]
 
     def share(self) -> float | Float[Tensor, "targets 1 h w"]:
         """How much of the edit counts where: less at the words to hold, by the source's maps so far."""

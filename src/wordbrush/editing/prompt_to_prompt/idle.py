@@ -18,17 +18,23 @@ def idle(
     words: BlendWords,
     self_window: tuple[int, int],
     never_blends: bool,
+    leads_away: bool,
 ) -> list[str]:
     """What to say of options without effect.
 
     given: by the user. options: as decided. edit: the target's edit in its windows. self_window: the steps that inject
-    self-attention. never_blends: whether local blend starts only after the run.
+    self-attention. never_blends: whether local blend starts only after the run. leads_away: whether guidance leads away
+    from the negative prompt in any step.
     """
     found = [
         *_attention(given, options, target, edit, self_window),
         *_words(given, words),
         *_blending(given, options, words, never_blends),
     ]
+    if given.negative_prompt and not leads_away:
+        found.append(
+            ("negative_prompt", "guidance leads away from nothing, at scale 1 or on the straight path")
+        )
     return [f"{name} does nothing: {why}" for name, why in found]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush import attention_edit
@@ -122,23 +122,29 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         if not planned.asks_for_nothing:
             notices += defaults.notices(model, source, is_strange)
         report = _report(planned, options, given, outcome, source, rows, seconds, notices)
-        results.append(Result(target, report, source, outcome.trajectory, model))
+        results.append(Result(target, report, source, outcome.trajectory, model, outcome.mask))
     return results
 
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What became of one target. share: of the picture that it was free to change; blended: the words it kept to."""
+    """What became of one target. mask: where it was free to change; blended: the words it kept to."""
 
     trajectory: Float[Tensor, "steps_plus_1 c h w"]
-    share: float
+    mask: Bool[Tensor, "height width"]
     blended: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The share of the picture that it was free to change."""
+        return float(self.mask.float().mean())
 
     @classmethod
     def unchanged(cls, model: Model, source: Source) -> "_Outcome":
         """The source, and at its end the picture that it was made of, however well it was inverted."""
         trajectory = torch.cat([source.trajectory[:-1], source.encoded(model)])
-        return cls(trajectory.to(model.device), 0.0)
+        nowhere = torch.zeros(trajectory.shape[-2:], dtype=torch.bool)
+        return cls(trajectory.to(model.device), nowhere)
 
 
 class _Run:
@@ -184,7 +190,7 @@ class _Run:
         loop = denoise(
             model,
             z_T.expand(count, -1, -1, -1),
-            {"text": text, "null": source.unconditional()},
+            {"text": text, "null": self._null()},
             source.schedule,
             self._guidance,
             rows=self._attention.rows,
@@ -195,15 +201,17 @@ class _Run:
         states = yield from watched("editing", loop, model, done=done, of=of, see=self._see)
         trajectories = torch.stack([z_T.expand_as(states[0]), *states], dim=1)
         return [
-            _Outcome(trajectory, share, one.texts)
-            for trajectory, share, one in zip(trajectories, self._blending.shares, self._words, strict=True)
+            _Outcome(trajectory, mask, one.texts)
+            for trajectory, mask, one in zip(trajectories, self._blending.masks, self._words, strict=True)
         ]
 
     def idle(self, given: Options) -> list[list[str]]:
         """For each target, what to say of options that were given and do nothing."""
-        never, injects = self._blend_start(self._options) >= self._source.steps, self._attention.self_window
+        steps = self._source.steps
+        leads_away = any("null" in self._guidance.branches(i / steps) for i in range(steps))
+        never, injects = self._blend_start(self._options) >= steps, self._attention.self_window
         return [
-            idle(given, self._options, planned.alignment.target, edit, words, injects, never)
+            idle(given, self._options, planned.alignment.target, edit, words, injects, never, leads_away)
             for planned, edit, words in zip(self._plans, self._attention.edits, self._words, strict=True)
         ]
 
@@ -212,6 +220,13 @@ class _Run:
         never."""
         start = int(_decided(options.blend_start) * self._source.steps)
         return start if start == self._source.steps else min(start, self._finish - 1)
+
+    def _null(self) -> Conditioning | list[Conditioning]:
+        """What the guidance leads away from."""
+        negative = self._options.negative_prompt
+        if negative is None:
+            return self._source.unconditional()
+        return Conditioning(self._model.encode_text([negative]))
 
     def _see(self, step: Step) -> None:
         """Note how well the model denoises the source: what it does badly there it has not learned to draw."""

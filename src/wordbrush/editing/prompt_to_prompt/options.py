@@ -99,3 +99,6 @@ class Options(BaseOptions):
         le=100,
         description="text guidance (default: the source's; on the straight path 2 for colours and looks)",
     )
+    negative_prompt: str | None = Field(
+        None, description="what guidance leads away from (default: what the source was made with)"
+    )

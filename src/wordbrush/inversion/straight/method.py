@@ -45,10 +45,10 @@ def invert(
     return Source(
         prompt=prompt,
         states=StraightPath(z_0, noise, schedule.levels),
-        null=model.encode_text([""]),
+        null=model.encode_text([options.negative_prompt]),
         schedule=schedule,
         guidance_scale=SCALE if options.guidance_scale is None else options.guidance_scale,
         method="straight",
         model_hash=model.hash,
-        options=options.model_dump(exclude_none=True),
+        options=options.given(),
     )
