@@ -21,7 +21,9 @@ class Defaults:
     inversion_steps: int | None = None
 
 
-def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+def load_parts(
+    name: str | Path, device: str | None, dtype: torch.dtype | None, *, fetch: bool = True
+) -> dict[str, Any]:
     """The keyword arguments of `Model` for a model's name; see `Model.load`. Raises `ModelError`."""
     from wordbrush.loading import checks, folder, hub, single_file
 
@@ -29,11 +31,8 @@ def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) 
     checks.require_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     path = POCKET if name == "pocket" else Path(name)
-    loaded: dict[str, Any] = {}
     if path.is_file():
-        configs = single_file.config_folder(path)
-        loaded = single_file.components(path, configs, dtype)
-        path = configs
-    elif not path.is_dir():
-        path = hub.fetch(str(name))
-    return folder.load(path, "pocket" if name == "pocket" else str(name), device, dtype, loaded)
+        return single_file.load(path, str(name), device, dtype)
+    if not path.is_dir():
+        path = hub.find(str(name), fetch=fetch)
+    return folder.load(path, str(name), device, dtype, {})

@@ -63,14 +63,19 @@ class Model:
 
     @classmethod
     def load(
-        cls, name: str | Path = "pocket", *, device: str | None = None, dtype: torch.dtype | None = None
+        cls,
+        name: str | Path = "pocket",
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        fetch: bool = True,
     ) -> "Model":
         """Load a model: `"pocket"` (built in), a diffusers folder, a hub id, or a single-file `.safetensors`.
 
         device: "cpu", "cuda", "cuda:1"…; by default the accelerator if there is one.
         dtype: by default float16 on an accelerator and float32 on the CPU.
-        A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
-        folder of configs beside it (see `wordbrush.loading.single_file`).
+        fetch: whether a hub id may be fetched; it is looked up in the local cache first. With False, nothing is.
+        A single file needs nothing beside it (see `wordbrush.loading.single_file`).
 
         Raises `ModelError` for a model that is not there or not of this family, or a device that is not there.
 
@@ -78,7 +83,7 @@ class Model:
         >>> model.name
         'pocket'
         """
-        return cls(**load_parts(name, device, dtype))
+        return cls(**load_parts(name, device, dtype, fetch=fetch))
 
     @property
     def _modules(self) -> list[torch.nn.Module]:
