@@ -13,6 +13,8 @@ from wordbrush.errors import ModelError
 def require_device(device: str) -> None:
     """Raise `ModelError`, naming the devices there are, if this is none of them."""
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("which has shapes and no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         known = ["cpu"]

@@ -79,8 +79,8 @@ def load(path: Path, name: str, device: str, dtype: torch.dtype, loaded: Mapping
 def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype) -> Any:
     """One part's network from its folder."""
     library = module.partition(".")[0]
-    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
     variant = _variant(path, name)
+    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
     _require_plain_shards(path, name)
     try:
         with quiet(library):
@@ -145,7 +145,7 @@ def _tokenizer(path: Path, name: str) -> Any:
     files = ("tokenizer.json",), ("vocab.json", "merges.txt")
     if not any(all((path / file).is_file() for file in choice) for choice in files):
         raise ModelError(  # without them it would load, and know no words
-            f"{name}: expected tokenizer.json, or vocab.json and merges.txt, in {path}, there are none: "
+            f"{name}: cannot load {path.name}: expected tokenizer.json, or vocab.json and merges.txt, there are none: "
             "fetch the model again"
         )
     try:

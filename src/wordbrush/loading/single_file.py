@@ -9,7 +9,7 @@ ships with the package (`clip`), and the family's schedule is known. What the ne
 
 A weight `ztsnr` says that the schedule ends at zero signal.
 
-A *config folder* decides all of this instead: a diffusers folder of the same architecture, whose weights are not needed.
+A *config folder* decides all of this instead: a diffusers folder of this architecture, whose weights are not needed.
 It is named by `WORDBRUSH_SINGLE_FILE_CONFIG`, or is beside the file, under the file's name without its suffix.
 
 Where a file has the moving average of the UNet's weights beside them, the average is loaded: see `Share.averaged`.

@@ -11,6 +11,7 @@ from torch import Tensor
 from wordbrush.attention import Attend
 from wordbrush.errors import ModelError
 from wordbrush.loading import Defaults, load_parts
+from wordbrush.loading.fit import require_fit
 from wordbrush.model.autoencoder import Autoencoder
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.model.denoiser import Denoiser
@@ -47,9 +48,9 @@ class Model:
     ) -> None:
         """Put a model together from loaded components; models may share them.
 
-        Raises `ModelError` if they do not fit: a prediction type that is not known, or a text encoder without its
-        tokenizer.
+        Raises `ModelError` if they do not fit one another (see `loading.fit`), or the prediction type is not known.
         """
+        require_fit(unet, vae, text_encoders, tokenizers, schedule_config, name)
         self.text = TextEncoder(tuple(text_encoders), tuple(tokenizers), zero_empty_prompt)
         self.autoencoder = Autoencoder(vae)
         prediction = schedule_config.get("prediction_type", "epsilon")
