@@ -188,8 +188,10 @@ def _family(path: Path, keys: Iterable[str], shares: Mapping[str, Share]) -> _Fa
     missing = [part for part in ("UNet", "autoencoder") if not shares[part]]
     missing += [] if texts else ["text encoder"]
     if missing:
-        has = f"has only a {' and a '.join(found)}, " if found else "has "
-        raise ModelError(f"{expected} {has}no {' and no '.join(missing)}: use the model's diffusers folder")
+        has = f"has the {' and the '.join(found)} and " if found else ""
+        raise ModelError(
+            f"{expected} {has}lacks the {' and the '.join(missing)}: use the model's diffusers folder"
+        )
     return next(family for family in _FAMILIES if list(family.texts) == texts)
 
 
