@@ -80,8 +80,7 @@ def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype
     """One part's network from its folder."""
     library = module.partition(".")[0]
     variant = _variant(path, name)
-    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
-    _require_plain_shards(path, name)
+    _require_plain_files(path, name)
     try:
         with quiet(library):
             network, report = getattr(import_module(module), kind).from_pretrained(
@@ -124,13 +123,18 @@ def _variant(path: Path, name: str) -> str | None:
     )
 
 
-def _require_plain_shards(path: Path, name: str) -> None:
-    """Raise `ModelError` unless every file that an index lists is safetensors in the same folder.
+def _require_plain_files(path: Path, name: str) -> None:
+    """Raise `ModelError` unless a part's config asks for nothing but weights, and they are safetensors in its folder.
 
     Their loaders open whatever file an index lists, wherever it is, and unpickle those of other names.
     """
+    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
+    if (path / "adapter_config.json").is_file():  # with peft installed, another model would be loaded for it
+        raise ModelError(f"{name}: expected the weights of {path.name}, got an adapter: use the model it was made for")
     for index in path.glob("*.index*.json"):
-        for file in set(read_json(index).get("weight_map", {}).values()):
+        listed: Any = read_json(index).get("weight_map")
+        files: set[Any] = set(listed.values()) if isinstance(listed, dict) else {str(listed)}  # pyright: ignore
+        for file in files:
             if not re.fullmatch(r"[\w.\-]+\.safetensors", str(file)):
                 raise ModelError(
                     f"{name}: expected {path.name}/{index.name} to list .safetensors files of its own folder, "
