@@ -38,7 +38,11 @@ class Vocabulary:
 
 
 def load_parts(
-    name: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None
+    name: str | Path,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    *,
+    fetch: bool = True,
 ) -> dict[str, Any]:
     """The keyword arguments of `Model` for a model's name; see `Model.load`. Raises `ModelError`."""
     from wordbrush.loading import folder, hub, machine, single_file
@@ -46,11 +50,8 @@ def load_parts(
     on = machine.device_of(device)
     dtype = machine.dtype_of(dtype, on)
     path = POCKET if name == "pocket" else Path(name)
-    loaded: dict[str, Any] = {}
     if path.is_file():
-        configs = single_file.config_folder(path)
-        loaded = single_file.components(path, configs, dtype)
-        path = configs
-    elif not path.is_dir():
-        path = hub.fetch(str(name))
-    return folder.load(path, "pocket" if name == "pocket" else str(name), on, dtype, loaded)
+        return single_file.load(path, str(name), on, dtype)
+    if not path.is_dir():
+        path = hub.find(str(name), fetch=fetch)
+    return folder.load(path, str(name), on, dtype, {})

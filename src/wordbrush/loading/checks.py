@@ -38,3 +38,33 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a diffusers config: expected names and values, got {content!r:.40}")
     return cast(dict[str, Any], content)
+
+
+# What a config may not ask for, as its library would fetch code or kernels, or read weights in another way.
+_REFUSED = (
+    "auto_map",
+    "custom_pipelines",
+    "trust_remote_code",
+    "quantization_config",
+    "compression_config",
+    "kernel_config",
+    "use_kernels",
+    "experts_implementation",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+)
+_ATTENTIONS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+
+
+def require_plain(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """A part's config. Raises `ModelError` if it, or one inside it, asks for code, kernels or quantised weights."""
+    for key, value in config.items():
+        is_own_attention = key in _ATTENTIONS and value in ("eager", "sdpa")
+        if key in (*_REFUSED, *_ATTENTIONS) and value and not is_own_attention:
+            raise ModelError(
+                f"{where}: expected a config of plain weights, got {key} = {str(value):.60}, which is not supported: "
+                "use the model without it"
+            )
+        if isinstance(value, dict):
+            require_plain(cast(dict[str, Any], value), where)
+    return config

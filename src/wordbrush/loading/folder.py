@@ -1,7 +1,9 @@
 """Models in diffusers' folder format."""
 
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,14 +12,27 @@ from safetensors import SafetensorError
 
 from wordbrush.errors import ModelError
 from wordbrush.loading import Defaults, Vocabulary
-from wordbrush.loading.checks import read_json, verify_manifest
+from wordbrush.loading.checks import read_json, require_plain, verify_manifest
 from wordbrush.loading.machine import autoencoder_dtype
 
-# The classes that a model folder may name: no other is loaded, whatever its model_index.json says.
-_UNETS = {"UNet2DConditionModel"}
-_VAES = {"AutoencoderKL"}
-_TEXT_ENCODERS = {"CLIPTextModel", "CLIPTextModelWithProjection"}
+# The classes that a model folder may name, and where they are: no other is loaded, whatever its model_index.json says.
+_UNETS = {"UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition"}
+_VAES = {"AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl"}
+_TEXT_ENCODERS = dict.fromkeys(
+    ("CLIPTextModel", "CLIPTextModelWithProjection"), "transformers.models.clip.modeling_clip"
+)
+# Without accelerate, which wordbrush does not need, diffusers advises it at each load unless it is told False. What a
+# config says of attention is overruled: by some names, kernels are fetched.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "diffusers": {"low_cpu_mem_usage": False},
+    "transformers": {"attn_implementation": "sdpa"},
+}
+
 _PICKLES = {".bin", ".ckpt", ".pt"}
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.safetensors"
+)
+_VARIANTS = (None, "fp16", "bf16", "fp32", "ema", "non_ema")  # the first that is there is loaded
 
 
 def load(
@@ -27,9 +42,6 @@ def load(
 
     Raises `ModelError` for a folder that is damaged, incomplete or of another family.
     """
-    import diffusers
-    import transformers
-
     index = read_json(path / "model_index.json")
     verify_manifest(path, name)
     # Entries are ["library", "class"]; whatever else the file holds is not a component.
@@ -44,7 +56,7 @@ def load(
             f"{name}: model_index.json names no {', '.join(missing)}; it is not a Stable Diffusion"
         )
 
-    def component(part: str, library: Any, allowed: set[str]) -> Any:
+    def component(part: str, allowed: Mapping[str, str]) -> Any:
         if kinds[part] not in allowed:
             raise ModelError(
                 f"{name}: expected {part} to be one of {', '.join(sorted(allowed))}, got {kinds[part]}"
@@ -52,13 +64,13 @@ def load(
         if part in loaded:
             return loaded[part].to(device)
         own = autoencoder_dtype(read_json(path / part / "config.json"), dtype) if part == "vae" else dtype
-        return _component(path / part, name, getattr(library, kinds[part]), library, own).to(device)
+        return _component(path / part, name, allowed[kinds[part]], kinds[part], own).to(device)
 
     encoders = [part for part in ("text_encoder", "text_encoder_2") if kinds.get(part)]
     return {
-        "unet": component("unet", diffusers, _UNETS),
-        "vae": component("vae", diffusers, _VAES),
-        "text_encoders": [component(part, transformers, _TEXT_ENCODERS) for part in encoders],
+        "unet": component("unet", _UNETS),
+        "vae": component("vae", _VAES),
+        "text_encoders": [component(part, _TEXT_ENCODERS) for part in encoders],
         "tokenizers": [
             _tokenizer(path / part.replace("text_encoder", "tokenizer"), name) for part in encoders
         ],
@@ -78,39 +90,84 @@ def _vocabulary(path: Path) -> Vocabulary | None:
     return Vocabulary(frozenset(words.get("known", ())), dict(words.get("instead", {})))
 
 
-def _component(path: Path, name: str, kind: Any, library: Any, dtype: torch.dtype) -> Any:
+def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype) -> Any:
     """One part's network from its folder."""
-    files = [file.name for file in path.glob("*.safetensors")]
-    if not files:
-        pickles = [file.name for file in path.glob("*") if file.suffix in _PICKLES]
-        found = (
-            f"there is {pickles[0]}, a pickle, and those are never loaded" if pickles else "there are none"
-        )
-        raise ModelError(
-            f"{name}: expected the weights of {path.name} as safetensors in {path}, {found}: "
-            "convert them, or fetch the model again"
-        )
+    library = module.partition(".")[0]
+    variant = _variant(path, name)
+    _require_plain_files(path, name)
     try:
-        with _quiet(library):
-            network, report = kind.from_pretrained(
+        with quiet(library):
+            network, report = getattr(import_module(module), kind).from_pretrained(
                 path,
-                variant="fp16" if all(".fp16" in file for file in files) else None,
+                variant=variant,
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **_SETTINGS[library],
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
     if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
         raise ModelError(f"{name}: {path.name} lacks {len(lost)} of its weights, such as {lost[0]}")
+    surplus = sorted(report["unexpected_keys"])
+    if surplus and library == "diffusers":  # a text encoder's file may be a whole CLIP's
+        raise ModelError(
+            f"{name}: {path.name} has {len(surplus)} weights that its config has no place for, such as {surplus[0]}: "
+            "it is of another architecture than its config says"
+        )
     return network
 
 
-def _tokenizer(path: Path, name: str) -> Any:
-    import transformers
+def _variant(path: Path, name: str) -> str | None:
+    """Which of a part's weights to load, by diffusers' naming: None for those without a variant's name.
 
-    kind: Any = transformers.CLIPTokenizer
+    Raises `ModelError` if there are none.
+    """
+    found = [_WEIGHTS.fullmatch(file.name) for file in path.glob("*.safetensors")]
+    variants = {match["variant"] for match in found if match}
+    for variant in (*_VARIANTS, *sorted(filter(None, variants))):
+        if variant in variants:
+            return variant
+    pickles = [file.name for file in path.glob("*") if file.suffix in _PICKLES]
+    there = f"there is {pickles[0]}, a pickle, and those are never loaded" if pickles else "there are none"
+    raise ModelError(
+        f"{name}: expected the weights of {path.name} as safetensors in {path}, {there}: "
+        "convert them, or fetch the model again"
+    )
+
+
+def _require_plain_files(path: Path, name: str) -> None:
+    """Raise `ModelError` unless a part's config asks for nothing but weights, and they are safetensors in its folder.
+
+    Their loaders open whatever file an index lists, wherever it is, and unpickle those of other names.
+    """
+    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
+    if (path / "adapter_config.json").is_file():  # with peft installed, another model would be loaded for it
+        raise ModelError(
+            f"{name}: expected the weights of {path.name}, got an adapter: use the model it was made for"
+        )
+    for index in path.glob("*.index*.json"):
+        listed: Any = read_json(index).get("weight_map")
+        files: set[Any] = set(listed.values()) if isinstance(listed, dict) else {str(listed)}  # pyright: ignore
+        for file in files:
+            if not re.fullmatch(r"[\w.\-]+\.safetensors", str(file)):
+                raise ModelError(
+                    f"{name}: expected {path.name}/{index.name} to list .safetensors files of its own folder, "
+                    f"got {file!r}: fetch the model again"
+                )
+
+
+def _tokenizer(path: Path, name: str) -> Any:
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    kind: Any = CLIPTokenizer
+    files = ("tokenizer.json",), ("vocab.json", "merges.txt")
+    if not any(all((path / file).is_file() for file in choice) for choice in files):
+        raise ModelError(  # without them it would load, and know no words
+            f"{name}: cannot load {path.name}: expected tokenizer.json, or vocab.json and merges.txt, there are none: "
+            "fetch the model again"
+        )
     try:
         return kind.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -118,9 +175,9 @@ def _tokenizer(path: Path, name: str) -> Any:
 
 
 @contextmanager
-def _quiet(library: Any) -> Generator[None, None, None]:
+def quiet(library: str) -> Generator[None, None, None]:
     """Without diffusers' or transformers' own progress bars: progress belongs to the caller."""
-    logging = library.utils.logging
+    logging = import_module(f"{library}.utils.logging")
     was_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

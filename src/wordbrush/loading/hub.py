@@ -6,10 +6,11 @@ from pathlib import Path
 from wordbrush.errors import ModelError
 
 
-def fetch(name: str) -> Path:
+def find(name: str, *, fetch: bool = True) -> Path:
     """The folder of a hub id, from the cache or fetched: safetensors weights and configs only, never code or pickles.
 
-    Raises `ModelError` for a name that is no hub id, or a model that cannot be had.
+    fetch: whether the hub may be asked for a model that is not in the cache. Raises `ModelError` for a name that is no
+    hub id, or a model that cannot be had.
     """
     if difflib.get_close_matches(name, ["pocket"]):
         raise ModelError(f"no model {name!r}; did you mean 'pocket'?")
@@ -22,8 +23,12 @@ def fetch(name: str) -> Path:
     patterns += ["tokenizer*/*", "scheduler/*.json"]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
+    except LocalEntryNotFoundError as error:
+        if not fetch:
+            raise ModelError(
+                f"no model {name!r} on this machine, and nothing is fetched here: not 'pocket', no such folder or "
+                "file, and not in the hub's cache; fetch it first, or name its folder or file"
+            ) from error
     except HFValidationError as error:
         raise ModelError(
             f"no model {name!r}: not 'pocket', no folder or file there, and no hub id"

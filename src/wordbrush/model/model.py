@@ -11,6 +11,7 @@ from torch import Tensor
 from wordbrush.attention import Attend
 from wordbrush.errors import ModelError
 from wordbrush.loading import Defaults, Vocabulary, load_parts
+from wordbrush.loading.fit import require_fit
 from wordbrush.model.autoencoder import Autoencoder
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.model.denoiser import Denoiser
@@ -48,9 +49,9 @@ class Model:
     ) -> None:
         """Put a model together from loaded components; models may share them.
 
-        Raises `ModelError` if they do not fit: a prediction type that is not known, or a text encoder without its
-        tokenizer.
+        Raises `ModelError` if they do not fit one another (see `loading.fit`), or the prediction type is not known.
         """
+        require_fit(unet, vae, text_encoders, tokenizers, schedule_config, name)
         self.text = TextEncoder(tuple(text_encoders), tuple(tokenizers), zero_empty_prompt)
         self.autoencoder = Autoencoder(vae)
         prediction = schedule_config.get("prediction_type", "epsilon")
@@ -70,14 +71,15 @@ class Model:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        fetch: bool = True,
     ) -> "Model":
         """Load a model: `"pocket"` (built in), a diffusers folder, a hub id, or a single-file `.safetensors`.
 
         device: "cpu", "cuda", "cuda:1", "mps"…; by default the accelerator if there is one.
         dtype: "float32", "bfloat16" or "float16"; by default float16 on an accelerator and float32 on the CPU. An
         autoencoder that float16 is too small for (`force_upcast` in its config) stays in float32.
-        A hub id is looked up in the local cache first and fetched if it is not there. A single file needs a
-        folder of configs beside it (see `wordbrush.loading.single_file`).
+        fetch: whether a hub id may be fetched; it is looked up in the local cache first. With False, nothing is.
+        A single file needs nothing beside it (see `wordbrush.loading.single_file`).
 
         Raises `ModelError` for a model that is not there or not of this family, or a device that is not there.
 
@@ -85,7 +87,7 @@ class Model:
         >>> model.name
         'pocket'
         """
-        return cls(**load_parts(name, device, dtype))
+        return cls(**load_parts(name, device, dtype, fetch=fetch))
 
     @property
     def _modules(self) -> list[torch.nn.Module]:
