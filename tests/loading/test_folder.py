@@ -66,7 +66,9 @@ def test_weights_without_a_variant_are_preferred(folder: Path, tiny: Tiny) -> No
     for file in weights(folder):
         other = {key: weight + 1 for key, weight in load_file(file).items()}
         save_file(other, file.with_name(f"{file.stem}.non_ema.safetensors"), {"format": "pt"})
-        save_file(other, file.with_name("adapter.safetensors"), {"format": "pt"})  # no name of a part's weights
+        save_file(
+            other, file.with_name("adapter.safetensors"), {"format": "pt"}
+        )  # no name of a part's weights
     assert Model.load(folder, device="cpu").hash == tiny("sd1").hash
 
 
@@ -81,9 +83,7 @@ def test_names_of_older_versions(folder: Path, tiny: Tiny) -> None:
     assert "encoder.mid_block.attentions.0.query.weight" in renamed
     save_file(renamed, vae, {"format": "pt"})
     (text,) = (folder / "text_encoder").glob("*.safetensors")
-    own = {
-        "text_model." + key.removeprefix("text_model."): weight for key, weight in load_file(text).items()
-    }
+    own = {"text_model." + key.removeprefix("text_model."): weight for key, weight in load_file(text).items()}
     own["text_model.embeddings.position_ids"] = torch.arange(32)[None]
     save_file(own, text, {"format": "pt"})
     assert Model.load(folder, device="cpu").hash == tiny("sd1").hash
@@ -131,7 +131,9 @@ def test_an_index_of_another_form(folder: Path) -> None:
 
 
 def test_an_adapter_is_no_part(folder: Path) -> None:
-    (folder / "text_encoder" / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/model"}')
+    (folder / "text_encoder" / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "nobody/model"}'
+    )
     with pytest.raises(ModelError, match="expected the weights of text_encoder, got an adapter"):
         Model.load(folder, device="cpu")
 
@@ -193,7 +195,9 @@ def test_what_attention_a_config_was_saved_with_does_no_harm(folder: Path, tiny:
 def test_weights_without_a_place_are_refused(folder: Path) -> None:
     (file,) = (folder / "unet").glob("*.safetensors")
     save_file({**load_file(file), "adapter.weight": torch.zeros(1)}, file, {"format": "pt"})
-    with pytest.raises(ModelError, match="unet has 1 weights that its config has no place for, such as adapter"):
+    with pytest.raises(
+        ModelError, match="unet has 1 weights that its config has no place for, such as adapter"
+    ):
         Model.load(folder, device="cpu")
 
 

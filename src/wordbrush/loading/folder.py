@@ -17,9 +17,8 @@ from wordbrush.loading.checks import read_json, require_plain, verify_manifest
 # The classes that a model folder may name, and where they are: no other is loaded, whatever its model_index.json says.
 _UNETS = {"UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition"}
 _VAES = {"AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl"}
-_TEXT_ENCODERS = dict.fromkeys(
-    ("CLIPTextModel", "CLIPTextModelWithProjection"), "transformers.models.clip.modeling_clip"
-)
+_CLIP = "transformers.models.clip.modeling_clip"
+_TEXT_ENCODERS = {"CLIPTextModel": _CLIP, "CLIPTextModelWithProjection": _CLIP}
 # Without accelerate, which wordbrush does not need, diffusers advises it at each load unless it is told False. What a
 # config says of attention is overruled: by some names, kernels are fetched.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -130,7 +129,9 @@ def _require_plain_files(path: Path, name: str) -> None:
     """
     require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
     if (path / "adapter_config.json").is_file():  # with peft installed, another model would be loaded for it
-        raise ModelError(f"{name}: expected the weights of {path.name}, got an adapter: use the model it was made for")
+        raise ModelError(
+            f"{name}: expected the weights of {path.name}, got an adapter: use the model it was made for"
+        )
     for index in path.glob("*.index*.json"):
         listed: Any = read_json(index).get("weight_map")
         files: set[Any] = set(listed.values()) if isinstance(listed, dict) else {str(listed)}  # pyright: ignore
