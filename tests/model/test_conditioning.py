@@ -97,6 +97,12 @@ def test_a_distilled_model_is_told_the_guidance_scale(tokenizer: CLIPTokenizer) 
     assert not torch.equal(told, other)
 
 
+def test_a_distilled_model_that_is_told_no_scale_says_so(tokenizer: CLIPTokenizer) -> None:
+    model = with_unet(tokenizer, time_cond_proj_dim=8)
+    with pytest.raises(ModelError, match="reads the guidance scale as an input, got none"):
+        model.predict(noise(1, 4, 16, 16), level(model, 401), Conditioning(model.encode_text(["a cat"])))
+
+
 def test_a_model_that_reads_no_scale_says_so(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     given = Conditioning(model.encode_text(["a cat"]), guidance_scale=7.5)

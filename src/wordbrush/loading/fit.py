@@ -112,8 +112,8 @@ def _conditions(unet: Any, encoders: Sequence[Any]) -> Iterator[str]:
         yield f"expected {wanted} text encoder{'s'[: wanted - 1]}, as the UNet reads {what}, got {len(encoders)}"
         return
     widths = [int(encoder.config.hidden_size) for encoder in encoders]
-    dims = unet.cross_attention_dim
-    for dim in dims if isinstance(dims, (list, tuple)) else (dims,):
+    dims: Any = unet.cross_attention_dim  # one number, or one for each level
+    for dim in (dims,) if isinstance(dims, int) else tuple[int, ...](dims):
         if dim != sum(widths):
             yield (
                 f"expected a UNet that reads texts {sum(widths)} wide, as the text encoders write them, got {dim}: "

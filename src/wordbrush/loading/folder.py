@@ -18,9 +18,8 @@ from wordbrush.loading.machine import autoencoder_dtype
 # The classes that a model folder may name, and where they are: no other is loaded, whatever its model_index.json says.
 _UNETS = {"UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition"}
 _VAES = {"AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl"}
-_TEXT_ENCODERS = dict.fromkeys(
-    ("CLIPTextModel", "CLIPTextModelWithProjection"), "transformers.models.clip.modeling_clip"
-)
+_CLIP = "transformers.models.clip.modeling_clip"
+_TEXT_ENCODERS = {"CLIPTextModel": _CLIP, "CLIPTextModelWithProjection": _CLIP}
 # Without accelerate, which wordbrush does not need, diffusers advises it at each load unless it is told False. What a
 # config says of attention is overruled: by some names, kernels are fetched.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {

@@ -24,7 +24,7 @@ def unet(share: Share, *, has_wide_heads: bool, sample_size: int) -> dict[str, A
     depths = [_depth(share, f"input_blocks.{i}.1") for i in firsts]
     attends = [depth > 0 for depth in depths]
     middle = _depth(share, "middle_block.1")  # which has the depth of the last level, if that one attends
-    config = {
+    config: dict[str, Any] = {
         "sample_size": sample_size,
         "in_channels": share.shape("input_blocks.0.0.weight")[1],
         "out_channels": share.shape("out.2.weight")[0],

@@ -61,7 +61,7 @@ class Denoiser:
         """The prediction of each row at a level; `attend` computes the attention layers, and is given the `step`.
 
         Raises `ModelError` where `attend` is given and this UNet's attention is not Stable Diffusion's, or for other
-        extra channels than it reads.
+        extra channels than it reads, or where a distilled model is not told its guidance scale.
         """
         extra: dict[str, Any] = {}
         if not self._unlike:
@@ -78,6 +78,11 @@ class Denoiser:
             extra["added_cond_kwargs"] = self._sdxl(latents, conditioning.text.pooled)
         if conditioning.guidance_scale is not None:
             extra["timestep_cond"] = self._embedded(conditioning.guidance_scale, len(latents))
+        elif getattr(self.unet.config, "time_cond_proj_dim", None):  # diffusers would leave it out in silence
+            raise ModelError(
+                "this model is distilled and reads the guidance scale as an input, got none: "
+                "give the scale in its conditioning, or use the model it was distilled from"
+            )
         output = self.unet(
             self._input(latents, conditioning.channels),
             level.t,
