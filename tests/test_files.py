@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from wordbrush.errors import OutputError
-from wordbrush.files import all_or_none, atomic_write, room_in
+from wordbrush.errors import InputError, OutputError
+from wordbrush.files import all_or_none, atomic_write, inside, room_in
 
 
 def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path):
@@ -122,3 +122,19 @@ def test_room_is_found_without_leaving_a_trace(tmp_path: Path):
 def test_a_folder_without_room_is_a_clear_error():
     with pytest.raises(OutputError, match="cannot write /proc"), room_in("/proc"):
         pytest.fail("the block must not run")
+
+
+def test_a_name_from_a_file_stays_in_its_folder(tmp_path: Path):
+    home = tmp_path / "home"
+    (home / "deep").mkdir(parents=True)
+    (home / "near").symlink_to("deep")
+    (home / "far").symlink_to(tmp_path)
+    (home / "circle").symlink_to("circle")
+    for name in ("a.png", "deep/a.png", "./a", "near/a", "new/folder/a", "..a", "a..b"):
+        assert inside(home, name) == home / name
+    for name in ("", ".", "..", "../home/a", "deep/../a", str(home / "a"), "far/a", "far", "circle/a", "a\0"):
+        with pytest.raises(InputError, match="expected its picture to be below .*home, got "):
+            inside(home, name, "its picture")
+    with pytest.raises(InputError) as caught:
+        inside(home, "../" + "x" * 10**6)
+    assert len(str(caught.value)) < 300 + len(str(home))

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import BinaryIO
 
-from wordbrush.errors import OutputError
+from wordbrush.errors import InputError, OutputError, short
 
 Opened = Callable[[str | os.PathLike[str]], AbstractContextManager[BinaryIO]]
 
@@ -80,6 +80,24 @@ def room_in(folder: str | os.PathLike[str]) -> Generator[None, None, None]:
             folders.enter_context(_temporary_if_empty(folder))
             tempfile.TemporaryFile(dir=folder).close()
         yield
+
+
+def inside(folder: str | os.PathLike[str], name: str, what: str = "a path") -> Path:
+    """The path of `name` below a folder, for names that come from a file: what a file says never leads elsewhere.
+
+    what: what the name is, for the message. A symbolic link that leads out of the folder is outside of it. Raises
+    `InputError` for an absolute path, for `..`, and for the folder itself.
+    """
+    folder = Path(folder)
+    path = folder / name
+    try:
+        if Path(name).is_absolute() or ".." in Path(name).parts or folder.resolve() not in path.resolve().parents:
+            raise ValueError
+    except (ValueError, OSError, RuntimeError) as error:  # a byte 0, a name too long, links in a circle
+        raise InputError(
+            f"expected {what} to be below {folder}, got {short(name)}; name it from there, without '..' and links"
+        ) from error
+    return path
 
 
 @contextmanager

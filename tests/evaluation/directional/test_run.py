@@ -84,6 +84,8 @@ def test_cases_are_read_from_lines_of_json(tmp_path: Path) -> None:
             '{"picture": "b.png", "input": "x", "output": "y"}',
             "expected a picture at .*b.png, and there is none",
         ),
+        ('{"picture": "/etc/a.png", "input": "x", "output": "y"}', "line 1: expected 'picture' to be below"),
+        ('{"picture": "x/../a.png", "input": "x", "output": "y"}', "line 1: expected 'picture' to be below"),
         ('{"picture": "a.png", "input": "x", "outptu": "y"}', "unknown key 'outptu'; did you mean 'output'"),
         ("", "expected at least one case"),
     ],

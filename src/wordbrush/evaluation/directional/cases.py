@@ -11,6 +11,7 @@ from PIL import Image
 from wordbrush import images
 from wordbrush.errors import InputError, nearest
 from wordbrush.evaluation.bench.cases import UNCHANGED, split
+from wordbrush.files import inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,10 @@ def _case(path: Path, number: int, line: str) -> DirectionalCase:
     for key in known[: 4 if "instruction" in entry else 3]:
         if not isinstance(entry.get(key), str) or not str(entry[key]).strip():
             raise InputError(f"{where}: expected '{key}' to be text, got {entry.get(key)!r}")
-    picture = path.parent / str(entry["picture"])
+    try:
+        picture = inside(path.parent, str(entry["picture"]), "'picture'")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     if not picture.is_file():
         raise InputError(f"{where}: expected a picture at {picture}, and there is none")
     instruction = str(entry["instruction"]) if "instruction" in entry else None

@@ -26,8 +26,9 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wordbrush.errors import InputError, nearest
+from wordbrush.errors import InputError, nearest, short
 from wordbrush.filenames import words
+from wordbrush.files import inside
 from wordbrush.options import read_toml
 
 Kind = Literal["live", "object"]
@@ -222,7 +223,7 @@ def _json(file: Path) -> Any:
 def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
     """The subjects and prompts of DreamBooth's file, in which prompts are lines of Python with `str.format`."""
     assert listing.dataset is not None
-    dataset = folder / listing.dataset
+    dataset = inside(folder, listing.dataset, "'dataset'")
     file = dataset / BENCHMARK
     try:
         text = file.read_text(encoding="utf-8")
@@ -235,9 +236,11 @@ def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
     for row in rows[1].splitlines():
         name, class_word = (part.strip() for part in row.split(",", 1))
         kind: Kind = "live" if class_word in _LIVE_CLASSES else "object"
-        subjects.append(
-            _Subject(name=name, class_word=class_word, kind=kind, real=str(Path(listing.dataset) / name))
-        )
+        try:
+            real = str(Path(listing.dataset) / name)
+            subjects.append(_Subject(name=name, class_word=class_word, kind=kind, real=real))
+        except ValidationError as error:
+            raise InputError(f"{file}: expected a subject's name and class, got {short(row)}") from error
     of_objects, heading, of_live = text[rows.end() :].partition("Live Subject Prompts")
     prompts = _Prompts(object=tuple(_formatted(of_objects)), live=tuple(_formatted(of_live)))
     if not (heading and prompts.object and prompts.live):
@@ -268,12 +271,14 @@ def _subject(folder: Path, entry: _Subject, listing: _Listing) -> Subject:
         entry.class_word,
         entry.kind,
         token,
-        real=_pictures(folder / (entry.real or f"real/{entry.name}")),
+        real=_pictures(inside(folder, entry.real or f"real/{entry.name}", "'real'")),
         prompts=prompts,
         made=(),
         class_made=_pictures(made / "_class"),
         photos=_pictures(made / "_photo"),
-        category_real=_pictures(folder / (entry.category or f"category/{entry.class_word}")),
+        category_real=_pictures(
+            inside(folder, entry.category or f"category/{entry.class_word}", "a category's folder")
+        ),
         category_made=_pictures(made / "_category"),
     )
     _check_prompts(subject, need_token=samples is not None)
