@@ -327,6 +327,23 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
     assert code == 2 and "cat.preview.png exists, and a preview would overwrite it" in err
     assert (here / "cat.preview.png").read_bytes() == b"somebody's"
     assert run("generate", CAT, "--steps", "1", "--out", "cat.png")[0] == 0
+    for theirs in ("cat.png", "photo.png"):  # not even one that wordbrush made
+        (here / "cat.preview.png").write_bytes((here / theirs).read_bytes())
+        code, _, err = run("generate", CAT, "--preview", "1", "--out", "cat.png")
+        assert code == 2 and "cat.preview.png exists" in err
+
+
+def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, folder: Path, run: Run):
+    command = ["generate", CAT, "--preview", "1", "--out", "cat.png", "--model", str(folder)]
+    with subprocess.Popen([sys.executable, "-m", "wordbrush", *command, "--steps", "1000"]) as process:
+        deadline = time.monotonic() + 120
+        while not (here / "cat.preview.png").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    assert (here / "cat.preview.png").exists()
+    code, _, err = run(*command, "--steps", "1")
+    assert code == 0, err
+    assert names(here) == {"photo.png", "cat.png"}
 
 
 # What goes wrong --------------------------------------------------------------------------------------------
@@ -445,6 +462,67 @@ def test_a_disk_that_fills_up_leaves_none_of_several_pictures(
     code, out, err = run(*EDIT[:-1], "new/folder/", "--target", CAT)
     assert (code, out) == (2, "") and "No space left" in err
     assert [path.name for path in here.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("invert", "photo.png", "--prompt", CAT, "--out", "new/photo.source"),
+        ("heatmap", "photo.png", "--prompt", CAT, "--word", "cat", "--out", "new/heat.png"),
+    ],
+)
+def test_a_sheet_that_cannot_be_written_takes_the_result_with_it(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    flushed: list[int] = []
+
+    def fills_up(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    code, out, err = run(*command, "--sheet")
+    assert (code, out) == (2, "") and "No space left" in err
+    assert [path.name for path in here.iterdir()] == ["photo.png"]
+
+
+def test_one_picture_makes_one_source_file(here: Path, run: Run):
+    for i in range(6):  # a hash map's order would differ in at least one of them
+        run("invert", "photo.png", "--prompt", CAT, "--steps", "1", "--out", f"{i}.source")
+    assert len({(here / f"{i}.source").read_bytes() for i in range(6)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("pipe.png", "it is not a file but a pipe"),
+        ("null.png", "it is not a file but a pipe"),
+        ("circle.png", "cannot write circle.png"),
+        ("a" * 252 + ".png", "File name too long"),
+        ("new/" + "a" * 252 + ".png", "File name too long"),
+        ("a" * 246 + ".png", "sheet.png: File name too long"),
+        ("same.png", "same.sheet.png and same.png are links to one file"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+):
+    os.mkfifo("pipe.png")
+    for name, target in (("null", "/dev/null"), ("circle", "circle.png"), ("same.sheet", "same.png")):
+        (here / f"{name}.png").symlink_to(target)
+    before = sorted(here.iterdir())
+    monkeypatch.setattr("wordbrush.cli.options.setup.Setup.load", lambda _: pytest.fail("work has begun"))
+    code, _, err = run(*EDIT[:-1], out, "--sheet")
+    assert code == 2 and message in err and err.count("\n") == 1
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["😀" * 60, "漢" * 80])
+def test_long_names_of_any_script_are_written(here: Path, run: Run, name: str):
+    code, _, err = run("generate", CAT, "--steps", "1", "--out", f"{name}.png")
+    assert code == 0, err
+    assert names(here) == {"photo.png", f"{name}.png"}
 
 
 @pytest.mark.parametrize("out", ["dog.png", "edits/dog.png"])

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from wordbrush.cli.outputs import PREVIEW
 from wordbrush.errors import OutputError
 from wordbrush.files import room_in
 from wordbrush.progress import Progress
@@ -79,7 +80,7 @@ class Terminal:
             if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
 
-                save_png(progress.preview(), preview)
+                save_png(progress.preview(), preview, PREVIEW)
 
         with room_in(preview.parent) if preview else nullcontext():
             try:

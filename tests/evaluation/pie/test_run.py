@@ -168,7 +168,10 @@ def spoil(folder: Path, **entry: Any) -> str:
     ("entry", "message"),
     [
         ({"image_path": "no/such.jpg"}, "expected its picture at .*such.jpg, and there is none"),
-        ({"image_path": "../../secret.png"}, "expected image_path to be below .*annotation_images, got '../../"),
+        (
+            {"image_path": "../../secret.png"},
+            "expected image_path to be below .*annotation_images, got '../../",
+        ),
         ({"image_path": ""}, "expected image_path to be below"),
         ({"image_path": "a\0.png"}, "expected image_path to be below"),
         ({"mask": [0, SIDE * SIDE + 1]}, "malformed: a run of 1025 from 0 leaves the canvas of 32 × 32"),
@@ -224,7 +227,9 @@ def test_an_edit_never_takes_the_place_of_a_picture_or_of_another_edit(
     (tmp_path / "out" / "edits" / "run").symlink_to(folder / "annotation_images")
     with pytest.raises(OutputError, match="is an input and would be overwritten"):
         drain(bench.edit(tiny(), DIRECT, "run"))
-    same = [replace(case, image_path=f"same.{kind}") for case, kind in zip(cases, ("png", "jpg"), strict=True)]
+    same = [
+        replace(case, image_path=f"same.{kind}") for case, kind in zip(cases, ("png", "jpg"), strict=True)
+    ]
     with pytest.raises(OutputError, match=f"'{cases[0].name}' and '{cases[1].name}' would both be written"):
         drain(replace(bench, cases=same).edit(tiny(), DIRECT, "other"))
 
