@@ -46,6 +46,8 @@ def test_options_survive_a_trip_through_plain_values(steps: int, scale: float, w
         ({"zzz": 20}, r"unknown option 'zzz'; there is steps, guidance_scale, words"),
         ({"words": [1]}, r"option 'words\.0': expected a valid string, got 1"),
         ({"steps": "x" * 500}, r"got 'x{56}…$"),
+        ({"x" * 500: 1}, r"unknown option 'x{56}…; there is"),
+        ({f"x{i}": 1 for i in range(100)}, r"'x4'; there is steps, guidance_scale, words; and 95 more$"),
     ],
 )
 def test_bad_values_name_the_field_the_value_and_the_limit(values: dict[str, Any], message: str):
@@ -79,7 +81,7 @@ def test_toml_is_read(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read .*No such file"), (b"steps 20", "line 1"), (b"\xff\xfe", "is not a TOML file")],
+    [(None, "cannot read .*No such file"), (b"steps 20", "line 1"), (b"\xff\xfe", "is not a text file")],
 )
 def test_bad_toml_is_a_clear_error(tmp_path: Path, content: bytes | None, message: str):
     if content is not None:

@@ -396,6 +396,22 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         (("generate", CAT, "--steps", "0", "--out", "cat.png"), "steps"),
         (("generate", CAT, "--guidance-scale", "nan", "--out", "cat.png"), "guidance_scale"),
         (("generate", CAT, "--width", "0", "--out", "cat.png"), "multiples of"),
+        (("generate", CAT, "--seed", "9" * 5000, "--out", "cat.png"), "whole number of at most 30 digits"),
+        (("generate", CAT, "--steps", "9" * 5000, "--out", "cat.png"), "whole number of at most 30 digits"),
+        (("generate", CAT, "--seed", "1" + "0" * 25, "--out", "cat.png"), "option 'seed'"),
+        ((*EDIT, "--steps", "9" * 5000), "integer, exceeded maximum size, got '9999"),
+        ((*EDIT, "--reweight", "x" * 10**5), "option 'reweight': expected TEXT=X, got"),
+        ((*EDIT, "x" * 10**5), "unexpected arguments: xxx"),
+        (("generate", "a cat\udcff", "--out", "cat.png"), "expected arguments in UTF-8, got 'a cat\\udcff'"),
+        (("edit", "\udcff.png", *EDIT[2:]), "expected arguments in UTF-8, got '\\udcff.png'"),
+        ((*EDIT[:-1], "\udcff.png"), "expected arguments in UTF-8, got"),
+        ((*EDIT, "--option-file", "/dev/zero"), "cannot read /dev/zero: expected a file, got a pipe"),
+        ((*EDIT, "--option-file", "."), "cannot read .: expected a file, got a folder"),
+        (("evaluate", "bench", "--count", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "pie", "p", "--from-pocket", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "pie", "p", "--count", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "directional", "--pocket", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "subjects", "s", "--kid-subset", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
         (("generate", CAT, "--width", "100000000", "--out", "cat.png"), "at most 64 times as many pixels"),
         (("generate", CAT, "--width", "1" + "0" * 21, "--out", "cat.png"), "at most 64 times as many pixels"),
         (("generate", "???", "--out", "cat.png"), "says what the picture shows, got '???'"),
@@ -422,6 +438,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     code, out, err = run(*tokens)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert len(err) < 2100
     assert {path: (here / path).read_bytes() for path in names(here)} == before
 
 

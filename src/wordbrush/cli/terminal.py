@@ -17,6 +17,8 @@ from wordbrush.errors import OutputError
 from wordbrush.files import room_in
 from wordbrush.progress import Progress
 
+_LONGEST = 2000  # characters of an error
+
 
 class Terminal:
     """A command's output. With `as_json`, stdout has only the one line of `finish`."""
@@ -42,8 +44,11 @@ class Terminal:
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:
-        """Why there is no result, as one line."""
-        self.errors.print(Text(f"error: {' '.join(text.split())}"), style="bold red")
+        """Why there is no result, as one line; the middle of a very long one is left out."""
+        line = " ".join(text.split())
+        if len(line) > _LONGEST:  # a path or a prompt may be as long as the system lets it be
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        self.errors.print(Text(f"error: {line}"), style="bold red")
 
     def finish(self, **result: Any) -> None:
         """The result as JSON; paths become text."""

@@ -688,7 +688,7 @@ def test_a_wrong_folder_is_told(old: str, new: str, message: str, folder: Path):
     ("told", "message"),
     [
         ("[]", "expected a prompt for each picture's name"),
-        ("{", "prompts.json as JSON"),
+        ("{", "prompts.json: expected JSON"),
         ('{"0": "a sks dog"}', "00.png has no prompt in prompts.json; did you mean '0'"),
     ],
 )

@@ -24,6 +24,7 @@ from wordbrush import images
 from wordbrush.errors import ImageError, InputError, OptionsError, nearest, short
 from wordbrush.evaluation.bench import cases
 from wordbrush.files import atomic_write, inside
+from wordbrush.reading import json_file
 
 TYPES = {
     "0": "random",
@@ -38,6 +39,7 @@ TYPES = {
     "9": "change style",
 }
 MAPPING, PICTURES = "mapping_file.json", "annotation_images"
+_MOST = 256 * 1024**2  # bytes of a mapping: the masks are in it
 _TEXTS = (
     "image_path",
     "original_prompt",
@@ -105,12 +107,9 @@ def read(folder: Path, *, cut_masks: bool = False) -> list[PieCase]:
     entry and what is wrong with it.
     """
     path = folder / MAPPING
-    try:
-        mapping: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; expected PIE-Bench's folder") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    if not path.exists():
+        raise InputError(f"expected PIE-Bench's folder, but there is no {path}; check the path")
+    mapping: object = json_file(path, InputError, most=_MOST)
     if not isinstance(mapping, dict) or not mapping:
         raise InputError(f"{path}: expected a mapping from ids to entries, with at least one")
     entries = cast(dict[str, object], mapping)

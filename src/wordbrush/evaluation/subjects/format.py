@@ -17,7 +17,6 @@ place of `subjects.toml` and `real/`, and CustomConcept101's (`samples/` and `pr
 subject.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wordbrush import reading
 from wordbrush.errors import InputError, nearest, short
 from wordbrush.filenames import words
 from wordbrush.files import inside
@@ -194,12 +194,12 @@ def _parsed(file: Path) -> _Listing:
     if file.suffix == ".toml":
         values: Any = read_toml(file)
     else:
-        values = _json(file)
+        values = reading.json_file(file, InputError)
     try:
         return _Listing.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"])) or "the whole file"
+        where = ".".join(map(str, detail["loc"]))[:60] or "the whole file"
         if detail["type"] == "extra_forbidden":
             kind = {"subjects": _Subject, "prompts": _Prompts}.get(str(detail["loc"][0]), _Listing)
             known = [str(field.validation_alias or name) for name, field in kind.model_fields.items()]
@@ -210,14 +210,7 @@ def _parsed(file: Path) -> _Listing:
             raise InputError(f"{file}: '{where}' is missing; subjects have a name and a class") from error
         expected = detail["msg"].replace("Input should be", "expected").replace("valid tuple", "list")
         expected = expected.replace("String should", "expected to")
-        raise InputError(f"{file}: '{where}': {expected}, got {detail['input']!r:.60}") from error
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file} as JSON: {error}") from error
+        raise InputError(f"{file}: '{where}': {expected}, got {short(detail['input'])}") from error
 
 
 def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
@@ -225,11 +218,10 @@ def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
     assert listing.dataset is not None
     dataset = inside(folder, listing.dataset, "'dataset'")
     file = dataset / BENCHMARK
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"expected DreamBooth's {BENCHMARK} at {dataset}: {error.strerror}") from error
-    rows = re.search(r"^subject_name,class\s*\n((?:[^\n,]+,[^\n]+\n)+)", text, re.MULTILINE)
+    if not file.is_file():
+        raise InputError(f"expected DreamBooth's {BENCHMARK} at {dataset}, and there is none")
+    text = reading.text(file, InputError, most=reading.MOST_TOML)
+    rows = re.search(r"^subject_name,class[ \t]*\n((?:[^\n,]+,[^\n]+\n)+)", text, re.MULTILINE)
     if rows is None:
         raise InputError(f"{file}: expected a table that begins with 'subject_name,class', found none")
     subjects: list[_Subject] = []
@@ -289,7 +281,7 @@ def _subject(folder: Path, entry: _Subject, listing: _Listing) -> Subject:
 
 def _samples(made: Path) -> dict[str, Paths]:
     """CustomConcept101's layout: pictures in `samples/`, and in `prompts.json` the prompt for each picture's name."""
-    prompts = _json(made / "prompts.json")
+    prompts = reading.json_file(made / "prompts.json", InputError)
     if not isinstance(prompts, dict) or not all(
         isinstance(text, str) for text in cast(Any, prompts).values()
     ):
@@ -333,8 +325,8 @@ def _check_prompts(subject: Subject, *, need_token: bool) -> None:
         for name in re.findall(r"\{(.*?)\}", prompt):
             if name not in ("token", "class"):
                 raise InputError(
-                    f"subject '{subject.name}', prompt {prompt!r}: expected {{token}} and {{class}} as the only "
-                    f"placeholders, got {{{name}}}"
+                    f"subject '{subject.name}', prompt {short(prompt)}: expected {{token}} and {{class}} as the only "
+                    f"placeholders, got {{{name[:60]}}}"
                 )
     texts = [words(subject.text(prompt)) for prompt in subject.prompts]
     if repeated := {text for text in texts if texts.count(text) > 1}:
