@@ -1,12 +1,16 @@
 import errno
 import os
+import resource
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from wordbrush.errors import OutputError
-from wordbrush.files import all_or_none, atomic_write, room_in
+from wordbrush.errors import InputError, OutputError
+from wordbrush.files import all_or_none, atomic_write, inside, room_in
 
 
 def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path):
@@ -109,6 +113,98 @@ def test_of_several_files_all_appear_or_none(tmp_path: Path):
     assert (tmp_path / "new" / "a.bin").read_bytes() == b"new/a.bin"
 
 
+@pytest.mark.parametrize("name", ["😀" * 62 + ".bin", "漢" * 83 + ".bin", "a" * 255])
+def test_every_name_that_the_file_system_has_can_be_written(tmp_path: Path, name: str):
+    assert len(name.encode()) > 244
+    with atomic_write(tmp_path / name) as file:
+        file.write(b"all")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_cannot_be_is_refused_before_the_block_runs(tmp_path: Path):
+    for name in ("a" * 256, "a\0b"):
+        with pytest.raises(OutputError, match="cannot write"), atomic_write(tmp_path / name):
+            pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_a_device_and_a_circle_are_left_alone(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "to the pipe").symlink_to("pipe")
+    (tmp_path / "circle").symlink_to("circle")
+    before = sorted(tmp_path.iterdir())
+    for path in before:
+        with pytest.raises(OutputError, match="cannot write"), atomic_write(path):
+            pytest.fail("the block must not run")
+    assert sorted(tmp_path.iterdir()) == before
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode) and (tmp_path / "null").is_symlink()
+
+
+WRITER = """
+import sys, time
+from wordbrush.files import atomic_write
+with atomic_write(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_leaves_goes_with_the_next_write_and_what_a_live_one_writes_stays(
+    tmp_path: Path,
+):
+    def stages() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob(".wordbrush-*"))
+
+    def start(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WRITER, str(tmp_path / name)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None and writer.stdout.readline() == "\n"
+        return writer
+
+    with start("killed.bin") as killed, start("live.bin") as live:
+        killed.kill()
+        killed.wait()
+        assert len(stages()) == 2
+        (tmp_path / ".wordbrush-00000000.part").symlink_to(tmp_path)  # not ours
+        (tmp_path / ".wordbrush-mine.part").mkdir()
+        for _ in range(2):
+            with atomic_write(tmp_path / "file.bin") as file:
+                file.write(b"all")
+            assert len(stages()) == 3
+        live.kill()
+    with atomic_write(tmp_path / "file.bin"):
+        pass
+    assert stages() == [".wordbrush-00000000.part", ".wordbrush-mine.part"]
+    assert (tmp_path / "file.bin").is_file()
+
+
+def test_writers_of_one_folder_do_not_take_each_others_files(tmp_path: Path):
+    def write(i: int) -> None:
+        for j in range(30):
+            with atomic_write(tmp_path / f"{i}-{j}") as file:
+                file.write(b"all")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(list(tmp_path.iterdir())) == 240
+
+
+def test_more_files_are_written_at_once_than_may_be_open(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        with all_or_none() as opened:
+            for i in range(200):
+                with opened(tmp_path / str(i)) as file:
+                    file.write(b"all")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list(tmp_path.iterdir())) == 200
+
+
 def test_room_is_found_without_leaving_a_trace(tmp_path: Path):
     with room_in(tmp_path / "new" / "folder"):
         assert (tmp_path / "new" / "folder").is_dir()
@@ -122,3 +218,19 @@ def test_room_is_found_without_leaving_a_trace(tmp_path: Path):
 def test_a_folder_without_room_is_a_clear_error():
     with pytest.raises(OutputError, match="cannot write /proc"), room_in("/proc"):
         pytest.fail("the block must not run")
+
+
+def test_a_name_from_a_file_stays_in_its_folder(tmp_path: Path):
+    home = tmp_path / "home"
+    (home / "deep").mkdir(parents=True)
+    (home / "near").symlink_to("deep")
+    (home / "far").symlink_to(tmp_path)
+    (home / "circle").symlink_to("circle")
+    for name in ("a.png", "deep/a.png", "./a", "near/a", "new/folder/a", "..a", "a..b"):
+        assert inside(home, name) == home / name
+    for name in ("", ".", "..", "../home/a", "deep/../a", str(home / "a"), "far/a", "far", "circle/a", "a\0"):
+        with pytest.raises(InputError, match="expected its picture to be below .*home, got "):
+            inside(home, name, "its picture")
+    with pytest.raises(InputError) as caught:
+        inside(home, "../" + "x" * 10**6)
+    assert len(str(caught.value)) < 300 + len(str(home))

@@ -49,6 +49,8 @@ def test_options_survive_a_trip_through_plain_values(steps: int, scale: float, w
         ({"steps": True}, r"option 'steps': expected a number or text, got True"),
         ({"guidance_scale": False}, r"option 'guidance_scale': expected a number or text, got False"),
         ({"words": ["cat", True]}, r"option 'words': expected a number or text"),
+        ({"x" * 500: 1}, r"unknown option 'x{56}…; there is"),
+        ({f"x{i}": 1 for i in range(100)}, r"'x4'; there is steps, guidance_scale, words; and 95 more$"),
     ],
 )
 def test_bad_values_name_the_field_the_value_and_the_limit(values: dict[str, Any], message: str):
@@ -82,7 +84,7 @@ def test_toml_is_read(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read .*No such file"), (b"steps 20", "line 1"), (b"\xff\xfe", "is not a TOML file")],
+    [(None, "cannot read .*No such file"), (b"steps 20", "line 1"), (b"\xff\xfe", "is not a text file")],
 )
 def test_bad_toml_is_a_clear_error(tmp_path: Path, content: bytes | None, message: str):
     if content is not None:

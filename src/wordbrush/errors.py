@@ -120,3 +120,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; did you mean '{close[0]}'?"
     return f"; there is {', '.join(names)}" if names else "; there are none"
+
+
+def short(value: object) -> str:
+    """A value as a message repeats it: at most sixty characters, since it may be a whole file."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

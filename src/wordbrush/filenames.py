@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-_LONGEST = 80  # characters of a text that a file name keeps
+# How much of a text a file name keeps. A file system's limit is 255 bytes, most often, and names get endings.
+_CHARACTERS, _BYTES = 80, 160
 
 
 def words(text: str) -> str:
@@ -12,8 +13,9 @@ def words(text: str) -> str:
 
 
 def slug(text: str) -> str:
-    """A text as the name of a file, at most 80 characters long; "picture" for a text without words."""
-    return words(text)[:_LONGEST].strip("-") or "picture"
+    """A text as the name of a file, at most 80 characters and 160 bytes long; "picture" for a text without words."""
+    name = words(text)[:_CHARACTERS].encode()[:_BYTES].decode(errors="ignore")
+    return name.strip("-") or "picture"
 
 
 def unique(texts: Sequence[str], taken: Iterable[str] = ()) -> list[str]:

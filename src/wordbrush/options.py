@@ -2,15 +2,14 @@
 from a method's `Options` class and are checked here, with the same messages."""
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from wordbrush.errors import OptionsError, nearest
+from wordbrush import reading
+from wordbrush.errors import OptionsError, nearest, short
 
 
 class Options(BaseModel):
@@ -76,20 +75,16 @@ def parse(options: type[O], values: Mapping[str, Any]) -> O:
     except ValidationError as error:
         known = options.model_fields
         problems = [_explain(detail, known) for detail in error.errors()]
-    raise OptionsError("; ".join(problems))
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise OptionsError("; ".join(problems[:5]) + more)
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The keys and values of a TOML file, to be handed to `parse`.
 
-    Raises `OptionsError` if the file is missing or, with the line, if it is not TOML.
+    Raises `OptionsError` if the file is missing, cannot be read or, with the line, if it is not TOML.
     """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionsError(f"{path} is not a TOML file: {error}") from error
+    return reading.toml_file(path, OptionsError)
 
 
 def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
@@ -97,14 +92,9 @@ def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
     if not name:  # from a validator of the whole class, which names the option itself
         return detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"unknown option '{name}'" + nearest(name, known)
+        return f"unknown option {short(name)}" + nearest(name, known)
     if detail["type"] == "missing":
         return f"option '{name}' is missing"
     # pydantic says "Input should be greater than or equal to 1"; messages of our own validators are kept.
     expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    return f"option '{name}': {expected}, got {_short(detail['input'])}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return f"option {short(name)}: {expected}, got {short(detail['input'])}"

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wordbrush.errors import OutputError
+from wordbrush.errors import OutputError, short
 from wordbrush.files import atomic_write
+from wordbrush.reading import content, json_text
 
 Row = Mapping[str, Any]
 Key = tuple[str, ...]
+
+_MOST = 1024**3  # bytes: a million rows
 
 
 class Records:
@@ -30,14 +33,14 @@ class Records:
         self._rows: dict[Key, dict[str, Any]] = {}
         text = self._read()
         complete = text[: text.rfind("\n") + 1]
-        lines = complete.splitlines()
+        lines = complete.split("\n")[:-1]
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
+                row = json_text(line, f"line {number}", OutputError, finite=False)
                 self._rows[self._key(row)] = row
-            except (ValueError, TypeError, KeyError) as error:
+            except (OutputError, TypeError, KeyError) as error:
                 raise OutputError(
-                    f"{self.path}, line {number}: expected a row of results, got {line[:60]!r}; "
+                    f"{self.path}, line {number}: expected a row of results, got {short(line)}; "
                     "remove the line, or choose another path"
                 ) from error
         if len(complete) < len(text) or len(lines) > len(self._rows):
@@ -81,12 +84,9 @@ class Records:
         return tuple(str(row[field]) for field in self._fields)
 
     def _read(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return ""
-        except OSError as error:
-            raise OutputError(f"cannot read {self.path}: {error.strerror}") from error
+        return content(self.path, OutputError, most=_MOST).decode(errors="replace")
 
     def _rewrite(self) -> None:
         with atomic_write(self.path) as file:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError
-from wordbrush.files import atomic_write
+from wordbrush.files import Opened, atomic_write
 from wordbrush.images import to_image
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Conditioning, Model, TextEmbeds
@@ -118,10 +118,11 @@ class Source:
                 "in the same dtype, or invert the picture again"
             )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], opened: Opened = atomic_write) -> None:
         """Write the source to one file: safetensors, with the rest as JSON in its header. All or nothing.
 
-        Raises `OutputError`.
+        Equal sources make equal files. opened: the function that an open `files.all_or_none` yields, to write the
+        source together with other files. Raises `OutputError`.
         """
         tensors = {**self.states.tensors(), **self.null.tensors("null")}
         picture = None
@@ -146,9 +147,8 @@ class Source:
             "source": header,
             "sha256": _checksum(header, tensors),
         }
-        content = to_safetensors(tensors, metadata)
-        with atomic_write(path) as file:
-            file.write(content)
+        with opened(path) as file:
+            file.write(_in_order(to_safetensors(tensors, metadata)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> "Source":
@@ -280,6 +280,15 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
         header["levels"] = [(level.t, level.signal, level.sigma) for level in levels]
     header["levels"] = [Level(*level) for level in header["levels"]]
     return _Header.model_validate(header), tensors
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its header's keys in order: the library writes metadata in the order of a hash map,
+    another one each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[start:]))
 
 
 def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:

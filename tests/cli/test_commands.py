@@ -327,6 +327,23 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
     assert code == 2 and "cat.preview.png exists, and a preview would overwrite it" in err
     assert (here / "cat.preview.png").read_bytes() == b"somebody's"
     assert run("generate", CAT, "--steps", "1", "--out", "cat.png")[0] == 0
+    for theirs in ("cat.png", "photo.png"):  # not even one that wordbrush made
+        (here / "cat.preview.png").write_bytes((here / theirs).read_bytes())
+        code, _, err = run("generate", CAT, "--preview", "1", "--out", "cat.png")
+        assert code == 2 and "cat.preview.png exists" in err
+
+
+def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, folder: Path, run: Run):
+    command = ["generate", CAT, "--preview", "1", "--out", "cat.png", "--model", str(folder)]
+    with subprocess.Popen([sys.executable, "-m", "wordbrush", *command, "--steps", "1000"]) as process:
+        deadline = time.monotonic() + 120
+        while not (here / "cat.preview.png").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    assert (here / "cat.preview.png").exists()
+    code, _, err = run(*command, "--steps", "1")
+    assert code == 0, err
+    assert names(here) == {"photo.png", "cat.png"}
 
 
 # What goes wrong --------------------------------------------------------------------------------------------
@@ -379,6 +396,22 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         (("generate", CAT, "--steps", "0", "--out", "cat.png"), "steps"),
         (("generate", CAT, "--guidance-scale", "nan", "--out", "cat.png"), "guidance_scale"),
         (("generate", CAT, "--width", "0", "--out", "cat.png"), "multiples of"),
+        (("generate", CAT, "--seed", "9" * 5000, "--out", "cat.png"), "whole number of at most 30 digits"),
+        (("generate", CAT, "--steps", "9" * 5000, "--out", "cat.png"), "whole number of at most 30 digits"),
+        (("generate", CAT, "--seed", "1" + "0" * 25, "--out", "cat.png"), "option 'seed'"),
+        ((*EDIT, "--steps", "9" * 5000), "integer, exceeded maximum size, got '9999"),
+        ((*EDIT, "--reweight", "x" * 10**5), "option 'reweight': expected TEXT=X, got"),
+        ((*EDIT, "x" * 10**5), "unexpected arguments: xxx"),
+        (("generate", "a cat\udcff", "--out", "cat.png"), "expected arguments in UTF-8, got 'a cat\\udcff'"),
+        (("edit", "\udcff.png", *EDIT[2:]), "expected arguments in UTF-8, got '\\udcff.png'"),
+        ((*EDIT[:-1], "\udcff.png"), "expected arguments in UTF-8, got"),
+        ((*EDIT, "--option-file", "/dev/zero"), "cannot read /dev/zero: expected a file, got a pipe"),
+        ((*EDIT, "--option-file", "."), "cannot read .: expected a file, got a folder"),
+        (("evaluate", "bench", "--count", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "pie", "p", "--from-pocket", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "pie", "p", "--count", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "directional", "--pocket", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
+        (("evaluate", "subjects", "s", "--kid-subset", "1" + "0" * 12, "--out", "o"), "Must be <= 100000"),
         (("generate", CAT, "--width", "100000000", "--out", "cat.png"), "at most 64 times as many pixels"),
         (("generate", CAT, "--width", "1" + "0" * 21, "--out", "cat.png"), "at most 64 times as many pixels"),
         (("generate", "???", "--out", "cat.png"), "says what the picture shows, got '???'"),
@@ -405,6 +438,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     code, out, err = run(*tokens)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert len(err) < 2100
     assert {path: (here / path).read_bytes() for path in names(here)} == before
 
 
@@ -445,6 +479,67 @@ def test_a_disk_that_fills_up_leaves_none_of_several_pictures(
     code, out, err = run(*EDIT[:-1], "new/folder/", "--target", CAT)
     assert (code, out) == (2, "") and "No space left" in err
     assert [path.name for path in here.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("invert", "photo.png", "--prompt", CAT, "--out", "new/photo.source"),
+        ("heatmap", "photo.png", "--prompt", CAT, "--word", "cat", "--out", "new/heat.png"),
+    ],
+)
+def test_a_sheet_that_cannot_be_written_takes_the_result_with_it(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    flushed: list[int] = []
+
+    def fills_up(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    code, out, err = run(*command, "--sheet")
+    assert (code, out) == (2, "") and "No space left" in err
+    assert [path.name for path in here.iterdir()] == ["photo.png"]
+
+
+def test_one_picture_makes_one_source_file(here: Path, run: Run):
+    for i in range(6):  # a hash map's order would differ in at least one of them
+        run("invert", "photo.png", "--prompt", CAT, "--steps", "1", "--out", f"{i}.source")
+    assert len({(here / f"{i}.source").read_bytes() for i in range(6)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("pipe.png", "it is not a file but a pipe"),
+        ("null.png", "it is not a file but a pipe"),
+        ("circle.png", "cannot write circle.png"),
+        ("a" * 252 + ".png", "File name too long"),
+        ("new/" + "a" * 252 + ".png", "File name too long"),
+        ("a" * 246 + ".png", "sheet.png: File name too long"),
+        ("same.png", "same.sheet.png and same.png are links to one file"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+):
+    os.mkfifo("pipe.png")
+    for name, target in (("null", "/dev/null"), ("circle", "circle.png"), ("same.sheet", "same.png")):
+        (here / f"{name}.png").symlink_to(target)
+    before = sorted(here.iterdir())
+    monkeypatch.setattr("wordbrush.cli.options.setup.Setup.load", lambda _: pytest.fail("work has begun"))
+    code, _, err = run(*EDIT[:-1], out, "--sheet")
+    assert code == 2 and message in err and err.count("\n") == 1
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["😀" * 60, "漢" * 80])
+def test_long_names_of_any_script_are_written(here: Path, run: Run, name: str):
+    code, _, err = run("generate", CAT, "--steps", "1", "--out", f"{name}.png")
+    assert code == 0, err
+    assert names(here) == {"photo.png", f"{name}.png"}
 
 
 @pytest.mark.parametrize("out", ["dog.png", "edits/dog.png"])

@@ -23,15 +23,25 @@ from wordbrush.cli.options.methods import (
     named,
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
-from wordbrush.errors import WordbrushError
+from wordbrush.errors import OptionsError, WordbrushError, short
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command; returns its exit code, and raises what goes wrong."""
     speak_any_language()
+    _require_text(tokens)
     code = application(tokens)(tokens, exit_on_error=False, print_error=False) or 0
     sys.stdout.flush()
     return code
+
+
+def _require_text(tokens: Sequence[str]) -> None:
+    """Raise `OptionsError` for bytes that are no text: no prompt can hold them, nor a record name such a file."""
+    for token in tokens:
+        try:
+            token.encode()
+        except UnicodeEncodeError as error:
+            raise OptionsError(f"expected arguments in UTF-8, got {short(token)}; rename the file") from error
 
 
 def explain(error: BaseException) -> int:

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wordbrush.errors import OptionsError, OutputError, PromptError
+from wordbrush.errors import ImageError, OptionsError, OutputError, PromptError
 from wordbrush.filenames import unique
-from wordbrush.files import room_in
+from wordbrush.files import replaced, room_in
+
+PREVIEW = {"command": "preview"}
+"""The record in a preview, by which the next command knows that nobody will miss it."""
 
 
 def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
@@ -16,7 +19,7 @@ def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
     `out` is a folder if it ends with a slash or exists as one; several prompts always need one. Raises `OptionsError`.
     """
     _require_name(out)
-    if out.endswith(("/", os.sep)) or Path(out).is_dir() or (len(prompts) > 1 and not Path(out).suffix):
+    if out.endswith(("/", os.sep)) or os.path.isdir(out) or (len(prompts) > 1 and not Path(out).suffix):
         return [Path(out) / f"{name}.png" for name in unique(prompts, taken=("sheet", "preview"))]
     if len(prompts) > 1:
         raise OptionsError(f"{len(prompts)} targets need a folder: expected --out FOLDER/, got {out}")
@@ -29,7 +32,7 @@ def single(out: str, suffix: str) -> Path:
     path = Path(out)
     if path.suffix.lower() != suffix:
         raise OutputError(f"expected --out to end in {suffix}, got {out}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OutputError(f"expected --out to be a file, but {out} is a folder")
     return path
 
@@ -54,26 +57,42 @@ def beside(outputs: Sequence[Path], out: str, name: str) -> Path:
 def check(inputs: Iterable[Path | None], outputs: Iterable[Path | None], preview: Path | None = None) -> None:
     """Check before any work that the results can be written.
 
-    Raises `OutputError` if a file to be written is an input, if its folder cannot be written to, or if the preview's
-    file exists: the preview is removed at the end, and must not remove somebody's file.
+    Raises `OutputError` if a file to be written is an input or another output, is no file but a pipe, say, or has a
+    name that cannot be, if its folder cannot be written to, or if the preview's file exists and is no preview: it is
+    removed at the end, and must not be somebody's.
     """
-    written = [path for path in outputs if path is not None]
-    given = {path.resolve() for path in inputs if path is not None}
-    for path in written:
+    given = {os.path.realpath(path) for path in inputs if path is not None}
+    written: dict[Path, Path] = {}
+    for path in (path for path in outputs if path is not None):
         for above in path.parents:
-            if above.is_file():
+            if os.path.isfile(above):
                 raise OutputError(
                     f"cannot write {path}: {above} is a file, not a folder; choose another --out"
                 )
-        if path.resolve() in given:
+        file = replaced(path)
+        if str(file) in given:
             raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
-    if preview is not None and os.path.lexists(preview):
+        if file in written:
+            raise OutputError(f"{path} and {written[file]} are links to one file: choose another --out")
+        written[file] = path
+    if preview is not None and os.path.lexists(preview) and not _is_preview(preview):
         raise OutputError(
             f"{preview} exists, and a preview would overwrite it: move it, or leave --preview out"
         )
     for folder in {path.parent for path in written}:
         with room_in(folder):
-            pass
+            for path in (*written, *([preview] if preview is not None else [])):
+                replaced(path)  # now that the folder is there, the file system says whether it has such names
+
+
+def _is_preview(path: Path) -> bool:
+    """Whether a file is a preview, which a command that was killed has left."""
+    from wordbrush.images import read_provenance
+
+    try:
+        return not path.is_symlink() and read_provenance(path) == PREVIEW
+    except ImageError:
+        return False
 
 
 @dataclass(frozen=True)

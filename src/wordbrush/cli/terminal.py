@@ -12,9 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from wordbrush.cli.outputs import PREVIEW
 from wordbrush.errors import OutputError
 from wordbrush.files import room_in
 from wordbrush.progress import Progress
+
+_LONGEST = 2000  # characters of an error
 
 
 class Terminal:
@@ -41,8 +44,11 @@ class Terminal:
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:
-        """Why there is no result, as one line."""
-        self.errors.print(Text(f"error: {' '.join(text.split())}"), style="bold red")
+        """Why there is no result, as one line; the middle of a very long one is left out."""
+        line = " ".join(text.split())
+        if len(line) > _LONGEST:  # a path or a prompt may be as long as the system lets it be
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        self.errors.print(Text(f"error: {line}"), style="bold red")
 
     def finish(self, **result: Any) -> None:
         """The result as JSON; paths become text."""
@@ -79,7 +85,7 @@ class Terminal:
             if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
 
-                save_png(progress.preview(), preview)
+                save_png(progress.preview(), preview, PREVIEW)
 
         with room_in(preview.parent) if preview else nullcontext():
             try:

@@ -1,11 +1,11 @@
 """Checks of what is loaded: the files of a folder, their JSON."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from wordbrush.errors import ModelError
+from wordbrush.reading import json_mapping
 
 
 def verify_manifest(path: Path, name: str) -> None:
@@ -29,15 +29,9 @@ def verify_manifest(path: Path, name: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file. Raises `ModelError` if the file is missing or holds none."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ModelError(f"expected a diffusers model folder, but {path} does not exist") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a diffusers config: expected names and values, got {content!r:.40}")
-    return cast(dict[str, Any], content)
+    if not path.exists():
+        raise ModelError(f"expected a diffusers model folder, but {path} does not exist")
+    return json_mapping(path, ModelError, finite=False)  # schedulers' configs have infinities
 
 
 # What a config may not ask for, as its library would fetch code or kernels, or read weights in another way.

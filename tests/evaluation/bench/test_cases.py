@@ -133,3 +133,8 @@ def test_one_kind_is_drawn_from_the_same_scenes(kind: str) -> None:
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(InputError, match="did you mean 'add object'"):
         split(11, 3, "add objects")
+
+
+def test_more_cases_than_can_be_are_not_drawn() -> None:
+    with pytest.raises(OptionsError, match="at most 100,000, got a count of 1000000000000"):
+        split(1, 10**12)

@@ -1,9 +1,11 @@
 """Several ways to edit one picture, side by side: in the library, and on the command line."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -302,6 +304,21 @@ def test_compare_from_a_seed_and_in_json(run: Run, capsys: pytest.CaptureFixture
 
 
 STEMS = ("a-dog-on-a-beach", "a-cat-on-a-beach-at-night")
+
+
+def test_a_full_disk_leaves_not_even_the_source(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+
+    def fills_up(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = set(Path().iterdir())
+    monkeypatch.setattr(os, "fsync", fills_up)
+    code, _, err = run("--seed", "1", "--source", CAT, "--target", DOG, "--out", "o/", *TWO)
+    assert code == 2 and "No space left" in err
+    assert set(Path().iterdir()) == before
 
 
 def test_options_come_from_a_file_too(run: Run) -> None:

@@ -73,10 +73,17 @@ def test_cases_are_read_from_lines_of_json(tmp_path: Path) -> None:
     assert one.picture.size == (32, 32)
 
 
+def test_a_line_ends_where_json_says(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    line = '{"picture": "a.png", "input": "a\u2028cat", "output": "a\x85dog"}'
+    (tmp_path / "cases.jsonl").write_text(f"{line}\r\n{line}\n")
+    assert [case.output_caption for case in read(tmp_path / "cases.jsonl")] == ["a\x85dog"] * 2
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"picture": "a.png"', "line 1: expected a case as JSON"),
+        ('{"picture": "a.png"', "line 1: expected JSON, got"),
         ("[]", "line 1: expected keys and values"),
         ('{"picture": "a.png", "input": "x"}', "expected 'output' to be text, got None"),
         ('{"picture": "a.png", "input": " ", "output": "y"}', "expected 'input' to be text, got ' '"),
@@ -84,6 +91,8 @@ def test_cases_are_read_from_lines_of_json(tmp_path: Path) -> None:
             '{"picture": "b.png", "input": "x", "output": "y"}',
             "expected a picture at .*b.png, and there is none",
         ),
+        ('{"picture": "/etc/a.png", "input": "x", "output": "y"}', "line 1: expected 'picture' to be below"),
+        ('{"picture": "x/../a.png", "input": "x", "output": "y"}', "line 1: expected 'picture' to be below"),
         ('{"picture": "a.png", "input": "x", "outptu": "y"}', "unknown key 'outptu'; did you mean 'output'"),
         ("", "expected at least one case"),
     ],
@@ -93,7 +102,7 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "cases.jsonl").write_text(line)
     with pytest.raises(InputError, match=message):
         read(tmp_path / "cases.jsonl")
-    with pytest.raises(InputError, match="expected lines of JSON"):
+    with pytest.raises(InputError, match="cannot read .*none.jsonl"):
         read(tmp_path / "none.jsonl")
 
 

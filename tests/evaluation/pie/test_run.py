@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,12 @@ def spoil(folder: Path, **entry: Any) -> str:
     ("entry", "message"),
     [
         ({"image_path": "no/such.jpg"}, "expected its picture at .*such.jpg, and there is none"),
-        ({"image_path": "../../secret.png"}, "expected image_path to be below annotation_images"),
+        (
+            {"image_path": "../../secret.png"},
+            "expected image_path to be below .*annotation_images, got '../../",
+        ),
+        ({"image_path": ""}, "expected image_path to be below"),
+        ({"image_path": "a\0.png"}, "expected image_path to be below"),
         ({"mask": [0, SIDE * SIDE + 1]}, "malformed: a run of 1025 from 0 leaves the canvas of 32 × 32"),
         ({"mask": [0]}, "malformed: expected pairs"),
         ({"mask": "0 4"}, "expected the mask to be a list of whole numbers, got '0 4'"),
@@ -182,6 +188,61 @@ def spoil(folder: Path, **entry: Any) -> str:
 def test_a_wrong_entry_is_named(folder: Path, entry: dict[str, Any], message: str) -> None:
     name = spoil(folder, **entry)
     with pytest.raises(InputError, match=f"entry {name}.*{message}"):
+        read(folder)
+
+
+def test_a_mapping_cannot_name_a_place_to_write(
+    folder: Path, tmp_path: Path, judges: Judges, tiny: Tiny
+) -> None:
+    case = read(folder)[0]
+    pictures = folder / "annotation_images"
+    before = (pictures / case.image_path).read_bytes()
+    linked = tmp_path / "out" / "edits" / "run" / "away"
+    linked.parent.mkdir(parents=True)
+    for link in (pictures / "away", linked):
+        link.symlink_to(tmp_path)
+    absolute, climbing = str(pictures / case.image_path), f"../annotation_images/{case.image_path}"
+    for path in (absolute, climbing, "away/x.png"):
+        named = replace(case, image_path=path)
+        spoil(folder, image_path=path)
+        for refused in (
+            lambda: read(folder),
+            lambda named=named: write(folder, [named]),
+            lambda named=named: from_folder(pictures, [named]),
+            lambda named=named: drain(
+                PieBench([named], judges, HONEST, tmp_path / "out").edit(tiny(), DIRECT, "run")
+            ),
+        ):
+            with pytest.raises(InputError, match="expected image_path to be below"):
+                refused()
+    assert (pictures / case.image_path).read_bytes() == before
+
+
+def test_an_edit_never_takes_the_place_of_a_picture_or_of_another_edit(
+    folder: Path, tmp_path: Path, judges: Judges, tiny: Tiny
+) -> None:
+    cases = read(folder)[:2]
+    bench = PieBench(cases, judges, HONEST, tmp_path / "out")
+    (tmp_path / "out" / "edits").mkdir(parents=True)
+    (tmp_path / "out" / "edits" / "run").symlink_to(folder / "annotation_images")
+    with pytest.raises(OutputError, match="is an input and would be overwritten"):
+        drain(bench.edit(tiny(), DIRECT, "run"))
+    same = [
+        replace(case, image_path=f"same.{kind}") for case, kind in zip(cases, ("png", "jpg"), strict=True)
+    ]
+    with pytest.raises(OutputError, match=f"'{cases[0].name}' and '{cases[1].name}' would both be written"):
+        drain(replace(bench, cases=same).edit(tiny(), DIRECT, "other"))
+
+
+def test_a_pipe_and_a_huge_picture_are_refused(folder: Path) -> None:
+    picture = folder / "annotation_images" / read(folder)[0].image_path
+    picture.unlink()
+    Image.new("1", (7000, 6000)).save(picture)
+    with pytest.raises(ImageError, match="at most 40 megapixels, got 7000 × 6000"):
+        read(folder)
+    picture.unlink()
+    os.mkfifo(picture)
+    with pytest.raises(ImageError, match="expected its picture at"):
         read(folder)
 
 

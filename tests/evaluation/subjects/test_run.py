@@ -569,6 +569,14 @@ def test_dreambooths_own_files_are_read(tmp_path: Path):
     assert (folder.sampler, folder.data, folder.subjects[0].token) == ("DDIM", "DreamBooth", "sks")
 
 
+def test_a_subject_of_dreambooths_file_is_no_path(tmp_path: Path):
+    (tmp_path / "dataset").mkdir()
+    listing = tmp_path / "dataset" / "prompts_and_classes.txt"
+    listing.write_text(BENCHMARK.replace("subject_name,class\n", "subject_name,class\n../../x,dog\n"))
+    with pytest.raises(InputError, match=r"expected a subject's name and class, got '\.\./\.\./x,dog'"):
+        read(tmp_path)
+
+
 def test_custom_concept_101s_samples_are_read(folder: Path):
     own = folder / "generated" / "poodle"
     shutil.rmtree(own)
@@ -625,6 +633,10 @@ ONE = '[[subjects]]\nname = "poodle"\nclass = "dog"\n'
         (ONE + 'kind = "beast"', "'subjects.0.kind': expected 'live' or 'object', got 'beast'"),
         ('metod = "x"\n' + ONE, "unknown key 'metod'; did you mean 'method'"),
         (ONE.replace("poodle", "../poodle"), "'subjects.0.name': expected to match pattern"),
+        (ONE + 'real = "../elsewhere"', "expected 'real' to be below .*, got '../elsewhere'"),
+        (ONE + 'category = "/etc"', "expected a category's folder to be below .*, got '/etc'"),
+        (ONE.replace('"dog"', '"../../dog"'), "expected a category's folder to be below"),
+        ('dataset = "../theirs"', "expected 'dataset' to be below"),
         (ONE + ONE, "expected each subject once, got 'poodle' again"),
         ('dataset = "dataset"\n' + ONE, "either a dataset or subjects and prompts, got both"),
         ('dataset = "dataset"', "expected DreamBooth's prompts_and_classes.txt"),
@@ -676,7 +688,7 @@ def test_a_wrong_folder_is_told(old: str, new: str, message: str, folder: Path):
     ("told", "message"),
     [
         ("[]", "expected a prompt for each picture's name"),
-        ("{", "prompts.json as JSON"),
+        ("{", "prompts.json: expected JSON"),
         ('{"0": "a sks dog"}', "00.png has no prompt in prompts.json; did you mean '0'"),
     ],
 )

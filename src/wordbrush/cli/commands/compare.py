@@ -154,6 +154,6 @@ def _inversions(names: Sequence[str] | None, *, is_generated: bool) -> dict[str,
 def _folder(out: str) -> Path:
     """The folder to write to. Raises `OutputError` for a name that looks like a file's."""
     folder = several.folder_of(out)
-    if folder.suffix and not folder.is_dir() and not out.endswith(("/", os.sep)):
+    if folder.suffix and not os.path.isdir(folder) and not out.endswith(("/", os.sep)):
         raise OutputError(f"expected --out FOLDER/, since several files are written, got {out}")
     return folder

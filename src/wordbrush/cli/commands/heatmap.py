@@ -7,6 +7,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Sheet
 from wordbrush.cli.options.methods import INVERSION, inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.files import all_or_none
 
 
 def heatmap(
@@ -56,11 +57,13 @@ def heatmap(
         origin.image, word_map(model, source.prompt, word, source.trajectory, source.schedule)
     )
     record = origin.record.model_dump(mode="json", exclude_defaults=True)
-    images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record})
+    with all_or_none() as opened:
+        images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record}, opened)
+        if files.sheet is not None:
+            page = sheets.sheet([origin.image, heat], [source.prompt, word])
+            images.save_png(page, files.sheet, opened=opened)
     terminal.say(f"{path}  {word} in: {source.prompt}")
     terminal.note(origin.notices)
-    if files.sheet is not None:
-        images.save_png(sheets.sheet([origin.image, heat], [source.prompt, word]), files.sheet)
     terminal.finish(
         command="heatmap",
         out=path,

@@ -7,6 +7,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import inversion_options
 from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 
 
@@ -48,12 +49,14 @@ def invert(
     model = setup.load()
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
-    origin.source.save(path)
+    with all_or_none() as opened:
+        origin.source.save(path, opened)
+        if files.sheet is not None:
+            pictures = [origin.image, origin.source.image(model)]
+            page = sheets.sheet(pictures, ["the picture", "the reconstruction"])
+            images.save_png(page, files.sheet, opened=opened)
     terminal.say(f"{path}  {origin.source.prompt}")
     terminal.note(origin.notices)
-    if files.sheet is not None:
-        pictures = [origin.image, origin.source.image(model)]
-        images.save_png(sheets.sheet(pictures, ["the picture", "the reconstruction"]), files.sheet)
     terminal.finish(
         command="invert",
         out=path,

@@ -4,6 +4,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -11,7 +12,7 @@ from cyclopts import Group, Parameter, Token, validators
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from wordbrush.errors import OptionsError, nearest
+from wordbrush.errors import OptionsError, nearest, short
 from wordbrush.methods import key
 from wordbrush.options import Options, parse, read_toml
 
@@ -109,15 +110,22 @@ def _branches(annotation: Any) -> tuple[Any, ...]:
 # Flags of the commands themselves ---------------------------------------------------------------------------
 
 
+_DIGITS = 30  # more than any value has
+
+
 def _whole(_: type, tokens: Sequence[Token]) -> int:
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"expected a whole number, got '{tokens[0].value}'") from None
+    text = tokens[0].value
+    with suppress(ValueError):
+        if len(text) <= _DIGITS:
+            return int(text)
+    limit = f" of at most {_DIGITS} digits" if len(text) > _DIGITS else ""
+    raise ValueError(f"expected a whole number{limit}, got {short(text)}")
 
 
 # cyclopts rounds: without this, a seed of 1.5 would silently become another one.
 Whole = Annotated[int, Parameter(converter=_whole)]
+Count = Annotated[Whole, Parameter(metavar="N", validator=validators.Number(gte=1, lte=100_000))]
+"""How many cases: a hundred thousand take days, and more than that would fill the memory before they start."""
 OptionFile = Annotated[
     Path | None, Parameter(metavar="TOML", help="a file of options; flags take precedence over it")
 ]
@@ -146,7 +154,7 @@ def shared(given: Given, option_file: Path | None, *kinds: type[Options]) -> lis
     values = {key(name): value for name, value in written.items()}
     for name in values:
         if name not in fields:
-            raise OptionsError(f"{option_file}: unknown option '{name}'{nearest(name, fields)}")
+            raise OptionsError(f"{option_file}: unknown option {short(name)}{nearest(name, fields)}")
     values |= {name: _value(name, fields[name], text) for name, text in given.items()}
     return [
         parse(kind, {name: value for name, value in values.items() if name in kind.model_fields}).model_dump(
@@ -166,7 +174,7 @@ def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
         for pair in text:
             word, equals, value = pair.rpartition("=")
             if not equals:
-                raise OptionsError(f"option '{name}': expected {metavar(annotation)}, got '{pair}'")
+                raise OptionsError(f"option '{name}': expected {metavar(annotation)}, got {short(pair)}")
             pairs[word.strip()] = value.split(",") if "," in value else value
         return pairs
     pieces = [piece.strip() for part in text for piece in part.split(",")]

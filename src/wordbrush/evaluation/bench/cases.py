@@ -39,6 +39,7 @@ KINDS = (
 )
 ADDED, UNCHANGED = "add object", KINDS[-1]
 PUBLIC_SEED, PUBLIC_COUNT = 2026, 200
+_MOST = 100_000  # cases in one list; they would take days
 _FIRST_SCENE = 1_000_000  # held-out scenes from here on are the bench's: nothing else is measured on them
 _VISIBLE = 0.6  # the share of an added thing that must be seen
 _ROOM = 0.03  # between things and the picture's edge, as a share of the picture
@@ -110,11 +111,11 @@ def split(seed: int, count: int, kind: str | None = None) -> list[Case]:
     Scenes come in pairs, one with one thing and one with two; between them they have every kind once, so that whole
     tens are balanced. Cases of one scene follow one another: they share a source, and with it an inversion. The
     same seed with a larger count begins with the same cases. A pair with a scene in which nothing can be added is
-    passed over. kind: draw this kind alone, from the same scenes. Raises `OptionsError` for a count below 1,
-    `InputError` for an unknown kind.
+    passed over. kind: draw this kind alone, from the same scenes. Raises `OptionsError` for a count below 1 or above
+    100,000, `InputError` for an unknown kind.
     """
-    if count < 1:
-        raise OptionsError(f"expected at least one case, got a count of {count}")
+    if not 1 <= count <= _MOST:
+        raise OptionsError(f"expected at least one case and at most {_MOST:,}, got a count of {count}")
     if (seed, count, kind) == (PUBLIC_SEED, PUBLIC_COUNT, None):
         return public()
     if kind is not None:

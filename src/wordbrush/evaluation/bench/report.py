@@ -14,7 +14,7 @@ from wordbrush.evaluation.bench.sheets import Shown, contact_sheet
 from wordbrush.evaluation.metrics.pixels import PSNR_LIMIT
 from wordbrush.evaluation.results.statistics import Interval, interval
 from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
-from wordbrush.files import atomic_write
+from wordbrush.files import all_or_none, atomic_write
 from wordbrush.progress import Progress
 
 Rows = Sequence[Mapping[str, Any]]
@@ -65,11 +65,11 @@ def report(bench: Bench, rows: Rows, command: str) -> Generator[Progress, None, 
     rows: as returned by `Bench.run`. command: the command that was run, for the end of the table.
     """
     text = tables(bench, rows, command)
-    with atomic_write(bench.out / "table.md") as file:
-        file.write(text.encode())
     shown = [_METHOD, *columns(bench.judges.distance.name).values(), *_COSTS]
-    with atomic_write(bench.out / "table.csv") as file:
-        file.write(comma_separated(_all_means(rows, shown), shown).encode())
+    with all_or_none() as opened:
+        for name, content in (("md", text), ("csv", comma_separated(_all_means(rows, shown), shown))):
+            with opened(bench.out / f"table.{name}") as file:
+                file.write(content.encode())
     labels = [label for label in _labels(rows) if label not in BOUNDS]
     for done, label in enumerate(labels, 1):
         _sheets(bench, label, [row for row in rows if row["method"] == label])

@@ -13,17 +13,18 @@ edited in one batch, as a user would edit one picture in several ways; the cost 
 """
 
 import json
+import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
 
 from wordbrush import api, images, provenance
-from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError
+from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError, short
 from wordbrush.evaluation.bench.cases import Case
 from wordbrush.evaluation.bench.scores import scored
 from wordbrush.evaluation.contender import Contender, save
@@ -32,6 +33,7 @@ from wordbrush.evaluation.results.cost import measured
 from wordbrush.files import atomic_write
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
+from wordbrush.reading import json_mapping
 from wordbrush.records import Records
 
 TRUTH, SOURCE = "the truth", "the source"
@@ -201,7 +203,7 @@ class Bench:
         for label, options in now["contenders"].items():
             if known.get(label, options) != options:
                 raise OutputError(
-                    f"{self.out} holds {label} with other options ({known[label]}): choose another --out"
+                    f"{self.out} holds {label} with other options ({short(known[label])}): choose another --out"
                 )
         now["contenders"] = known | now["contenders"]
         with atomic_write(path) as file:
@@ -214,16 +216,14 @@ COSTS = ("seconds", "processor_seconds", "unet_rows", "inversion_rows", "gradien
 
 def _read_run(path: Path) -> dict[str, Any]:
     """The content of a `run.json`, empty if there is no file. Raises `OutputError` for anything else."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}
-    except (OSError, json.JSONDecodeError) as error:
-        raise OutputError(f"cannot read {path}: {error}; choose another --out") from error
-    if content and not {"model", "seed", "contenders"} <= set(content):
+    content = json_mapping(path, OutputError, finite=False)
+    if not {"model", "seed", "contenders"} <= set(content) or not isinstance(content["contenders"], dict):
         raise OutputError(f"{path} was not written by the bench: choose another --out")
     return content
 
 
 def _short(value: Any) -> str:
-    return f"hash {value['hash'][:12]}…" if isinstance(value, dict) else str(value)
+    hashed = cast(dict[str, Any], value).get("hash") if isinstance(value, dict) else None
+    return short(value) if hashed is None else f"hash {str(hashed)[:12]}…"

@@ -1,8 +1,11 @@
 """What a comparison writes: the grid, the table, and every edit with a record of how it was made."""
 
+import hashlib
+import io
 import os
 import textwrap
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from PIL import Image
@@ -22,20 +25,24 @@ SOURCE = "source.png"
 def write(
     comparison: Comparison, model: Model, folder: Path, paths: Mapping[tuple[str, str, str], Path]
 ) -> None:
-    """Write the grid, the table and the edits, all or none; before them `source.png`, if the source was generated.
+    """Write the grid, the table and the edits, and `source.png` if the source was generated: all or none.
 
     paths: each edit's file, from `request.paths`. Raises `OutputError`.
     """
-    original = comparison.original
-    if comparison.generated is not None:  # first: the records of the edits hold the hash of this file
-        source, original = comparison.generated, folder / SOURCE
+    file, generated = None, io.BytesIO()
+    if comparison.generated is not None:  # not written yet, and the records of the edits hold the file's hash
+        source = comparison.generated
         record = provenance.source_record(model, source, source.options)
         entries = provenance.record("generate", model, record, comparison.picture)
-        images.save_png(comparison.picture, original, entries)
-    file = None
-    if original is not None and not isinstance(original, Image.Image):
-        file = provenance.file_record(os.fspath(original))
+        images.save_png(comparison.picture, SOURCE, entries, lambda _: nullcontext(generated))
+        digest = hashlib.sha256(generated.getvalue()).hexdigest()
+        file = provenance.FileRecord(path=os.fspath(folder / SOURCE), sha256=digest)
+    elif comparison.original is not None and not isinstance(comparison.original, Image.Image):
+        file = provenance.file_record(os.fspath(comparison.original))
     with all_or_none() as opened:
+        if comparison.generated is not None:
+            with opened(folder / SOURCE) as out:
+                out.write(generated.getvalue())
         for cell in comparison.cells:
             source, result = cell.start.source, cell.result
             if result is None or source is None:

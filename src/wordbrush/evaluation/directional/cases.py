@@ -1,6 +1,5 @@
 """The cases of the directional curve: read from a file, or taken from the built-in world."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,9 +7,12 @@ from typing import cast
 
 from PIL import Image
 
-from wordbrush import images
-from wordbrush.errors import InputError, nearest
+from wordbrush import images, reading
+from wordbrush.errors import InputError, nearest, short
 from wordbrush.evaluation.bench.cases import UNCHANGED, split
+from wordbrush.files import inside
+
+_MOST = 64 * 1024**2  # bytes of a file of cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +42,7 @@ def read(path: Path) -> list[DirectionalCase]:
 
     Raises `InputError`, naming the line, for a file that is missing or malformed, and for a picture that is missing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; expected lines of JSON") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file: expected lines of JSON") from error
+    lines = reading.text(path, InputError, most=_MOST).split("\n")
     cases = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not cases:
         raise InputError(f"{path}: expected at least one case, got none")
@@ -54,21 +51,21 @@ def read(path: Path) -> list[DirectionalCase]:
 
 def _case(path: Path, number: int, line: str) -> DirectionalCase:
     where = f"{path}, line {number}"
-    try:
-        parsed: object = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: expected a case as JSON, got {line[:60]!r}") from error
+    parsed: object = reading.json_text(line, where, InputError)
     if not isinstance(parsed, dict):
-        raise InputError(f"{where}: expected keys and values, got {line[:60]!r}")
+        raise InputError(f"{where}: expected keys and values, got {short(line)}")
     entry = cast(dict[str, object], parsed)
     known = ("picture", "input", "output", "instruction")
     for key in entry:
         if key not in known:
-            raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+            raise InputError(f"{where}: unknown key {short(key)}{nearest(key, known)}")
     for key in known[: 4 if "instruction" in entry else 3]:
         if not isinstance(entry.get(key), str) or not str(entry[key]).strip():
-            raise InputError(f"{where}: expected '{key}' to be text, got {entry.get(key)!r}")
-    picture = path.parent / str(entry["picture"])
+            raise InputError(f"{where}: expected '{key}' to be text, got {short(entry.get(key))}")
+    try:
+        picture = inside(path.parent, str(entry["picture"]), "'picture'")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     if not picture.is_file():
         raise InputError(f"{where}: expected a picture at {picture}, and there is none")
     instruction = str(entry["instruction"]) if "instruction" in entry else None

@@ -29,6 +29,7 @@ from wordbrush.evaluation.directional.cases import DirectionalCase
 from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.similarity import directional_similarity, image_similarity
 from wordbrush.filenames import slug
+from wordbrush.files import inside
 from wordbrush.model import Model
 from wordbrush.options import parse
 from wordbrush.progress import Progress, drain
@@ -166,7 +167,7 @@ class Curves:
 
     def path(self, curve: str, value: str, case: DirectionalCase) -> Path:
         """The file of the edit of a case at a value."""
-        return self.out / "edits" / curve / value.replace("/", "_") / f"{case.name}.png"
+        return inside(self.out / "edits" / curve, f"{value.replace('/', '_')}/{case.name}.png")
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of every curve in `out`, for these cases and this CLIP only."""

@@ -11,7 +11,6 @@ settings say whether convolutions may round to TF32.
 
 import contextlib
 import difflib
-import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from wordbrush.errors import ImageError, ModelError, PromptError
+from wordbrush.errors import ImageError, ModelError, PromptError, short
 from wordbrush.evaluation.metrics.pixels import Picture, array
 from wordbrush.model import POCKET
+from wordbrush.reading import json_mapping
 
 Item = TypeVar("Item")
 
@@ -212,9 +212,9 @@ def _network(folder: Path, name: str, kinds: dict[str, str], device: str | None)
             + ("install the package again" if name == "pocket" else "check the path or the id")
         )
     with _readable(name, "config.json"):
-        kind = json.loads((folder / "config.json").read_text())["model_type"]
-    if kind not in kinds:
-        raise ModelError(f"{name}: expected a network of type {' or '.join(kinds)}, got {kind!r}")
+        kind = json_mapping(folder / "config.json", ModelError, finite=False)["model_type"]
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ModelError(f"{name}: expected a network of type {' or '.join(kinds)}, got {short(kind)}")
     if not any((folder / pattern).is_file() or any(folder.glob(pattern)) for pattern in (_PICKLE, *_WEIGHTS)):
         raise ModelError(f"{name}: expected weights as safetensors in {folder}, and there are none")
     # Images are scored without the layer that other tasks put on top, and DINO's checkpoints have none.
@@ -237,11 +237,11 @@ def _processor(folder: Path, name: str) -> Any:
     import transformers
 
     with _readable(name, "preprocessor_config.json"):
-        settings = json.loads((folder / "preprocessor_config.json").read_text())
-        named = settings.get("image_processor_type") or settings.get("feature_extractor_type", "")
+        settings = json_mapping(folder / "preprocessor_config.json", ModelError, finite=False)
+        named = str(settings.get("image_processor_type") or settings.get("feature_extractor_type", ""))
         family = named.partition("ImageProcessor")[0].partition("FeatureExtractor")[0]
         if family not in _PROCESSORS:
-            raise ValueError(f"it names the processor {named!r}; known are {', '.join(_PROCESSORS)}")
+            raise ValueError(f"it names the processor {short(named)}; known are {', '.join(_PROCESSORS)}")
         return getattr(transformers, f"{family}ImageProcessorPil").from_pretrained(
             folder, local_files_only=True
         )

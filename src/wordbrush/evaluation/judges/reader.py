@@ -18,7 +18,6 @@ each, divided by a temperature fitted likewise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from wordbrush.errors import ImageError, ModelError
 from wordbrush.images import rgb
 from wordbrush.model import POCKET
 from wordbrush.pocket.vocabulary import COLOURS, LIGHTS, NAMES, PLACES, STYLES, check
+from wordbrush.reading import json_mapping
 
 TINTS: tuple[str | None, ...] = (*COLOURS, None)  # None: a thing's own colours
 SIDE, CELL = 128, 16  # pixels a side of what the network looks at, and of its cells
@@ -200,7 +200,7 @@ class Reader:
         """
         name, folder = ("pocket", POCKET / "reader") if folder is None else (str(folder), folder)
         try:
-            settings = json.loads((folder / "config.json").read_text())
+            settings = json_mapping(folder / "config.json", ModelError)
             taught: dict[str, list[str]] = dict(settings["answers"])
             calibration = _calibration(settings["calibration"])
             network = ReaderNetwork(settings["look"]).float()

@@ -10,6 +10,7 @@ pictures are 512 × 512; here a mask has the size of its picture.
 
 import difflib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from jaxtyping import Bool
 from PIL import Image
 
 from wordbrush import images
-from wordbrush.errors import ImageError, InputError, OptionsError, nearest
+from wordbrush.errors import ImageError, InputError, OptionsError, nearest, short
 from wordbrush.evaluation.bench import cases
-from wordbrush.files import atomic_write
+from wordbrush.files import atomic_write, inside
+from wordbrush.reading import json_file
 
 TYPES = {
     "0": "random",
@@ -37,6 +39,7 @@ TYPES = {
     "9": "change style",
 }
 MAPPING, PICTURES = "mapping_file.json", "annotation_images"
+_MOST = 256 * 1024**2  # bytes of a mapping: the masks are in it
 _TEXTS = (
     "image_path",
     "original_prompt",
@@ -104,12 +107,9 @@ def read(folder: Path, *, cut_masks: bool = False) -> list[PieCase]:
     entry and what is wrong with it.
     """
     path = folder / MAPPING
-    try:
-        mapping: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; expected PIE-Bench's folder") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    if not path.exists():
+        raise InputError(f"expected PIE-Bench's folder, but there is no {path}; check the path")
+    mapping: object = json_file(path, InputError, most=_MOST)
     if not isinstance(mapping, dict) or not mapping:
         raise InputError(f"{path}: expected a mapping from ids to entries, with at least one")
     entries = cast(dict[str, object], mapping)
@@ -133,7 +133,7 @@ def write(folder: Path, written: Sequence[PieCase]) -> None:
                 f"case {case.name}: expected a mask of the picture's size {picture.width} × {picture.height}, "
                 f"got {case.mask.shape[1]} × {case.mask.shape[0]}"
             )
-        images.save_png(picture, folder / PICTURES / case.image_path)
+        images.save_png(picture, inside(folder / PICTURES, case.image_path, "image_path"))
     mapping = {
         case.name: {
             "image_path": case.image_path,
@@ -230,32 +230,34 @@ def decode(
 
 
 def _case(folder: Path, name: str, given: object, cut_masks: bool) -> PieCase:
-    where = f"{folder / MAPPING}, entry {name}"
+    where = f"{folder / MAPPING}, entry {name if len(name) <= 60 else short(name)}"
     if not isinstance(given, dict):
-        raise InputError(f"{where}: expected keys and values, got {str(given)[:60]!r}")
+        raise InputError(f"{where}: expected keys and values, got {short(given)}")
     entry = cast(dict[str, Any], given)
     for key in (*_TEXTS, "mask"):
         if key not in entry:
             raise InputError(f"{where}: expected '{key}'{nearest(key, entry)}")
     for key in _TEXTS:
         if not isinstance(entry[key], str):
-            raise InputError(f"{where}: expected '{key}' to be text, got {entry[key]!r}")
+            raise InputError(f"{where}: expected '{key}' to be text, got {short(entry[key])}")
     if entry["editing_type_id"] not in TYPES:
         raise InputError(
-            f'{where}: expected an editing_type_id of "0" to "9", got {entry["editing_type_id"]!r}'
+            f'{where}: expected an editing_type_id of "0" to "9", got {short(entry["editing_type_id"])}'
         )
     words = entry["blended_word"].split()
     if len(words) == 1:
         raise InputError(
-            f"{where}: expected blended_word to be empty or two words, the source's and the target's, got {words[0]!r}"
+            f"{where}: expected blended_word to be empty or two words, the source's and the target's, got "
+            f"{short(words[0])}"
         )
-    path = folder / PICTURES / entry["image_path"]
-    if not path.resolve().is_relative_to((folder / PICTURES).resolve()):
-        raise InputError(f"{where}: expected image_path to be below {PICTURES}, got {entry['image_path']!r}")
+    try:
+        path = inside(folder / PICTURES, entry["image_path"], "image_path")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     width, height = _size(path, where)
     runs = cast(list[int], entry["mask"])
     if not isinstance(entry["mask"], list) or any(type(number) is not int for number in runs):
-        raise InputError(f"{where}: expected the mask to be a list of whole numbers, got {str(runs)[:60]!r}")
+        raise InputError(f"{where}: expected the mask to be a list of whole numbers, got {short(runs)}")
     try:
         mask = decode(runs, height, width, cut=cut_masks)
     except InputError as error:
@@ -274,13 +276,20 @@ def _case(folder: Path, name: str, given: object, cut_masks: bool) -> PieCase:
 
 
 def _size(path: Path, where: str) -> tuple[int, int]:
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise ImageError(f"{where}: expected its picture at {path}, and there is none")
     try:
-        with Image.open(path, formats=images.FORMATS) as file:
-            return file.size
-    except FileNotFoundError as error:
-        raise ImageError(f"{where}: expected its picture at {path}, and there is none") from error
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are refused below, and of unusual metadata
+            with Image.open(path, formats=images.FORMATS) as file:
+                width, height = file.size
+    except Exception as error:  # decoders raise nearly any exception for damaged bytes
         raise ImageError(f"{where}: {path} is not a readable picture ({error})") from error
+    if width * height > images.MAX_PIXELS:  # its mask would fill the memory
+        raise ImageError(
+            f"{where}: expected a picture of at most {images.MAX_PIXELS // 10**6} megapixels, got {width} × {height}"
+        )
+    return width, height
 
 
 def _without_brackets(prompt: str) -> str:

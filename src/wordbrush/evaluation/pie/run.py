@@ -18,13 +18,14 @@ from typing import Any
 from PIL import Image
 
 from wordbrush import images, methods, provenance
-from wordbrush.errors import ImageError, OptionsError, OutputError, WordbrushError
+from wordbrush.errors import ImageError, OptionsError, OutputError, WordbrushError, short
 from wordbrush.evaluation.contender import Contender, reason, save
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.pie.format import PieCase
 from wordbrush.evaluation.pie.metrics import scored
 from wordbrush.evaluation.pie.options import RELEASED_EDITING, RELEASED_INVERSION, Options, Protocol
 from wordbrush.filenames import slug
+from wordbrush.files import inside
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 from wordbrush.records import Records, fingerprint
@@ -142,9 +143,11 @@ class PieBench:
         """Edit every case that is not edited yet; `run` is the name of its rows and of its pictures' folder.
 
         A case that cannot be edited gets a row with the reason, and the others go on. Raises `OutputError` if `out`
-        holds the run with other settings, `OptionsError` for options that the methods do not have.
+        holds the run with other settings, or an edit would replace a picture of the folder or another edit,
+        `OptionsError` for options that the methods do not have.
         """
         contender.check()
+        self._check_paths(run)
         edits = Records(self.out / "edits.jsonl", ("run", "case"))
         for done, case in enumerate(self.cases, 1):
             given, notices = settings(model, case, contender, protocol)
@@ -168,9 +171,24 @@ class PieBench:
                 edits.add([{"run": run, "case": case.name, "made_with": made_with, **row}])
             yield Progress(f"editing: {run}", done, len(self.cases))
 
+    def _check_paths(self, run: str) -> None:
+        """Every edit has a file of its own, which is none of the pictures that are edited."""
+        pictures = {case.content.resolve() for case in self.cases if isinstance(case.content, Path)}
+        edits: dict[Path, str] = {}
+        for case in self.cases:
+            path = self.path(run, case).resolve()
+            if path in pictures:
+                raise OutputError(f"{path} is an input and would be overwritten: choose another --out")
+            if path in edits:
+                raise OutputError(
+                    f"cases {short(edits[path])} and {short(case.name)} would both be written to {path}: "
+                    "give each case an image_path of its own"
+                )
+            edits[path] = case.name
+
     def path(self, run: str, case: PieCase) -> Path:
-        """The file of a run's edit of a case."""
-        return (self.out / "edits" / run / case.image_path).with_suffix(".png")
+        """The file of a run's edit of a case. Raises `InputError` for one that is not in the run's folder."""
+        return inside(self.out / "edits" / run, str(Path(case.image_path).with_suffix(".png")), "image_path")
 
     def score(self, run: str, edited: Edited | None = None) -> Generator[Progress, None, list[Row]]:
         """Score a run's edits, or pictures from elsewhere; returns the run's rows, one a case.
@@ -277,7 +295,7 @@ def from_folder(folder: Path, cases: Sequence[PieCase]) -> Edited:
     paths: dict[str, Path] = {}
     missing: list[Path] = []
     for case in cases:
-        path = folder / case.image_path
+        path = inside(folder, case.image_path, "image_path")
         found = next((each for each in (path, path.with_suffix(".png")) if each.is_file()), None)
         if found is None:
             missing.append(path)

@@ -17,7 +17,6 @@ place of `subjects.toml` and `real/`, and CustomConcept101's (`samples/` and `pr
 subject.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +25,10 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wordbrush.errors import InputError, nearest
+from wordbrush import reading
+from wordbrush.errors import InputError, nearest, short
 from wordbrush.filenames import words
+from wordbrush.files import inside
 from wordbrush.options import read_toml
 
 Kind = Literal["live", "object"]
@@ -193,12 +194,12 @@ def _parsed(file: Path) -> _Listing:
     if file.suffix == ".toml":
         values: Any = read_toml(file)
     else:
-        values = _json(file)
+        values = reading.json_file(file, InputError)
     try:
         return _Listing.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"])) or "the whole file"
+        where = ".".join(map(str, detail["loc"]))[:60] or "the whole file"
         if detail["type"] == "extra_forbidden":
             kind = {"subjects": _Subject, "prompts": _Prompts}.get(str(detail["loc"][0]), _Listing)
             known = [str(field.validation_alias or name) for name, field in kind.model_fields.items()]
@@ -209,35 +210,29 @@ def _parsed(file: Path) -> _Listing:
             raise InputError(f"{file}: '{where}' is missing; subjects have a name and a class") from error
         expected = detail["msg"].replace("Input should be", "expected").replace("valid tuple", "list")
         expected = expected.replace("String should", "expected to")
-        raise InputError(f"{file}: '{where}': {expected}, got {detail['input']!r:.60}") from error
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file} as JSON: {error}") from error
+        raise InputError(f"{file}: '{where}': {expected}, got {short(detail['input'])}") from error
 
 
 def _with_benchmark(listing: _Listing, folder: Path) -> _Listing:
     """The subjects and prompts of DreamBooth's file, in which prompts are lines of Python with `str.format`."""
     assert listing.dataset is not None
-    dataset = folder / listing.dataset
+    dataset = inside(folder, listing.dataset, "'dataset'")
     file = dataset / BENCHMARK
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"expected DreamBooth's {BENCHMARK} at {dataset}: {error.strerror}") from error
-    rows = re.search(r"^subject_name,class\s*\n((?:[^\n,]+,[^\n]+\n)+)", text, re.MULTILINE)
+    if not file.is_file():
+        raise InputError(f"expected DreamBooth's {BENCHMARK} at {dataset}, and there is none")
+    text = reading.text(file, InputError, most=reading.MOST_TOML)
+    rows = re.search(r"^subject_name,class[ \t]*\n((?:[^\n,]+,[^\n]+\n)+)", text, re.MULTILINE)
     if rows is None:
         raise InputError(f"{file}: expected a table that begins with 'subject_name,class', found none")
     subjects: list[_Subject] = []
     for row in rows[1].splitlines():
         name, class_word = (part.strip() for part in row.split(",", 1))
         kind: Kind = "live" if class_word in _LIVE_CLASSES else "object"
-        subjects.append(
-            _Subject(name=name, class_word=class_word, kind=kind, real=str(Path(listing.dataset) / name))
-        )
+        try:
+            real = str(Path(listing.dataset) / name)
+            subjects.append(_Subject(name=name, class_word=class_word, kind=kind, real=real))
+        except ValidationError as error:
+            raise InputError(f"{file}: expected a subject's name and class, got {short(row)}") from error
     of_objects, heading, of_live = text[rows.end() :].partition("Live Subject Prompts")
     prompts = _Prompts(object=tuple(_formatted(of_objects)), live=tuple(_formatted(of_live)))
     if not (heading and prompts.object and prompts.live):
@@ -268,12 +263,14 @@ def _subject(folder: Path, entry: _Subject, listing: _Listing) -> Subject:
         entry.class_word,
         entry.kind,
         token,
-        real=_pictures(folder / (entry.real or f"real/{entry.name}")),
+        real=_pictures(inside(folder, entry.real or f"real/{entry.name}", "'real'")),
         prompts=prompts,
         made=(),
         class_made=_pictures(made / "_class"),
         photos=_pictures(made / "_photo"),
-        category_real=_pictures(folder / (entry.category or f"category/{entry.class_word}")),
+        category_real=_pictures(
+            inside(folder, entry.category or f"category/{entry.class_word}", "a category's folder")
+        ),
         category_made=_pictures(made / "_category"),
     )
     _check_prompts(subject, need_token=samples is not None)
@@ -284,7 +281,7 @@ def _subject(folder: Path, entry: _Subject, listing: _Listing) -> Subject:
 
 def _samples(made: Path) -> dict[str, Paths]:
     """CustomConcept101's layout: pictures in `samples/`, and in `prompts.json` the prompt for each picture's name."""
-    prompts = _json(made / "prompts.json")
+    prompts = reading.json_file(made / "prompts.json", InputError)
     if not isinstance(prompts, dict) or not all(
         isinstance(text, str) for text in cast(Any, prompts).values()
     ):
@@ -328,8 +325,8 @@ def _check_prompts(subject: Subject, *, need_token: bool) -> None:
         for name in re.findall(r"\{(.*?)\}", prompt):
             if name not in ("token", "class"):
                 raise InputError(
-                    f"subject '{subject.name}', prompt {prompt!r}: expected {{token}} and {{class}} as the only "
-                    f"placeholders, got {{{name}}}"
+                    f"subject '{subject.name}', prompt {short(prompt)}: expected {{token}} and {{class}} as the only "
+                    f"placeholders, got {{{name[:60]}}}"
                 )
     texts = [words(subject.text(prompt)) for prompt in subject.prompts]
     if repeated := {text for text in texts if texts.count(text) > 1}:

@@ -4,17 +4,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from wordbrush.cli.commands.evaluate.judging import Judging
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.flags import Count, Given, OptionFile, Whole
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import AllInversions, AllMethods
 from wordbrush.methods import typed
 
 PUBLIC_SEED, PUBLIC_COUNT = 2026, 200  # as in bench.cases, which takes too long to import for help
-Count = Annotated[Whole, Parameter(validator=validators.Number(gte=1))]
 SHIPPED = Judging()
 Out = Annotated[
     str, Parameter(help="the folder (FOLDER/) for results.jsonl, table.md, table.csv, sheets and edits")

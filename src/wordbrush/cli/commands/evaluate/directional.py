@@ -8,14 +8,13 @@ from cyclopts import Parameter, validators
 
 from wordbrush.cli.commands.evaluate.judging import Clip
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.flags import Count, Given, OptionFile, Whole
 from wordbrush.cli.options.methods import EDITING, INVERSION
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import Inversions, Methods
 from wordbrush.errors import OptionsError
 from wordbrush.methods import key
 
-Some = Annotated[Whole | None, Parameter(metavar="N", validator=validators.Number(gte=1))]
 Alike = Annotated[float, Parameter(validator=validators.Number(gte=-1, lte=1))]
 Cases = Annotated[
     Path | None,
@@ -33,7 +32,7 @@ Sweep = Annotated[
     ),
 ]
 Pocket = Annotated[
-    Some,
+    Count | None,
     Parameter(
         help="instead of a file: so many cases of the built-in world, with the true answer as a point of its own"
     ),

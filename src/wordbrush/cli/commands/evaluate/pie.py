@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from wordbrush.cli.options import flags, several
-from wordbrush.cli.options.flags import Given, OptionFile, Whole
+from wordbrush.cli.options.flags import Count, Given, OptionFile
 from wordbrush.cli.options.methods import EDITING, INVERSION
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import Inversions, Methods
@@ -16,7 +16,6 @@ from wordbrush.evaluation.pie.options import PRESETS, Options, Preset, Protocol
 from wordbrush.methods import key
 from wordbrush.options import read_toml
 
-Some = Annotated[Whole | None, Parameter(metavar="N", validator=validators.Number(gte=1))]
 Folder = Annotated[
     Path, Parameter(help="PIE-Bench, or a folder like it: mapping_file.json and annotation_images")
 ]
@@ -38,9 +37,9 @@ MetricsPreset = Annotated[
     Preset,
     Parameter(help="honest averages over the background; released has every quirk of the published harness"),
 ]
-Count = Annotated[Some, Parameter(help="the first so many cases only")]
+First = Annotated[Count | None, Parameter(help="the first so many cases only")]
 FromPocket = Annotated[
-    Some,
+    Count | None,
     Parameter(
         help="write so many cases of the built-in world to the folder first, if they are not there yet"
     ),
@@ -67,7 +66,7 @@ def pie(
     edited: EditedFolder = None,
     label: Label = None,
     preset: MetricsPreset = "honest",
-    count: Count = None,
+    count: First = None,
     from_pocket: FromPocket = None,
     option_file: OptionFile = None,
     setup: Setup = POCKET,

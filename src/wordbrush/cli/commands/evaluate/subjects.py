@@ -12,7 +12,7 @@ from wordbrush.cli.options.setup import Device, Json
 from wordbrush.cli.terminal import Terminal
 
 Protocol = Literal["dreambooth", "custom-diffusion", "textual-inversion"]
-Subset = Annotated[Whole, Parameter(metavar="N", validator=validators.Number(gte=2))]
+Subset = Annotated[Whole, Parameter(metavar="N", validator=validators.Number(gte=2, lte=100_000))]
 SHIPPED = Judging()
 Folder = Annotated[
     Path,
