@@ -464,7 +464,7 @@ def _remake(
             on_progress=on_progress,
         )
     else:
-        sizes = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
+        sizes: dict[str, Any] = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
         sizes |= {"width": origin.width, "height": origin.height}
         found = from_seed(model, origin.prompt, **{**origin.options, **sizes}, on_progress=on_progress)
     if record.command == "generate":

@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
-from wordbrush import png
+from wordbrush import png, reading
 from wordbrush.errors import ImageError, NumericsError, OutputError
 from wordbrush.files import Opened, atomic_write
 
@@ -66,23 +66,14 @@ def content_of(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"expected a picture file, but {path} is a folder; choose a file in it")
     if not Path(path).is_file():  # reading a device or a pipe might never end
         raise ImageError(f"expected a picture file, but there is none at {path}; check the path")
-    try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise ImageError(
-                f"expected a picture file of at most {MAX_BYTES // 10**6} MB, but {path} is larger"
-            )
-        return Path(path).read_bytes()
-    except PermissionError as error:
-        raise ImageError(f"no permission to read {path}; check the file's permissions") from error
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}); check the disk") from error
+    return reading.content(path, ImageError, most=MAX_BYTES)
 
 
 @runtime_checkable
 class Readable(Protocol):
     """A file object, opened for reading bytes."""
 
-    def read(self, size: int = ..., /) -> bytes:
+    def read(self, size: int = ..., /) -> Any:
         """At most `size` bytes."""
         ...
 
@@ -336,7 +327,7 @@ class Recorded(Image.Image):
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """As Pillow does it; a PNG gets the record, unless `pnginfo` is given."""
-        by_name = isinstance(fp, str | os.PathLike) and Path(fp).suffix.lower() == ".png"
+        by_name = str(fp).lower().endswith(".png") if isinstance(fp, str | Path) else False
         if (format or "").upper() == "PNG" or (format is None and by_name):
             params.setdefault("pnginfo", _png_text(self.info.get(PROVENANCE_KEY)))
         super().save(fp, format, **params)

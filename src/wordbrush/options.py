@@ -3,13 +3,16 @@ from a method's `Options` class and are checked here, with the same messages."""
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from wordbrush import reading
 from wordbrush.errors import OptionsError, nearest, short
+
+DType = Literal["float32", "bfloat16", "float16", "float64"]
+"""What a model may compute in."""
 
 
 class Options(BaseModel):

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from wordbrush.errors import OptionsError
 from wordbrush.images import read_provenance
 from wordbrush.inputs import FileRecord, places
 from wordbrush.model import Model
+from wordbrush.options import DType
 from wordbrush.source import Source
 
 
@@ -28,7 +29,7 @@ class ModelRecord(_Value):
 
     name: str
     hash: str
-    dtype: Literal["float32", "bfloat16", "float16", "float64"]
+    dtype: DType
 
     def found(self, beside: Path) -> str:
         """What to load: a relative path may start at the picture's folder, or one above it."""
@@ -79,7 +80,9 @@ class Record(_Value):
 
 def model_record(model: Model) -> ModelRecord:
     """The record of a model."""
-    return ModelRecord(name=model.name, hash=model.hash, dtype=str(model.dtype).removeprefix("torch."))
+    return ModelRecord(
+        name=model.name, hash=model.hash, dtype=cast(DType, str(model.dtype).removeprefix("torch."))
+    )
 
 
 def source_record(model: Model, source: Source) -> SourceRecord:

@@ -90,8 +90,11 @@ class Result:
     @cached_property
     def image(self) -> Image.Image:
         """The edited picture. Its `info["wordbrush"]` says how it was made; saved as PNG, it takes that along."""
-        image = to_image(self.model.decode(self.trajectory[-1:])[0].cpu())
-        return Recorded(image, self._record(image))
+        return Recorded(self._decoded, self._record(self._decoded))
+
+    @cached_property
+    def _decoded(self) -> Image.Image:
+        return to_image(self.model.decode(self.trajectory[-1:])[0].cpu())
 
     @cached_property
     def source_image(self) -> Image.Image:
@@ -113,7 +116,10 @@ class Result:
 
     def noted(self, notices: Sequence[str]) -> "Result":
         """The same with more notices, before the edit's own."""
-        return replace(self, report=replace(self.report, notices=(*notices, *self.report.notices)))
+        noted = replace(self, report=replace(self.report, notices=(*notices, *self.report.notices)))
+        if "_decoded" in self.__dict__:  # no need to decode it again
+            noted.__dict__["_decoded"] = self._decoded
+        return noted
 
     def save(self, path: str | os.PathLike[str], opened: Opened = atomic_write) -> None:
         """Write the edited picture as a PNG that records how it was made.

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +104,13 @@ class Source:
 
     def __repr__(self) -> str:
         return f"<Source {self.prompt!r:.60}, {self.method}, {self.steps} steps>"
+
+    def made_of(self, path: str | os.PathLike[str], content: bytes | None = None) -> "Source":
+        """The same source of a picture, for a record that names the picture's file by this path: with the same bytes,
+        or with others of equal pixels."""
+        assert self.picture is not None, "this source was made of a seed"
+        kept = self.picture.content if content is None else content
+        return replace(self, picture=replace(self.picture, path=os.fspath(path), content=kept))
 
     def image(self, model: Model) -> Image.Image:
         """The model's rendering of the source: z_0, decoded."""
@@ -207,12 +214,7 @@ class _Header(BaseModel):
     @classmethod
     def _get_cleaner(cls, levels: list[Level]) -> list[Level]:
         for level in levels:
-            if not (
-                isinstance(level.t, int)
-                and 0 <= level.t < 100_000
-                and 0 <= level.signal <= 1
-                and 0 <= level.sigma <= 1
-            ):
+            if not (level.t in range(100_000) and 0 <= level.signal <= 1 and 0 <= level.sigma <= 1):
                 raise ValueError(f"no noise level: {level}")
         for noisy, clean in pairwise(levels):
             if noisy.t < clean.t or noisy.signal > clean.signal or noisy.sigma < clean.sigma:

@@ -18,11 +18,10 @@ OnProgress = Callable[[Progress], object]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """A source, its picture, and its record."""
+    """A source, and its picture."""
 
     source: Source
     image: Image.Image
-    record: provenance.SourceRecord
     notices: tuple[str, ...] = ()
 
 
@@ -49,10 +48,7 @@ class Photo:
         )
         height, width = model.image_size
         notices = (*self.notices, *images.crop_notices(self.path, self.image, width, height))
-        record = provenance.source_record(
-            model, source, self.options, picture=provenance.file_record(self.path)
-        )
-        return Origin(source, images.fit(self.image, width, height), record, notices)
+        return Origin(source, images.fit(self.image, width, height), notices)
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,7 @@ class Saved:
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
         """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""
         source = Source.load(self.path, model)
-        record = provenance.source_record(
-            model, source, source.options, saved=provenance.file_record(self.path)
-        )
-        return Origin(source, source.image(model), record)
-
-
-def seeded(model: Model, source: Source) -> Origin:
-    """The origin of a generated source."""
-    return Origin(source, source.image(model), provenance.source_record(model, source, source.options))
+        return Origin(source, source.image(model))
 
 
 def read(

@@ -39,8 +39,8 @@ class Terminal:
             self.say(f"  {left:<{width}}  {right}")
 
     def note(self, notices: Iterable[str]) -> None:
-        """Notices about a result, each once."""
-        for notice in dict.fromkeys(notices):
+        """Notices about a result, each once; empty ones are none."""
+        for notice in filter(None, dict.fromkeys(notices)):
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:

@@ -3,19 +3,18 @@
     contender = Contender("prompt_to_prompt", "direct", {"self_replace_steps": 0.4}, {"steps": 20})
     source = drain(contender.invert(model, "cat.png", "a cat on a beach"))
     (result,) = drain(contender.edit(model, source, ["a dog on a beach"]))
-    save(result, "dog.png", contender, provenance.source_record(model, source, contender.inversion_options))
+    result.save("dog.png")
 
 What a run costs is measured by `results.cost.measured`.
 """
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wordbrush import api, editing, inversion, methods, provenance
+from wordbrush import api, editing, inversion, methods
 from wordbrush.errors import WordbrushError
-from wordbrush.files import Opened, atomic_write
+from wordbrush.images import Pixels
 from wordbrush.model import Model
 from wordbrush.options import Options, parse
 from wordbrush.progress import Progress
@@ -52,9 +51,7 @@ class Contender:
         parse(self.inversion_class, self.inversion_options)
         parse(self.editing_class, self.options)
 
-    def invert(
-        self, model: Model, picture: api.ImageOrPath, prompt: str
-    ) -> Generator[Progress, None, Source]:
+    def invert(self, model: Model, picture: Pixels, prompt: str) -> Generator[Progress, None, Source]:
         """Invert a picture that shows `prompt`. Raises like `wordbrush.invert`."""
         options = self.inversion_options
         return (yield from api.invert_steps(model, picture, prompt, method=self.inversion, options=options))
@@ -81,10 +78,10 @@ class Contender:
             results = yield from self.edit(model, source, targets)
             for result in results:
                 _ = result.image  # decoded here: the autoencoder may fail too
-            return [Outcome(targets, index, result) for index, result in enumerate(results)]
+            return [Outcome(result) for result in results]
         except failures as error:
             if len(targets) == 1:
-                return [Outcome(targets, 0, error=reason(error))]
+                return [Outcome(error=reason(error))]
         outcomes: list[Outcome] = []
         for target in targets:
             outcomes += yield from self.attempt(model, source, [target], failures)
@@ -93,41 +90,10 @@ class Contender:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The result for `targets[index]`, one of the targets edited together, or the reason why there is none."""
+    """The result for a target, or the reason why there is none."""
 
-    targets: Sequence[str]
-    index: int
     result: Result | None = None
     error: str | None = None
-
-
-def save(
-    result: Result,
-    path: str | os.PathLike[str],
-    contender: Contender,
-    source: provenance.SourceRecord,
-    *,
-    targets: Sequence[str] = (),
-    index: int = 0,
-    notices: Sequence[str] = (),
-    opened: Opened = atomic_write,
-) -> list[str]:
-    """Write an edited picture as a PNG that records how it was made; returns the record's notices.
-
-    source: how the source was made. targets: all prompts of the batch, by default the result's own; index: this one's
-    place among them. notices: to be recorded before the edit's own. Raises `OutputError`.
-    """
-    report = result.save(
-        path,
-        source,
-        method=contender.method,
-        options=contender.options,
-        targets=targets,
-        index=index,
-        notices=notices,
-        opened=opened,
-    )
-    return list(report.notices)
 
 
 def reason(error: BaseException) -> str:

@@ -65,12 +65,13 @@ def edit(
     unused = inverting.keys() - options
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
-    if start.prompt is not None:  # an invalid word is reported before the inversion starts
-        api.check_edit(model, start.prompt, target, method=method, options=options)
+    if start.prompt is not None:  # an invalid word is reported before the inversion starts, and a strange one
+        checked = api.check_edit(model, start.prompt, target, method=method, options=options)
+        terminal.note(notice for each in checked for notice in each.notices)
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
         results = api.edit(model, origin.source, target, method=method, options=options, on_progress=show)
-    written = _write(results, origin, files, method, options)
+    written = _write([result.noted(origin.notices) for result in results], origin, files)
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")
         if line := _decision(output["report"]):
@@ -96,8 +97,6 @@ def _write(
     results: "Sequence[Result]",
     origin: "Origin",
     files: outputs.Outputs,
-    method: str,
-    options: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Write the edited pictures with their records, and the sheet, all or none; returns what `--json` prints."""
     from wordbrush import images, sheets
@@ -105,18 +104,9 @@ def _write(
     targets = [result.prompt for result in results]
     written: list[dict[str, Any]] = []
     with all_or_none() as opened:
-        for index, (path, result) in enumerate(zip(files.paths, results, strict=True)):
-            report = result.save(
-                path,
-                origin.record,
-                method=method,
-                options=options,
-                targets=targets,
-                index=index,
-                notices=origin.notices,
-                opened=opened,
-            )
-            written.append({"out": path, "target": result.prompt, "report": report.as_json()})
+        for path, result in zip(files.paths, results, strict=True):
+            result.save(path, opened)
+            written.append({"out": path, "target": result.prompt, "report": result.report.as_json()})
         if files.sheet is not None:
             pictures = [origin.image, *(result.image for result in results)]
             sheet = sheets.sheet(pictures, [origin.source.prompt, *targets])

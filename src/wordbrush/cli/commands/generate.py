@@ -14,6 +14,7 @@ def generate(
     seed: Whole = 0,
     steps: Whole | None = None,
     guidance_scale: float | None = None,
+    negative_prompt: str = "",
     width: Whole | None = None,
     height: Whole | None = None,
     preview: Preview = None,
@@ -33,6 +34,8 @@ def generate(
         sampling steps (default: the model's own)
     guidance_scale
         text guidance: how strongly the picture follows the prompt (default: the model's own)
+    negative_prompt
+        what guidance leads away from: what shall not be seen
     width
         in pixels (default: the model's own)
     height
@@ -42,23 +45,22 @@ def generate(
     files = outputs.planned([path], out, preview=preview)
     outputs.require_text("the prompt", prompt)
     model = setup.load()
-    from wordbrush import images, provenance
-    from wordbrush.cli import origins
+    from wordbrush import images
 
+    setup.terminal.note([model.strange(prompt)])
     with setup.terminal.watching(files.preview, every=preview or 1) as show:
-        source = wordbrush.from_seed(
+        image = wordbrush.generate(
             model,
             prompt,
             seed=seed,
             steps=steps,
             guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
             width=width,
             height=height,
             on_progress=show,
         )
-    origin = origins.seeded(model, source)
-    record = provenance.record("generate", model, origin.record, origin.image)
-    images.save_png(origin.image, path, record)
+    images.save_png(image, path)
     setup.terminal.say(f"{path}  {prompt}")
     setup.terminal.finish(command="generate", out=path, prompt=prompt, seed=seed)
     return 0

@@ -43,7 +43,7 @@ def heatmap(
     files = outputs.planned([path], out, [picture, option_file], sheet=sheet)
     (options,) = flags.shared(given, option_file, inversion_options(inversion))
     with terminal.busy("starting"):
-        from wordbrush import images, sheets
+        from wordbrush import images, provenance, sheets
         from wordbrush.cli import origins
         from wordbrush.word_map import word_map
     start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
@@ -56,7 +56,7 @@ def heatmap(
     heat = sheets.overlay(
         origin.image, word_map(model, source.prompt, word, source.trajectory, source.schedule)
     )
-    record = origin.record.model_dump(mode="json", exclude_defaults=True)
+    record = provenance.source_record(model, source).model_dump(mode="json", exclude_defaults=True)
     with all_or_none() as opened:
         images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record}, opened)
         if files.sheet is not None:

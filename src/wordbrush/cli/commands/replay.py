@@ -1,7 +1,7 @@
 """`wordbrush replay`: a picture record again from its record."""
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -38,27 +38,18 @@ def replay(
 
         from wordbrush import images, provenance
     record = provenance.read_record(picture)
-    files = [Path(file.path) for file in (record.source.picture, record.source.saved) if file is not None]
-    outputs.check([picture, *files], [path])
+    files = [file.path for file in (record.source.picture, record.source.saved) if file is not None]
+    outputs.check([picture, *(Path(file) for file in files if file is not None)], [path])
     if record.threads:
         torch.set_num_threads(record.threads)  # the last bits of a sum depend on the number of threads
-    setup = Setup(model or record.model.found(picture), device, cast(Any, record.model.dtype), json)
-    loaded = setup.load()
+    # A model is never fetched because a stranger's picture names it.
+    name, fetch = (model, True) if model is not None else (record.model.found(picture), False)
+    setup = Setup(name, device, record.model.dtype, json)
+    loaded = setup.load(fetch=fetch)
     with terminal.watching() as show:
         again = wordbrush.replay(picture, model=loaded, on_progress=show)
     if path is not None:
-        remade = provenance.record(
-            record.command,
-            loaded,
-            record.source,
-            again.image,
-            method=record.method,
-            targets=record.targets,
-            index=record.index,
-            options=record.options,
-            report=record.report,
-        )
-        images.save_png(again.image, path, remade)
+        images.save_png(again.image, path)
     same = not again.differences
     terminal.say(
         f"{picture}  "

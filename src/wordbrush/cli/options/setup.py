@@ -1,11 +1,12 @@
 """The flags of every command that computes: the model, the machine, and how to report."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 import wordbrush
+from wordbrush import options
 from wordbrush.cli.terminal import Terminal
 
 _GROUP = Group("Model and machine", sort_key=20)
@@ -18,7 +19,7 @@ Device = Annotated[
     str | None, Parameter(help="cpu, cuda, cuda:1 … (default: an accelerator if there is one)", group=_GROUP)
 ]
 DType = Annotated[
-    Literal["float32", "bfloat16", "float16"] | None,
+    options.DType | None,
     Parameter(help="to compute in (default: float32 on the CPU, float16 elsewhere)", group=_GROUP),
 ]
 Json = Annotated[bool, Parameter(help="one line of JSON on stdout, everything else on stderr", group=_GROUP)]
@@ -39,8 +40,8 @@ class Setup:
         """The terminal that the command writes to."""
         return Terminal(as_json=self.json)
 
-    def load(self) -> "wordbrush.Model":
-        """Load the model. Raises `ModelError`."""
+    def load(self, *, fetch: bool = True) -> "wordbrush.Model":
+        """Load the model. fetch: whether a hub id may be fetched. Raises `ModelError`."""
         with self.terminal.busy(f"loading {self.model}"):
             import diffusers
             import transformers
@@ -48,7 +49,7 @@ class Setup:
             for library in (diffusers, transformers):
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
-            return wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype)
+            return wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype, fetch=fetch)
 
 
 POCKET = Setup()

@@ -27,7 +27,7 @@ from wordbrush import api, images, provenance
 from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError, short
 from wordbrush.evaluation.bench.cases import Case
 from wordbrush.evaluation.bench.scores import scored
-from wordbrush.evaluation.contender import Contender, save
+from wordbrush.evaluation.contender import Contender
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.results.cost import measured
 from wordbrush.files import atomic_write
@@ -109,14 +109,13 @@ class Bench:
         first, count = group[0], len(group)
         scene = Path("scenes", f"{first.scene}.png")
         images.save_png(first.picture, self.out / scene)
-        file = provenance.FileRecord(path=scene.as_posix(), sha256=provenance.sha256(self.out / scene))
-        inversion = contender.invert(self.model, first.picture, first.source_prompt)
+        inversion = contender.invert(self.model, self.out / scene, first.source_prompt)
         source, inverting = drain(measured(self.model, inversion))
+        source = source.made_of(scene.as_posix())  # the records hold wherever the folder is
         targets = [case.target_prompt for case in group]
         editing = contender.attempt(self.model, source, targets, (PromptError, NumericsError))
         outcomes, cost = drain(measured(self.model, editing))
         cost += inverting
-        origin = provenance.source_record(self.model, source, contender.inversion_options, picture=file)
         rows: list[dict[str, Any]] = []
         for case, outcome in zip(group, outcomes, strict=True):
             path, result = self.path(contender.label, case), outcome.result
@@ -124,7 +123,8 @@ class Bench:
             if result is None:
                 images.save_png(picture, path)
             else:
-                notices = save(result, path, contender, origin, targets=outcome.targets, index=outcome.index)
+                result.save(path)
+                notices = list(result.report.notices)
             rows.append(
                 {
                     "method": contender.label,
@@ -226,4 +226,4 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     hashed = cast(dict[str, Any], value).get("hash") if isinstance(value, dict) else None
-    return short(value) if hashed is None else f"hash {str(hashed)[:12]}…"
+    return short(cast(object, value)) if hashed is None else f"hash {str(hashed)[:12]}…"

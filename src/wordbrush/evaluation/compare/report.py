@@ -1,19 +1,14 @@
 """What a comparison writes: the grid, the table, and every edit with a record of how it was made."""
 
-import hashlib
 import io
-import os
 import textwrap
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
-from wordbrush import images, provenance
-from wordbrush.evaluation.compare.request import SEED
+from wordbrush import api, images
 from wordbrush.evaluation.compare.result import Comparison
-from wordbrush.evaluation.contender import save
 from wordbrush.evaluation.results import tables
 from wordbrush.files import all_or_none
 from wordbrush.model import Model
@@ -29,29 +24,22 @@ def write(
 
     paths: each edit's file, from `request.paths`. Raises `OutputError`.
     """
-    file, generated = None, io.BytesIO()
-    if comparison.generated is not None:  # not written yet, and the records of the edits hold the file's hash
-        source = comparison.generated
-        record = provenance.source_record(model, source, source.options)
-        entries = provenance.record("generate", model, record, comparison.picture)
-        images.save_png(comparison.picture, SOURCE, entries, lambda _: nullcontext(generated))
-        digest = hashlib.sha256(generated.getvalue()).hexdigest()
-        file = provenance.FileRecord(path=os.fspath(folder / SOURCE), sha256=digest)
-    elif comparison.original is not None and not isinstance(comparison.original, Image.Image):
-        file = provenance.file_record(os.fspath(comparison.original))
+    generated = io.BytesIO()
+    if comparison.generated is not None:
+        source = api.generated_image(model, comparison.generated)
+        images.save_png(source, SOURCE, opened=lambda _: nullcontext(generated))
     with all_or_none() as opened:
         if comparison.generated is not None:
             with opened(folder / SOURCE) as out:
                 out.write(generated.getvalue())
         for cell in comparison.cells:
-            source, result = cell.start.source, cell.result
-            if result is None or source is None:
+            result = cell.result
+            if result is None:
                 continue
-            is_seed = cell.start.inversion == SEED
-            options = source.options if is_seed else cell.start.options
-            record = provenance.source_record(model, source, options, picture=None if is_seed else file)
-            path = paths[cell.target, cell.start.inversion, cell.method]
-            save(result, path, cell.contender, record, opened=opened)
+            if comparison.generated is not None and result.source.picture is not None:
+                made_of = result.source.made_of(folder / SOURCE, generated.getvalue())
+                result = replace(result, source=made_of)
+            result.save(paths[cell.target, cell.start.inversion, cell.method], opened)
         images.save_png(comparison.grid(), folder / FILES[0], opened=opened)
         for name, text in zip(FILES[1:], (comparison.table(), comparison.comma_separated()), strict=True):
             with opened(folder / name) as out:

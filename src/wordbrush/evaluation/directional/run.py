@@ -24,7 +24,7 @@ from PIL import Image
 
 from wordbrush import api, images, provenance
 from wordbrush.errors import OptionsError, OutputError, nearest
-from wordbrush.evaluation.contender import Contender, save
+from wordbrush.evaluation.contender import Contender
 from wordbrush.evaluation.directional.cases import DirectionalCase
 from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.similarity import directional_similarity, image_similarity
@@ -198,15 +198,10 @@ class Curves:
         """Edit a case and write its picture. sources: the case's, by the inversion's options; a new one is added."""
         inverting = fingerprint(contender.inversion_options)
         if inverting not in sources:
-            sources[inverting] = drain(contender.invert(model, case.picture, case.input_caption))
+            sources[inverting] = drain(contender.invert(model, case.content, case.input_caption))
         source = sources[inverting]
         (result,) = drain(contender.edit(model, source, [case.output_caption]))
-        if isinstance(case.content, Path):
-            file = provenance.file_record(case.content)
-            origin = provenance.source_record(model, source, contender.inversion_options, picture=file)
-            save(result, path, contender, origin)
-        else:  # a picture without a file cannot be made again from a record
-            images.save_png(result.image, path)
+        result.save(path)
         return result.image
 
     def _fingerprint(self, case: DirectionalCase) -> str:

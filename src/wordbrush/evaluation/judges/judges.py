@@ -9,8 +9,8 @@ from wordbrush.errors import OptionsError
 from wordbrush.evaluation.judges.backbones import Clip, Encoder, load_clip, load_encoder
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics.perceptual import Lpips, Net, PocketDistance, load_lpips
+from wordbrush.inputs import sha256
 from wordbrush.model import POCKET
-from wordbrush.provenance import sha256
 from wordbrush.records import fingerprint
 
 _SHIPPED = ("judge", "encoder", "reader")  # their folders in the built-in model's

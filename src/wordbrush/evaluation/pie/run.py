@@ -19,7 +19,7 @@ from PIL import Image
 
 from wordbrush import images, methods, provenance
 from wordbrush.errors import ImageError, OptionsError, OutputError, WordbrushError, short
-from wordbrush.evaluation.contender import Contender, reason, save
+from wordbrush.evaluation.contender import Contender, reason
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.pie.format import PieCase
 from wordbrush.evaluation.pie.metrics import scored
@@ -249,15 +249,15 @@ class PieBench:
             error = f"the model makes pictures of {width} × {height}, and this one is {size}"
             return {"error": error, "notices": notices}
         try:
-            source = drain(contender.invert(model, picture, case.source_prompt))
+            source = drain(contender.invert(model, case.content, case.source_prompt))
         except WordbrushError as error:  # this case may not fit the method, and the next one may
             return {"error": reason(error), "notices": notices}
         (outcome,) = drain(contender.attempt(model, source, [case.target_prompt]))
         if outcome.result is None:
             return {"error": outcome.error, "notices": notices}
-        file = provenance.file_record(case.content) if isinstance(case.content, Path) else None
-        origin = provenance.source_record(model, source, contender.inversion_options, picture=file)
-        notices = save(outcome.result, self.path(run, case), contender, origin, notices=notices)
+        result = outcome.result.noted(notices)
+        result.save(self.path(run, case))
+        notices = list(result.report.notices)
         return {"error": None, "notices": notices}
 
     def _scored(
