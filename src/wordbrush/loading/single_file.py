@@ -147,7 +147,8 @@ def load(path: Path, name: str, device: str, dtype: torch.dtype) -> dict[str, An
             return _load(path, file, name, device, dtype)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({error}); pickled checkpoints are not read"
+            f"expected a whole safetensors file, but {path} is none ({error}): fetch it again, or convert it; "
+            "pickled checkpoints are never loaded"
         ) from error
 
 
@@ -251,18 +252,7 @@ def _parts(
             for part in ("unet", "vae", *_ENCODERS[: len(family.texts)])
         }
     else:
-        size = family.sizes[prediction]
-        sized = {
-            "unet": sizes.unet(unet, has_wide_heads=family.has_wide_heads, sample_size=size),
-            "vae": sizes.vae(vae, scale=family.scale),
-        }
-        for part, kind in zip(_ENCODERS, family.texts, strict=False):
-            is_open = kind == "OpenCLIP text encoder"
-            sized[part] = (
-                sizes.open_clip(shares[kind], most_layers=family.most_layers)
-                if is_open
-                else sizes.clip(shares[kind])
-            )
+        sized = _sized(shares, family, prediction)
     parts = {
         "unet": _network(UNet2DConditionModel, sized["unet"], "UNet", unet, names.unet, dtype),
         "vae": _network(AutoencoderKL, sized["vae"], "autoencoder", vae, names.vae, dtype),
@@ -270,6 +260,25 @@ def _parts(
     for part, kind in zip(_ENCODERS, family.texts, strict=False):
         parts[part] = _text_encoder(part, sized[part], kind, shares[kind], dtype)
     return parts
+
+
+def _sized(shares: Mapping[str, Share], family: _Family, prediction: str) -> dict[str, dict[str, Any]]:
+    """The configs of the parts, from the shapes of their weights."""
+    with _building(shares["UNet"], "part"):
+        sized = {
+            "unet": sizes.unet(
+                shares["UNet"],
+                has_wide_heads=family.has_wide_heads,
+                sample_size=family.sizes[prediction],
+            ),
+            "vae": sizes.vae(shares["autoencoder"], scale=family.scale),
+        }
+        for part, kind in zip(_ENCODERS, family.texts, strict=False):
+            if kind == "CLIP text encoder":
+                sized[part] = sizes.clip(shares[kind])
+            else:
+                sized[part] = sizes.open_clip(shares[kind], most_layers=family.most_layers)
+        return sized
 
 
 def _network(
@@ -316,8 +325,12 @@ def _weights(
 
 @contextmanager
 def _building(share: Share, part: str) -> Generator[None, None, None]:
-    """Its library's complaints about sizes that do not go together are about the file."""
+    """Whatever goes wrong while a part is made from the file's shapes or a config is about them."""
     try:
         yield
-    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError(f"{share.path}: no {part} has such sizes: {error}") from error
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{share.path}: expected the sizes of a {part}, but there is none such: {error}"
+        ) from error
