@@ -283,7 +283,7 @@ V, EPS = "v_prediction", "epsilon"
         ("sd2", "v2-1_768-ema-pruned", {}, [], V),
         ("sd2", "768-v-ema", {}, [], V),
         ("sd2", "512-base-ema", {}, [], EPS),
-        ("sd2", "v2-1_512-ema-pruned", {}, [], EPS),
+        ("sd2", "my-base", {}, [], EPS),
         ("sd2", "mine", {"modelspec.architecture": "stable-diffusion-v2-768-v"}, [], V),
         ("sd2", "mine", {"modelspec.architecture": "stable-diffusion-v2-512"}, [], EPS),
         ("sd2", "mine-768", {"modelspec.prediction_type": "epsilon"}, [], EPS),
@@ -317,9 +317,12 @@ def test_zero_terminal_snr_is_read(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_say_what_it_predicts(small: Small, tmp_path: Path) -> None:
-    save_file(weights_of(small("sd2")), tmp_path / "mine.safetensors")
-    with pytest.raises(ModelError, match=r"predicts eps or v.*put 512 \(eps\) or 768 \(v\) into the name"):
-        Model.load(tmp_path / "mine.safetensors", device="cpu")
+    for name in ("mine", "database-steps-15120"):
+        save_file(weights_of(small("sd2")), tmp_path / f"{name}.safetensors")
+        with pytest.raises(
+            ModelError, match=r"predicts eps or v.*put 512 \(eps\) or 768 \(v\) into the name"
+        ):
+            Model.load(tmp_path / f"{name}.safetensors", device="cpu")
     save_file(weights_of(small("sd1")), tmp_path / "other.safetensors", {"modelspec.prediction_type": "x0"})
     with pytest.raises(ModelError, match="to be epsilon or v, got 'x0'"):
         Model.load(tmp_path / "other.safetensors", device="cpu")

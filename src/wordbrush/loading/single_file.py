@@ -134,6 +134,9 @@ _SCHEDULE: Mapping[str, Any] = {
 }
 
 
+_PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+
+
 def load(path: Path, name: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
     """The keyword arguments of `Model` from a checkpoint.
 
@@ -143,13 +146,14 @@ def load(path: Path, name: str, device: str, dtype: torch.dtype) -> dict[str, An
     from safetensors import SafetensorError, safe_open
 
     try:
-        with cast(Any, safe_open)(path, framework="pt", device="cpu") as file:
-            return _load(path, file, name, device, dtype)
+        opened = cast(Any, safe_open)(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"expected a whole safetensors file, but {path} is none ({error}): fetch it again, or convert it; "
             "pickled checkpoints are never loaded"
         ) from error
+    with opened as file:
+        return _load(path, file, name, device, dtype)
 
 
 def _load(path: Path, file: Any, name: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -202,16 +206,20 @@ def _prediction(path: Path, keys: Iterable[str], header: Mapping[str, str], fami
         return "v_prediction"
     said = header.get("modelspec.prediction_type", "").lower()
     if said:
-        if said not in (known := {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction"}):
+        if said not in _PREDICTIONS:
             raise ModelError(
                 f"expected modelspec.prediction_type in the header of {path} to be epsilon or v, got {said!r}"
             )
-        return known[said]
+        return _PREDICTIONS[said]
     is_sd2 = family.name == "Stable Diffusion 2"
     for text in (header.get("modelspec.architecture", ""), path.stem):
         if re.search(r"v[-_ ]?pred" + (r"|(?<!\d)768(?!\d)" if is_sd2 else ""), text, re.IGNORECASE):
             return "v_prediction"
-        if re.search(r"\beps|_eps" + (r"|(?<!\d)512(?!\d)|base" if is_sd2 else ""), text, re.IGNORECASE):
+        if re.search(
+            r"\beps|_eps" + (r"|(?<!\d)512(?!\d)|(?<![a-z])base(?![a-z])" if is_sd2 else ""),
+            text,
+            re.IGNORECASE,
+        ):
             return "epsilon"
     if is_sd2:
         raise ModelError(
