@@ -145,4 +145,4 @@ def model(unet_: Any, vae_: Any, encoders: list[Any]) -> Weights:
         weights |= open_clip(encoders[1], "conditioner.embedders.1.model.")
     else:
         weights |= (open_clip if encoders[0].config.hidden_act == "gelu" else clip)(encoders[0])
-    return {name: weight.detach().clone().contiguous() for name, weight in weights.items()}
+    return {name: weight.detach().contiguous() for name, weight in weights.items()}

@@ -79,7 +79,7 @@ def invert(model, image, prompt, options):
         guidance_scale=2.0,
         method="straightaway",
         model_hash=model.hash,
-        options=options.model_dump(exclude_none=True),
+        options=options.given(),
     )
 '''
 

@@ -192,6 +192,22 @@ def test_what_attention_a_config_was_saved_with_does_no_harm(folder: Path, tiny:
     assert model.text.encoders[0].config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize(
+    ("part", "entry"),
+    [
+        ("text_encoder", {"hidden_size": "wide"}),
+        ("text_encoder", {"num_attention_heads": 0}),
+        ("unet", {"block_out_channels": None}),
+        ("unet", {"down_block_types": ["FlyingBlock2D"] * 3}),
+        ("vae", {"norm_num_groups": 0}),
+    ],
+)
+def test_configs_that_make_no_sense(part: str, entry: dict[str, Any], folder: Path) -> None:
+    configure(folder, part, **entry)
+    with pytest.raises(ModelError, match=f"model: cannot load {part}: "):
+        Model.load(folder, device="cpu")
+
+
 def test_weights_without_a_place_are_refused(folder: Path) -> None:
     (file,) = (folder / "unet").glob("*.safetensors")
     save_file({**load_file(file), "adapter.weight": torch.zeros(1)}, file, {"format": "pt"})

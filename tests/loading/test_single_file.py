@@ -1,7 +1,7 @@
 """Checkpoints in one file: small ones of each family, written in the original repositories' layout."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,14 @@ def small() -> Small:
     return one
 
 
+@pytest.fixture(autouse=True)
+def no_litter(tmp_path: Path) -> Iterator[None]:
+    """pytest keeps temporary folders; these files are of 20 MB and more."""
+    yield
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+
+
 def weights_of(model: Model) -> Weights:
     """A model's weights as its repository saved them, with what training left behind."""
     found = original.model(model.denoiser.unet, model.autoencoder.vae, list(model.text.encoders))
@@ -187,9 +195,7 @@ def test_the_layout_is_the_one_that_diffusers_reads(family: str, small: Small) -
         assert all(torch.equal(weight, found[name]) for name, weight in encoder.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("family", "channels"), [("sd1", 9), ("sd1", 8), ("sd2", 9), ("sdxl", 9), ("sdxl", 8)]
-)
+@pytest.mark.parametrize(("family", "channels"), [("sd1", 9), ("sd1", 8), ("sdxl", 9)])
 def test_inpainting_and_instructions(family: str, channels: int, tmp_path: Path) -> None:
     model = make(family, in_channels=channels)
     save_file(weights_of(model), tmp_path / "512.safetensors")
@@ -277,7 +283,7 @@ V, EPS = "v_prediction", "epsilon"
         ("sd2", "v2-1_768-ema-pruned", {}, [], V),
         ("sd2", "768-v-ema", {}, [], V),
         ("sd2", "512-base-ema", {}, [], EPS),
-        ("sd2", "v2-1_512-ema-pruned", {}, [], EPS),
+        ("sd2", "my-base", {}, [], EPS),
         ("sd2", "mine", {"modelspec.architecture": "stable-diffusion-v2-768-v"}, [], V),
         ("sd2", "mine", {"modelspec.architecture": "stable-diffusion-v2-512"}, [], EPS),
         ("sd2", "mine-768", {"modelspec.prediction_type": "epsilon"}, [], EPS),
@@ -311,9 +317,12 @@ def test_zero_terminal_snr_is_read(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_say_what_it_predicts(small: Small, tmp_path: Path) -> None:
-    save_file(weights_of(small("sd2")), tmp_path / "mine.safetensors")
-    with pytest.raises(ModelError, match=r"predicts eps or v.*put 512 \(eps\) or 768 \(v\) into the name"):
-        Model.load(tmp_path / "mine.safetensors", device="cpu")
+    for name in ("mine", "database-steps-15120"):
+        save_file(weights_of(small("sd2")), tmp_path / f"{name}.safetensors")
+        with pytest.raises(
+            ModelError, match=r"predicts eps or v.*put 512 \(eps\) or 768 \(v\) into the name"
+        ):
+            Model.load(tmp_path / f"{name}.safetensors", device="cpu")
     save_file(weights_of(small("sd1")), tmp_path / "other.safetensors", {"modelspec.prediction_type": "x0"})
     with pytest.raises(ModelError, match="to be epsilon or v, got 'x0'"):
         Model.load(tmp_path / "other.safetensors", device="cpu")
@@ -498,7 +507,12 @@ REFUSED: dict[str, tuple[str, Callable[[Weights], Weights], str]] = {
                 for i in (1, 2)
             }
         ),
-        "no UNet has such sizes",
+        "expected the sizes of a UNet",
+    ),
+    "flat": (
+        "sd1",
+        plus("model.diffusion_model.input_blocks.0.0.weight", size=(4,)),
+        "expected the sizes of a part",
     ),
     "another width of text": (
         "sd1",
@@ -523,10 +537,10 @@ def test_pickles_and_cut_files_are_refused(small: Small, tmp_path: Path) -> None
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match="is not a whole safetensors file"):
+        with pytest.raises(ModelError, match="expected a whole safetensors file, but .* is none"):
             Model.load(path, device="cpu")
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match="pickled checkpoints are not read"):
+    with pytest.raises(ModelError, match="pickled checkpoints are never loaded"):
         Model.load(path, device="cpu")
 
 

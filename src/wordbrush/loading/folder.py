@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 
 from wordbrush.errors import ModelError
 from wordbrush.loading import Defaults, Vocabulary
@@ -105,7 +104,7 @@ def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype
                 output_loading_info=True,
                 **_SETTINGS[library],
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of whatever kind: it is about the files
         raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
     if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
         raise ModelError(f"{name}: {path.name} lacks {len(lost)} of its weights, such as {lost[0]}")
@@ -169,7 +168,7 @@ def _tokenizer(path: Path, name: str) -> Any:
         )
     try:
         return kind.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
 
 

@@ -72,7 +72,7 @@ def unet(config: Mapping[str, Any]) -> Rename:
         first, index = int(level or 0) * (layers + 1), int(index)
         if kind == "resnets":
             layer, _, weight = rest.rpartition(".")
-            rest = f"{_UNET_RESNET[layer]}.{weight}"
+            rest = f"{_UNET_RESNET.get(layer, layer)}.{weight}"
         match side, kind:
             case "mid", _:
                 return f"middle_block.{2 * index if kind == 'resnets' else 1}.{rest}"

@@ -135,6 +135,9 @@ _SCHEDULE: Mapping[str, Any] = {
 }
 
 
+_PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+
+
 def load(path: Path, name: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The keyword arguments of `Model` from a checkpoint.
 
@@ -144,12 +147,14 @@ def load(path: Path, name: str, device: torch.device, dtype: torch.dtype) -> dic
     from safetensors import SafetensorError, safe_open
 
     try:
-        with cast(Any, safe_open)(path, framework="pt", device="cpu") as file:
-            return _load(path, file, name, device, dtype)
+        opened = cast(Any, safe_open)(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({error}); pickled checkpoints are not read"
+            f"expected a whole safetensors file, but {path} is none ({error}): fetch it again, or convert it; "
+            "pickled checkpoints are never loaded"
         ) from error
+    with opened as file:
+        return _load(path, file, name, device, dtype)
 
 
 def _load(path: Path, file: Any, name: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -202,16 +207,20 @@ def _prediction(path: Path, keys: Iterable[str], header: Mapping[str, str], fami
         return "v_prediction"
     said = header.get("modelspec.prediction_type", "").lower()
     if said:
-        if said not in (known := {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction"}):
+        if said not in _PREDICTIONS:
             raise ModelError(
                 f"expected modelspec.prediction_type in the header of {path} to be epsilon or v, got {said!r}"
             )
-        return known[said]
+        return _PREDICTIONS[said]
     is_sd2 = family.name == "Stable Diffusion 2"
     for text in (header.get("modelspec.architecture", ""), path.stem):
         if re.search(r"v[-_ ]?pred" + (r"|(?<!\d)768(?!\d)" if is_sd2 else ""), text, re.IGNORECASE):
             return "v_prediction"
-        if re.search(r"\beps|_eps" + (r"|(?<!\d)512(?!\d)|base" if is_sd2 else ""), text, re.IGNORECASE):
+        if re.search(
+            r"\beps|_eps" + (r"|(?<!\d)512(?!\d)|(?<![a-z])base(?![a-z])" if is_sd2 else ""),
+            text,
+            re.IGNORECASE,
+        ):
             return "epsilon"
     if is_sd2:
         raise ModelError(
@@ -252,18 +261,7 @@ def _parts(
             for part in ("unet", "vae", *_ENCODERS[: len(family.texts)])
         }
     else:
-        size = family.sizes[prediction]
-        sized = {
-            "unet": sizes.unet(unet, has_wide_heads=family.has_wide_heads, sample_size=size),
-            "vae": sizes.vae(vae, scale=family.scale),
-        }
-        for part, kind in zip(_ENCODERS, family.texts, strict=False):
-            is_open = kind == "OpenCLIP text encoder"
-            sized[part] = (
-                sizes.open_clip(shares[kind], most_layers=family.most_layers)
-                if is_open
-                else sizes.clip(shares[kind])
-            )
+        sized = _sized(shares, family, prediction)
     vae_dtype = autoencoder_dtype(sized["vae"], dtype)
     parts = {
         "unet": _network(UNet2DConditionModel, sized["unet"], "UNet", unet, names.unet, dtype),
@@ -272,6 +270,25 @@ def _parts(
     for part, kind in zip(_ENCODERS, family.texts, strict=False):
         parts[part] = _text_encoder(part, sized[part], kind, shares[kind], dtype)
     return parts
+
+
+def _sized(shares: Mapping[str, Share], family: _Family, prediction: str) -> dict[str, dict[str, Any]]:
+    """The configs of the parts, from the shapes of their weights."""
+    with _building(shares["UNet"], "part"):
+        sized = {
+            "unet": sizes.unet(
+                shares["UNet"],
+                has_wide_heads=family.has_wide_heads,
+                sample_size=family.sizes[prediction],
+            ),
+            "vae": sizes.vae(shares["autoencoder"], scale=family.scale),
+        }
+        for part, kind in zip(_ENCODERS, family.texts, strict=False):
+            if kind == "CLIP text encoder":
+                sized[part] = sizes.clip(shares[kind])
+            else:
+                sized[part] = sizes.open_clip(shares[kind], most_layers=family.most_layers)
+        return sized
 
 
 def _network(
@@ -318,8 +335,12 @@ def _weights(
 
 @contextmanager
 def _building(share: Share, part: str) -> Generator[None, None, None]:
-    """Its library's complaints about sizes that do not go together are about the file."""
+    """Whatever goes wrong while a part is made from the file's shapes or a config is about them."""
     try:
         yield
-    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError(f"{share.path}: no {part} has such sizes: {error}") from error
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{share.path}: expected the sizes of a {part}, but there is none such: {error}"
+        ) from error
