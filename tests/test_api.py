@@ -234,7 +234,7 @@ def test_an_edit_of_a_picture_is_made_again(
     source = wordbrush.invert(model, tmp_path / "photo.png", PROMPT, options={"steps": 2})
     source.save(tmp_path / "photo.source")
     if from_file:
-        source = Source.load(tmp_path / "photo.source", model)
+        source = wordbrush.Source.load(tmp_path / "photo.source", model)
     path = tmp_path / "dog.png"
     targets = ("a fox on a beach", "a dog on a beach")
     options = {"reweight": {"beach": 1.5}}

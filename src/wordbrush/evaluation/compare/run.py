@@ -70,7 +70,9 @@ def compare(
         if name == SEED and generated is not None:
             start = generated
         else:
-            start = yield from _inverted(model, asked, name, picture, best)
+            start = yield from _inverted(
+                model, asked, name, picture if asked.picture is None else asked.picture, best
+            )
             yield count.one_more()
         starts.append(start)
         for method in asked.methods:
@@ -133,7 +135,7 @@ def _generated(model: Model, asked: Checked) -> Generator[Progress, None, Start]
 
 
 def _inverted(
-    model: Model, asked: Checked, name: str, picture: Image.Image, best: Image.Image
+    model: Model, asked: Checked, name: str, picture: api.ImageOrPath, best: Image.Image
 ) -> Generator[Progress, None, Start]:
     options = asked.inversions[name]
     contender = Contender(next(iter(asked.methods)), name, inversion_options=options)
