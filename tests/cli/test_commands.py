@@ -402,6 +402,10 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         ((*EDIT, "--steps", "9" * 5000), "integer, exceeded maximum size, got '9999"),
         ((*EDIT, "--reweight", "x" * 10**5), "option 'reweight': expected TEXT=X, got"),
         ((*EDIT, "x" * 10**5), "unexpected arguments: xxx"),
+        ((*EDIT, *["x"] * 10**4), "unexpected arguments: x x"),
+        ((*EDIT[:-1], "x" * 10**5 + ".png"), "File name too long"),
+        (("edit", "x" * 10**5, *EDIT[2:]), "File name too long"),
+        ((*EDIT, "--device", "x" * 10**5), "there is no device 'xxx"),
         (("generate", "a cat\udcff", "--out", "cat.png"), "expected arguments in UTF-8, got 'a cat\\udcff'"),
         (("edit", "\udcff.png", *EDIT[2:]), "expected arguments in UTF-8, got '\\udcff.png'"),
         ((*EDIT[:-1], "\udcff.png"), "expected arguments in UTF-8, got"),
@@ -606,7 +610,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (told.returncode, told.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
     here: Path, folder: Path, asked: signal.Signals, code: int
 ):

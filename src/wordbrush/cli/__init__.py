@@ -6,15 +6,16 @@
     app        all commands as one application, and the message when one fails
     origins    what an edit starts from: a picture file or a saved source
     outputs    the files that a command writes, checked before any work
-    stopping   Ctrl-C and `kill`
+    stopping   Ctrl-C, `kill`, a terminal that closes
     terminal   results on stdout, everything else on stderr
 
 Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found a difference, or an error in wordbrush;
-2 wrong input; 130 Ctrl-C; 143 `kill`.
+2 wrong input; 129 the terminal was closed; 130 Ctrl-C; 143 `kill`.
 """
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from wordbrush.cli.stopping import Stopped, listening
 
@@ -32,5 +33,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
                 return explain(error)
     # Any exception here comes from the stop: an interrupted import fails in many ways.
-    print("error: stopped; no partial file is left", file=sys.stderr)
+    with suppress(OSError):  # the terminal has gone
+        print("error: stopped; no partial file is left", file=sys.stderr)
     return stop.code

@@ -41,7 +41,9 @@ def _require_text(tokens: Sequence[str]) -> None:
         try:
             token.encode()
         except UnicodeEncodeError as error:
-            raise OptionsError(f"expected arguments in UTF-8, got {short(token)}; rename the file") from error
+            raise OptionsError(
+                f"expected arguments in UTF-8, got {short(token)}; type it again, or rename the file"
+            ) from error
 
 
 def explain(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""One orderly stop for Ctrl-C and `kill`, even during imports and when repeated."""
+"""One orderly stop for Ctrl-C, `kill` and a terminal that closes, even during imports and when repeated."""
 
 import signal
 import time
@@ -6,6 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 _PATIENCE = 2.0  # seconds
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has no SIGHUP
 
 
 class Stopped(BaseException):
@@ -38,12 +41,10 @@ class Stop:
 
 @contextmanager
 def listening() -> Generator[Stop, None, None]:
-    """Handle Ctrl-C and `kill` while the block runs."""
+    """Handle the signals while the block runs."""
     stop = Stop()
     # An ignored signal stays ignored: shells start background jobs that way.
-    handled = [
-        each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN
-    ]
+    handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     before = {each: signal.signal(each, stop.ask) for each in handled}
     try:
         yield stop

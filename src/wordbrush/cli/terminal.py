@@ -1,6 +1,7 @@
 """What the command line prints: results on stdout; notices, progress bars and errors on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
@@ -44,10 +45,12 @@ class Terminal:
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:
-        """Why there is no result, as one line; the middle of a very long one is left out."""
-        line = " ".join(text.split())
-        if len(line) > _LONGEST:  # a path or a prompt may be as long as the system lets it be
-            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        """Why there is no result, as one line.
+
+        Of a path or a word that nobody can read to its end, and of a line of that length, the beginning is shown.
+        """
+        line = re.sub(r"\S{300,}", lambda found: f"{found[0][:80]}…", " ".join(text.split()))
+        line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
         self.errors.print(Text(f"error: {line}"), style="bold red")
 
     def finish(self, **result: Any) -> None:

@@ -224,6 +224,6 @@ def _read_run(path: Path) -> dict[str, Any]:
     return content
 
 
-def _short(value: Any) -> str:
-    hashed = cast(dict[str, Any], value).get("hash") if isinstance(value, dict) else None
-    return short(cast(object, value)) if hashed is None else f"hash {str(hashed)[:12]}…"
+def _short(value: object) -> str:
+    named = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    return f"hash {str(named['hash'])[:12]}…" if "hash" in named else short(value)
