@@ -53,29 +53,20 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
     study = design.load(folder)
     with terminal.busy("starting"):
         from wordbrush.evaluation.study.app import create_app
+        from wordbrush.evaluation.study.server import make_server
         from wordbrush.evaluation.study.store import Store
-        from wordbrush.extras import need
-
-        with need("ui", "the user study"):
-            import uvicorn
     with terminal.watching() as show:
         drain(design.check_pictures(study), show)
     with _listening(host, port) as listener, Store(study.answers, study.settings.kind) as store:
         hosts = ["localhost", "127.0.0.1", "[::1]"] if token is None else None
-        config = uvicorn.Config(
-            create_app(study, store, token=token, hosts=hosts),
-            log_level="warning",
-            access_log=False,  # do not log raters' addresses
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
+        server = make_server(create_app(study, store, token=token, hosts=hosts))
         shown = f"[{host}]" if ":" in host else host
         path = f"/?token={token}" if token else "/"
         terminal.say(
             f"{study.settings.title}: http://{shown}:{listener.getsockname()[1]}{path}  (Ctrl-C stops)"
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         except Stopped:  # raised again by uvicorn after its shutdown
             answers = store.answers()
             raters = len({answer.rater for answer in answers})

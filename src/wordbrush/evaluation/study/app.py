@@ -32,6 +32,7 @@ with need("ui", "the user study"):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from starlette.exceptions import HTTPException
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 _HERE = Path(__file__).parent
@@ -72,6 +73,7 @@ def create_app(
     app.add_api_route("/{name}", _file)
     app.add_exception_handler(HTTPException, pages.http_error)
     app.add_exception_handler(sqlite3.Error, pages.database_error)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.middleware("http")(partial(_respond, pages, token))
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -96,6 +98,11 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 Form = Depends(_form)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Whoever sends half a form and leaves has no answer, and is no error of ours."""
+    return Response(status_code=408)
 
 
 def _file(name: str) -> Response:
