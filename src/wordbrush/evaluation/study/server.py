@@ -66,7 +66,9 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         self._enter_phase()
         self._watch()
-        everyone = [each for each in self.connections if isinstance(each, _Connection) and not each._is_gone]
+        everyone: list[_Connection] = [
+            each for each in self.connections if isinstance(each, _Connection) and not each._is_gone
+        ]
         neighbours = [each for each in everyone if each._address == self._address]
         for crowd, limit in ((neighbours, self._limits.per_address), (everyone, self._limits.connections)):
             if len(crowd) > limit:
