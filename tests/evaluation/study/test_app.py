@@ -334,6 +334,17 @@ def test_headers(make: Make, client: Client):
         "/nowhere",
         "/page/x",
         "/page/-1",
+        "/page/1/",
+        "/page/1.0",
+        "/page/%D9%A1",
+        "/page/1%00",
+        "/page/" + "9" * 5000,
+        "/page/" + "0" * 5000 + "1",
+        "/picture/%00",
+        "/picture/%ff%fe",
+        "/picture/" + "9" * 5000,
+        "/%00",
+        "/%ed%a0%80",
         "/picture/source.png",
         "/picture/..%2f..%2fstudy.toml",
         "/..%2fapp.py",
@@ -344,7 +355,9 @@ def test_headers(make: Make, client: Client):
     ],
 )
 def test_there_is_nothing_else(make: Make, client: Client, path: str):
-    response = client(make("rating")).get(path)
+    browser = client(make("rating"))
+    begin(browser)
+    response = browser.get(path)
     assert response.status_code == 404
     assert "There is no such page." in response.text
 
@@ -371,12 +384,66 @@ def test_without_cookies_one_is_told(make: Make, client: Client):
     assert "Allow cookies" in response.text
 
 
-@pytest.mark.parametrize("content", [b"x" * 200_000, iter([b"background=1"])])
-def test_a_form_has_a_size(make: Make, client: Client, content: Any):
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (413, b"x" * 200_000, FORM),
+        (413, iter([b"background=1&" * 5000] * 3), FORM),  # without a length
+        (400, b"a=1&" * 2000, FORM),
+        (400, b"form_token=%ff", FORM),
+        (400, b"form_token=\xff", FORM),
+        (415, b"form_token=x", "text/plain"),
+        (415, b"form_token=x", ""),
+        (415, b'{"form_token": 1}', "application/json"),
+        (415, b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"),
+        (403, b"form_token=%00&%00=" + b"9" * 5000, FORM + "; charset=none"),
+    ],
+)
+def test_a_form_has_a_size_and_a_type(make: Make, client: Client, status: int, content: Any, kind: str):
     browser = client(make("rating"))
     begin(browser)
-    headers = {"content-type": "application/x-www-form-urlencoded"}
-    assert browser.post("/page/1", content=content, headers=headers).status_code == 413
+    response = browser.post("/page/1", content=content, headers={"content-type": kind})
+    assert response.status_code == status
+    assert "That did not work." in response.text
+
+
+@pytest.mark.parametrize("kind", ["rating", "choice", "ranking"])
+def test_a_value_that_no_button_has_is_no_answer(make: Make, client: Client, kind: str):
+    study = make(kind, attention_checks=0)
+    browser = client(study)
+    filled = chosen(begin(browser).text)
+    for value in ("0", "6", "-1", "9" * 5000, "1\0", "\u0661", "1.0", " 1", "1\n", ""):
+        data = dict.fromkeys(filled, value) | {"form_token": filled["form_token"]}
+        response = browser.post("/page/1", data=data)
+        assert response.status_code == 422
+        assert "Please answer: " in response.text
+    with Store(study.answers, kind) as store:
+        assert store.answers() == []
+
+
+def test_a_key_that_was_not_given_is_replaced(make: Make, client: Client):
+    browser = client(make("rating"))
+    name = next(iter(dict(browser.get("/").cookies)))
+    for key in ("x" * 31, "x" * 15_000, "\\377" * 32, '"' + "\\012" * 32 + '"', "é" * 32):
+        browser.cookies.clear()
+        headers = {"cookie": f"{name}={key}".encode("latin-1")}
+        assert browser.get("/page/1", headers=headers).url.path == "/"
+        browser.cookies.clear()
+        response = browser.get("/", headers=headers)
+        assert re.fullmatch(r"[\w-]{32}", response.cookies[name])
+
+
+def test_a_host_that_is_none_opens_nothing(make: Make, client: Client):
+    browser = client(make("rating"), token="open-sesame")
+    for host in ("[", "[::1", "a" * 5000, b"a\xe2\x84\x80b", "", "x/style.css?"):
+        for path in ("/", "/page/1/", "/?token=" + "x" * 5000):
+            response = browser.get(path, headers={"host": host}, follow_redirects=False)
+            assert response.status_code == 401
+        response = browser.get("/?token=open-sesame", headers={"host": host}, follow_redirects=False)
+        assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
 def test_the_token_opens_the_door_once_and_stays_in_a_cookie(make: Make, client: Client):

@@ -12,12 +12,14 @@ loses no answer that was sent.
 
 import hmac
 import io
+import re
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from wordbrush.evaluation.study import forms
 from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known, other_item
@@ -27,9 +29,9 @@ from wordbrush.evaluation.study.store import Rater, Store
 from wordbrush.extras import need
 
 with need("ui", "the user study"):
-    import python_multipart  # noqa: F401  # pyright: ignore[reportUnusedImport]  # needed to parse forms
     from fastapi import Depends, FastAPI, Request
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from starlette.convertors import IntegerConvertor, register_url_convertor
     from starlette.exceptions import HTTPException
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect
@@ -39,6 +41,8 @@ _HERE = Path(__file__).parent
 _STATIC_FILES = {"style.css": "text/css", "keys.js": "text/javascript"}
 _HALF_A_YEAR = 60 * 60 * 24 * 182
 _MAX_FORM_BYTES = 100_000  # the largest form has a few thousand
+_MAX_FIELDS = 1000
+_KEY = re.compile(r"[\w-]{32}", re.ASCII)  # as `welcome` makes them
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -49,6 +53,15 @@ _NO_COOKIE = (
     "Your browser did not send the cookie that identifies you. Allow cookies for this site, go back, reload the page "
     "and send it again."
 )
+
+
+class _PageNumber(IntegerConvertor):
+    """A few digits; anything else is no page. Python raises an error for a number of thousands of digits."""
+
+    regex = "[0-9]{1,4}"
+
+
+register_url_convertor("page_number", _PageNumber())
 
 
 def create_app(
@@ -63,11 +76,13 @@ def create_app(
     for trials in store.trials().values():
         check_known(study, trials)
     pages = _Pages(study, store)
-    app = FastAPI(title=study.settings.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=study.settings.title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.add_api_route("/", pages.welcome)
     app.add_api_route("/begin", pages.begin, methods=["POST"])
-    app.add_api_route("/page/{number:int}", pages.page)
-    app.add_api_route("/page/{number:int}", pages.answer, methods=["POST"])
+    app.add_api_route("/page/{number:page_number}", pages.page)
+    app.add_api_route("/page/{number:page_number}", pages.answer, methods=["POST"])
     app.add_api_route("/thanks", pages.thanks)
     app.add_api_route("/picture/{name}", pages.picture)
     app.add_api_route("/{name}", _file)
@@ -83,7 +98,7 @@ def create_app(
 async def _respond(
     pages: "_Pages", token: str | None, request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Check the token and the size of a request, and set the headers of its response."""
+    """Check the token of a request, and set the headers of its response."""
     response = pages.early_response(request, token) or await call_next(request)
     for name, value in _HEADERS.items():
         response.headers[name] = value
@@ -92,9 +107,18 @@ async def _respond(
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of the form in a request."""
-    async with request.form(max_files=0, max_fields=1000) as fields:
-        return {name: value for name, value in fields.items() if isinstance(value, str)}
+    """The fields of the form in a request. Raises `HTTPException` if it is not a form that our pages send."""
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "It was not sent by a form of this site. Go back and reload the page.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_FORM_BYTES:  # whatever its headers say
+            raise HTTPException(413, "The form was too large.")
+    try:
+        return dict(parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS))
+    except ValueError as error:
+        raise HTTPException(400, "The form could not be read. Go back and reload the page.") from error
 
 
 Form = Depends(_form)
@@ -139,11 +163,7 @@ class _Pages:
 
     def early_response(self, request: Request, token: str | None) -> Response | None:
         """The response to a request that is refused, or that has the token in its address; None for all others."""
-        if request.method == "POST":
-            length = request.headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > _MAX_FORM_BYTES:
-                return self._message(request, 413, "The form was too large.", "It could not be read.")
-        if token is None or request.url.path.removeprefix("/") in _STATIC_FILES:
+        if token is None or request.scope["path"].removeprefix("/") in _STATIC_FILES:
             return None
         if _equal(request.query_params.get("token", ""), token):
             response = _redirect("/")  # removes the token from the address and the browser history
@@ -158,8 +178,13 @@ class _Pages:
             "Please open the complete link that you were given; it ends in “?token=…”.",
         )
 
+    def _key(self, request: Request) -> str | None:
+        """The key in the rater's cookie; None if there is none that this site gave."""
+        key = request.cookies.get(self.key_cookie, "")
+        return key if _KEY.fullmatch(key) else None
+
     def _rater(self, request: Request) -> Rater | None:
-        key = request.cookies.get(self.key_cookie)
+        key = self._key(request)
         return self.store.rater(key) if key else None
 
     def _set_cookie(self, request: Request, response: Response, name: str, value: str) -> None:
@@ -170,7 +195,7 @@ class _Pages:
             max_age=_HALF_A_YEAR,
             httponly=True,
             samesite="lax",
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
         )
 
     def _digest(self, text: str) -> str:
@@ -181,8 +206,8 @@ class _Pages:
 
     def _check_form(self, request: Request, form: Mapping[str, str]) -> str:
         """The rater's key. Raises `HTTPException` unless the form was made for this rater."""
-        key = request.cookies.get(self.key_cookie)
-        if not key:
+        key = self._key(request)
+        if key is None:
             raise HTTPException(400, _NO_COOKIE)
         if not _equal(form.get("form_token", ""), self._form_token(key)):
             raise HTTPException(
@@ -197,7 +222,7 @@ class _Pages:
         rater = self._rater(request)
         if rater is not None:
             return _redirect(self._current_path(rater))
-        key = request.cookies.get(self.key_cookie) or secrets.token_urlsafe(24)
+        key = self._key(request) or secrets.token_urlsafe(24)
         settings = self.study.settings
         pages = min(settings.pages_per_rater, len(self.study.units)) + settings.attention_checks
         response = self._page(
