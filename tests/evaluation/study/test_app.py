@@ -424,6 +424,17 @@ def test_a_value_that_no_button_has_is_no_answer(make: Make, client: Client, kin
         assert store.answers() == []
 
 
+@pytest.mark.parametrize(("status", "length"), [(413, "100001"), (400, "9" * 5000), (400, "\u00b2")])
+def test_a_form_is_refused_by_its_length_alone(make: Make, client: Client, status: int, length: str):
+    def content() -> Iterator[bytes]:
+        yield b"form_token="
+        pytest.fail("the rest is not waited for")
+
+    headers = {"content-type": FORM, "content-length": length.encode("latin-1")}
+    response = client(make("rating")).post("/begin", content=content(), headers=headers)
+    assert response.status_code == status
+
+
 def test_a_key_that_was_not_given_is_replaced(make: Make, client: Client):
     browser = client(make("rating"))
     name = next(iter(dict(browser.get("/").cookies)))
@@ -439,6 +450,7 @@ def test_a_key_that_was_not_given_is_replaced(make: Make, client: Client):
 def test_a_host_that_is_none_opens_nothing(make: Make, client: Client):
     browser = client(make("rating"), token="open-sesame")
     for host in ("[", "[::1", "a" * 5000, b"a\xe2\x84\x80b", "", "x/style.css?"):
+        browser.cookies.clear()
         for path in ("/", "/page/1/", "/?token=" + "x" * 5000):
             response = browser.get(path, headers={"host": host}, follow_redirects=False)
             assert response.status_code == 401

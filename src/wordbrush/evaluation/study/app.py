@@ -111,14 +111,18 @@ async def _form(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
         raise HTTPException(415, "It was not sent by a form of this site. Go back and reload the page.")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_FORM_BYTES:  # whatever its headers say
-            raise HTTPException(413, "The form was too large.")
+    size = request.headers.get("content-length", "0")
     try:
-        return dict(parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS))
+        if int(size) <= _MAX_FORM_BYTES:
+            async for part in request.stream():
+                body += part
+                if len(body) > _MAX_FORM_BYTES:  # it had no length, or a wrong one
+                    break
+            else:
+                return dict(parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS))
     except ValueError as error:
         raise HTTPException(400, "The form could not be read. Go back and reload the page.") from error
+    raise HTTPException(413, "The form was too large.")
 
 
 Form = Depends(_form)
