@@ -491,22 +491,50 @@ def test_other_names_are_not_answered(make: Make, client: Client):
 # When things go wrong ---------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_could_not_be_stored_is_never_passed_over(
-    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", ["record", "rater", "answered"])
+def test_an_answer_that_could_not_be_stored_is_kept_on_the_page(
+    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch, broken: str
 ):
     browser = client(make("rating"))
-    page = begin(browser)
+    sent = chosen(begin(browser).text, 3)
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(Store, "record", full)
-        response = answer(browser, page)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, broken, full)
+        response = browser.post("/page/1", data=sent)
     assert response.status_code == 503
-    assert "could not be stored" in response.text
+    assert "Not saved yet" in response.text
+    assert '<form method="post" action="/page/1">' in response.text
+    assert fields(response.text) == {name: [value] for name, value in sent.items()}
     assert heading(browser.get("/")).startswith("1 of")
-    assert heading(answer(browser, page)).startswith("2 of")
+    assert heading(answer(browser, response)).startswith("2 of")
+    assert set(checked(browser.get("/page/1").text).values()) == {"4"}
+
+
+def test_who_could_not_begin_tries_again(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch):
+    browser = client(make("rating"))
+
+    def locked(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "admit", locked)
+        response = begin(browser)
+    assert (response.status_code, response.url.path) == (503, "/begin")
+    assert heading(answer(browser, response)).startswith("1 of")
+
+
+def test_a_page_that_cannot_be_read(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch):
+    browser = client(make("rating"))
+    begin(browser)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "rater", lambda *_: (_ for _ in ()).throw(sqlite3.DatabaseError("malformed")))
+        response = browser.get("/page/1")
+    assert response.status_code == 503
+    assert "reload this page" in response.text
+    assert browser.get("/page/1").status_code == 200
 
 
 def test_answers_of_a_study_that_has_changed(make: Make, client: Client, tmp_path: Path):

@@ -1,9 +1,11 @@
 """The server that `wordbrush study serve` runs, on a real port, with clients that do not behave."""
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wordbrush.evaluation.study import app as apps
+from wordbrush.evaluation.study import store as stores
 from wordbrush.evaluation.study.app import create_app
 from wordbrush.evaluation.study.design import Study
 from wordbrush.evaluation.study.server import Limits, make_server
 from wordbrush.evaluation.study.store import Store
 
-from .test_app import answer, begin, heading
+from .test_app import answer, begin, checked, chosen, fields, heading
 
 Make = Callable[..., Study]
 QUICK = Limits(request=0.5, response=1.0)
@@ -183,3 +187,31 @@ def test_stopping_does_not_wait_for_half_a_request(make: Make, capfd: pytest.Cap
             began = time.monotonic()
         assert time.monotonic() - began < 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_that_holds_the_answers_stops_nobody_who_reads(make: Make, monkeypatch: pytest.MonkeyPatch):
+    for module in (apps, stores):
+        monkeypatch.setattr(module, "PATIENCE", 0.8)
+    study = make("rating", attention_checks=0)
+    with serving(study, Limits()) as port, rater(port) as browser, ThreadPoolExecutor(60) as pool:
+        page = begin(browser)
+        sent = chosen(page.text, 2)
+        picture = page.text.split('src="')[1].split('"')[0]
+        with closing(sqlite3.connect(study.answers, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            waiting = [pool.submit(browser.post, "/page/1", data=sent) for _ in range(60)]
+            time.sleep(0.2)
+            for path in ("/page/1", "/", picture):
+                assert browser.get(path).status_code == 200
+            assert not all(each.done() for each in waiting)
+            replies = [each.result() for each in waiting]
+            assert time.monotonic() - began < 5
+            other.execute("ROLLBACK")
+        for reply in replies:
+            assert reply.status_code == 503
+            assert fields(reply.text) == {name: [value] for name, value in sent.items()}
+        with Store(study.answers, "rating") as store:
+            assert store.answers() == []
+        assert heading(answer(browser, replies[0])).startswith("2 of")
+        assert set(checked(browser.get("/page/1").text).values()) == {"3"}

@@ -10,8 +10,10 @@ A cookie identifies the rater, and the store has their answers: reloading, closi
 loses no answer that was sent.
 """
 
+import asyncio
 import hmac
 import io
+import logging
 import re
 import secrets
 import sqlite3
@@ -25,11 +27,12 @@ from wordbrush.evaluation.study import forms
 from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known, other_item
 from wordbrush.evaluation.study.checks import inattentive
 from wordbrush.evaluation.study.design import Item, Study
-from wordbrush.evaluation.study.store import Rater, Store
+from wordbrush.evaluation.study.store import PATIENCE, Rater, Store
 from wordbrush.extras import need
 
 with need("ui", "the user study"):
     from fastapi import Depends, FastAPI, Request
+    from fastapi.concurrency import run_in_threadpool
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from starlette.convertors import IntegerConvertor, register_url_convertor
     from starlette.exceptions import HTTPException
@@ -37,6 +40,7 @@ with need("ui", "the user study"):
     from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+_LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _STATIC_FILES = {"style.css": "text/css", "keys.js": "text/javascript"}
 _HALF_A_YEAR = 60 * 60 * 24 * 182
@@ -119,7 +123,10 @@ async def _form(request: Request) -> dict[str, str]:
                 if len(body) > _MAX_FORM_BYTES:  # it had no length, or a wrong one
                     break
             else:
-                return dict(parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS))
+                request.state.form = dict(
+                    parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS)
+                )
+                return request.state.form
     except ValueError as error:
         raise HTTPException(400, "The form could not be read. Go back and reload the page.") from error
     raise HTTPException(413, "The form was too large.")
@@ -161,6 +168,7 @@ class _Pages:
         # Cookies ignore ports: two studies on one machine need different names.
         suffix = self._digest("cookie")[:8]
         self.key_cookie, self.token_cookie = f"wordbrush_rater_{suffix}", f"wordbrush_token_{suffix}"
+        self.turn = asyncio.Lock()  # to write
         self.pixels_of = lru_cache(maxsize=256)(_pixels_only)
 
     # Access
@@ -241,8 +249,27 @@ class _Pages:
         self._set_cookie(request, response, self.key_cookie, key)
         return response
 
-    def begin(self, request: Request, form: dict[str, str] = Form) -> Response:
+    async def begin(self, request: Request, form: dict[str, str] = Form) -> Response:
         """Assign pages to the rater. Units of inattentive raters are assigned again: the report leaves them out."""
+        return await self._in_turn(request, self._begin, form)
+
+    async def answer(self, request: Request, number: int, form: dict[str, str] = Form) -> Response:
+        """Store a page's answers, then redirect to the next page: the answers are on the disk before it is shown."""
+        return await self._in_turn(request, self._answer, number, form)
+
+    async def _in_turn(self, request: Request, handler: Callable[..., Response], *args: object) -> Response:
+        """Call a handler that writes, one after another: while they wait, they keep no thread from those who read."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.turn.acquire()
+        except TimeoutError:
+            return self._unsaved(request)
+        try:
+            return await run_in_threadpool(handler, request, *args)
+        finally:
+            self.turn.release()
+
+    def _begin(self, request: Request, form: Mapping[str, str]) -> Response:
         key = self._check_form(request, form)
         discounted = inattentive(self.study, self.store.answers())
         rater = self.store.admit(key, partial(assign, self.study), discounted)
@@ -264,8 +291,7 @@ class _Pages:
         form = forms.fill(self.study.settings.kind, trial, answered.get(number, {}))
         return self._trial_page(request, rater, number, form, [])
 
-    def answer(self, request: Request, number: int, form: dict[str, str] = Form) -> Response:
-        """Store a page's answers, then redirect to the next page: the answers are on the disk before it is shown."""
+    def _answer(self, request: Request, number: int, form: Mapping[str, str]) -> Response:
         self._check_form(request, form)
         rater = self._rater(request)
         if rater is None:
@@ -303,13 +329,18 @@ class _Pages:
         return self._message(request, error.status_code, "That did not work.", error.detail)
 
     async def database_error(self, request: Request, error: Exception) -> Response:
-        """A page that says that nothing was stored (for example because the disk is full)."""
+        """A page that says that nothing was stored: another program holds the file, or the disk is full."""
+        _LOG.error("cannot use %s: %s", self.store.path, error)
+        if hasattr(request.state, "form"):
+            return self._unsaved(request)
         return self._message(
-            request,
-            503,
-            "Your answer could not be stored.",
-            "Please go back and send it again in a moment. Your earlier answers are safe.",
+            request, 503, "Please wait a moment.", "Then reload this page. Your earlier answers are safe."
         )
+
+    def _unsaved(self, request: Request) -> Response:
+        """A page that keeps what was sent, to send it again."""
+        path = request.scope["path"]
+        return self._page(request, "unsaved.html", status=503, path=path, form=request.state.form)
 
     # Parts of pages
 
