@@ -3,6 +3,7 @@
 import io
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from itertools import count
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from wordbrush.errors import InputError
+from wordbrush.evaluation.study import guesses
 from wordbrush.evaluation.study.app import create_app
 from wordbrush.evaluation.study.assignment import SAME
 from wordbrush.evaluation.study.design import Settings, Study, load
@@ -472,6 +474,41 @@ def test_the_token_opens_the_door_once_and_stays_in_a_cookie(make: Make, client:
     assert (response.status_code, response.url.path, response.url.query) == (200, "/", b"")
     assert heading(begin(browser)) == "1 of 20"
     assert client(study, token="another-one", cookies=dict(browser.cookies)).get("/").status_code == 401
+
+
+def test_guessing_tokens_is_slow_and_shuts_nobody_out(
+    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guesses, "DELAY", 0.1)
+    browser = client(make("rating"), token="open-sesame")
+    browser.get("/?token=open-sesame")
+    begin(browser)
+    mine = dict(browser.cookies)
+    browser.cookies.clear()
+    replies = [browser.get(f"/?token=guess-{i:04}") for i in range(15)]
+    assert [each.status_code for each in replies] == [401] * 9 + [429] * 6
+    assert "Too many wrong links." in replies[-1].text
+    assert replies[-1].headers["retry-after"] == "60"
+    assert browser.get("/").status_code == 401  # without a token nothing is guessed
+    began = time.monotonic()
+    assert (
+        heading(browser.get("/page/1", headers={"cookie": "; ".join(map("=".join, mine.items()))}))
+        == "1 of 20"
+    )
+    assert time.monotonic() - began < 0.1  # who is in is not slow
+    browser.cookies.clear()
+    assert "I agree, begin" in browser.get("/?token=open-sesame").text
+
+
+def test_the_cookie_does_not_have_the_token(make: Make, client: Client):
+    browser = client(make("rating"), token="open-sesame")
+    response = browser.get("/?token=open-sesame", follow_redirects=False)
+    assert "open-sesame" not in str(response.headers)
+    ((name, ticket),) = dict(browser.cookies).items()
+    assert len(ticket) == 64
+    assert browser.get("/?token=open-sesame").url.query == b""
+    browser.cookies.clear()
+    assert browser.get("/", headers={"cookie": f"{name}=open-sesame"}).status_code == 401
 
 
 def test_the_token_leads_nowhere_else(make: Make, client: Client):

@@ -27,6 +27,7 @@ from wordbrush.evaluation.study import forms
 from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known, other_item
 from wordbrush.evaluation.study.checks import inattentive
 from wordbrush.evaluation.study.design import Item, Study
+from wordbrush.evaluation.study.guesses import FORGET_AFTER, Guesses
 from wordbrush.evaluation.study.store import PATIENCE, Rater, Store
 from wordbrush.extras import need
 
@@ -73,7 +74,7 @@ def create_app(
 ) -> FastAPI:
     """The app that serves a study.
 
-    token: required in the first request as `?token=…`; a cookie keeps it afterwards. hosts: the host names that the
+    token: required in the first request as `?token=…`; afterwards a cookie shows that it was given. hosts: the host names that the
     server accepts (default: any); without a token they prevent DNS rebinding. Raises `InputError` if the answers belong
     to another study. Without its packages, this module raises `MissingExtraError` when imported.
     """
@@ -103,7 +104,7 @@ async def _respond(
     pages: "_Pages", token: str | None, request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
     """Check the token of a request, and set the headers of its response."""
-    response = pages.early_response(request, token) or await call_next(request)
+    response = await pages.early_response(request, token) or await call_next(request)
     for name, value in _HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")  # so that going back shows the stored answers
@@ -168,21 +169,37 @@ class _Pages:
         # Cookies ignore ports: two studies on one machine need different names.
         suffix = self._digest("cookie")[:8]
         self.key_cookie, self.token_cookie = f"wordbrush_rater_{suffix}", f"wordbrush_token_{suffix}"
+        self.guesses = Guesses()
         self.turn = asyncio.Lock()  # to write
         self.pixels_of = lru_cache(maxsize=256)(_pixels_only)
 
     # Access
 
-    def early_response(self, request: Request, token: str | None) -> Response | None:
+    async def early_response(self, request: Request, token: str | None) -> Response | None:
         """The response to a request that is refused, or that has the token in its address; None for all others."""
         if token is None or request.scope["path"].removeprefix("/") in _STATIC_FILES:
             return None
-        if _equal(request.query_params.get("token", ""), token):
-            response = _redirect("/")  # removes the token from the address and the browser history
-            self._set_cookie(request, response, self.token_cookie, token)
-            return response
-        if _equal(request.cookies.get(self.token_cookie, ""), token):
-            return None
+        # Not the token itself: whoever guesses may guess 256 bits here, and for the token has to wait below.
+        ticket = self._digest(f"token {token}")
+        given = request.query_params.get("token")
+        if _equal(request.cookies.get(self.token_cookie, ""), ticket):
+            return None if given is None else _redirect("/")
+        address = request.client.host if request.client else ""
+        if given is not None and await self.guesses.may_try(address):
+            if _equal(self._digest(f"token {given}"), ticket):
+                response = _redirect("/")  # removes the token from the address and the browser history
+                self._set_cookie(request, response, self.token_cookie, ticket)
+                return response
+            self.guesses.was_wrong(address)
+        if given is not None and self.guesses.is_slow(address):
+            return self._message(
+                request,
+                429,
+                "Too many wrong links.",
+                "Many incomplete or wrong links were opened from your network. Wait a minute, then open the complete "
+                "link that you were given.",
+                {"Retry-After": str(round(FORGET_AFTER))},
+            )
         return self._message(
             request,
             401,
@@ -403,8 +420,17 @@ class _Pages:
             return self.study.items[other].originals[0]
         return item.originals[0] if shown == SAME else item.pictures[shown]
 
-    def _message(self, request: Request, status: int, heading: str, text: str) -> Response:
-        return self._page(request, "message.html", status=status, heading=heading, text=text)
+    def _message(
+        self,
+        request: Request,
+        status: int,
+        heading: str,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        response = self._page(request, "message.html", status=status, heading=heading, text=text)
+        response.headers.update(headers or {})
+        return response
 
     def _page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         text = self.templates.get_template(template).render(title=self.study.settings.title, **values)
