@@ -208,7 +208,10 @@ def test_answers_that_are_only_in_the_log_are_found(store: Store, tmp_path: Path
     for end in ("", "-wal"):  # as a power cut leaves it
         shutil.copyfile(f"{store.path}{end}", f"{copy}{end}")
     assert copy.stat().st_size == 4096  # an empty database
-    with Store(copy, "choice") as again:
+    link = tmp_path / "elsewhere" / "answers.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(copy)
+    with Store(link, "choice") as again:
         assert again.answered(1) == {1: {"subject": "a"}}
 
 

@@ -173,8 +173,11 @@ def _listening(host: str, port: int) -> "socket.socket":
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, UnicodeError):  # from a name that cannot be one, such as a..b
+            reason = "it is no host name"
+        else:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise OutputError(
             f"cannot listen on {host}, port {port}: {reason}; "
             "choose another --port (0 takes one that is free) or --host"

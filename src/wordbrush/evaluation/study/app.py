@@ -74,9 +74,9 @@ def create_app(
 ) -> FastAPI:
     """The app that serves a study.
 
-    token: required in the first request as `?token=…`; afterwards a cookie shows that it was given. hosts: the host names that the
-    server accepts (default: any); without a token they prevent DNS rebinding. Raises `InputError` if the answers belong
-    to another study. Without its packages, this module raises `MissingExtraError` when imported.
+    token: required in the first request as `?token=…`; afterwards a cookie shows that it was given. hosts: the host
+    names that the server accepts (default: any); without a token they prevent DNS rebinding. Raises `InputError` if the
+    answers belong to another study. Without its packages, this module raises `MissingExtraError` when imported.
     """
     for trials in store.trials().values():
         check_known(study, trials)
@@ -92,7 +92,8 @@ def create_app(
     app.add_api_route("/picture/{name}", pages.picture)
     app.add_api_route("/{name}", _file)
     app.add_exception_handler(HTTPException, pages.http_error)
-    app.add_exception_handler(sqlite3.Error, pages.database_error)
+    for error in (sqlite3.Error, Exception):  # the first is expected; the second is also raised, to be logged
+        app.add_exception_handler(error, pages.error)
     app.add_exception_handler(ClientDisconnect, _left)
     app.middleware("http")(partial(_respond, pages, token))
     if hosts is not None:
@@ -345,9 +346,10 @@ class _Pages:
             return self._message(request, error.status_code, "There is no such page.", "")
         return self._message(request, error.status_code, "That did not work.", error.detail)
 
-    async def database_error(self, request: Request, error: Exception) -> Response:
+    async def error(self, request: Request, error: Exception) -> Response:
         """A page that says that nothing was stored: another program holds the file, or the disk is full."""
-        _LOG.error("cannot use %s: %s", self.store.path, error)
+        if isinstance(error, sqlite3.Error):
+            _LOG.error("cannot use %s: %s", self.store.path, error)
         if hasattr(request.state, "form"):
             return self._unsaved(request)
         return self._message(

@@ -102,7 +102,7 @@ class Store:
         Opened as immutable, a file in WAL mode gets no -wal and -shm. What there is without its -wal may be nothing
         yet, or damaged; then it is read with it.
         """
-        log = Path(f"{self.path}-wal")
+        log = Path(f"{self.path.resolve()}-wal")
         if not self.path.exists():
             return
         for how in ("&immutable=1", ""):
