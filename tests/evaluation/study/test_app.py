@@ -3,6 +3,7 @@
 import io
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from itertools import count
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from wordbrush.errors import InputError
+from wordbrush.evaluation.study import guesses
 from wordbrush.evaluation.study.app import create_app
 from wordbrush.evaluation.study.assignment import SAME
 from wordbrush.evaluation.study.design import Settings, Study, load
@@ -328,25 +330,38 @@ def test_headers(make: Make, client: Client):
     assert browser.get("/style.css").headers["content-type"].startswith("text/css")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/nowhere",
-        "/page/x",
-        "/page/-1",
-        "/picture/source.png",
-        "/picture/..%2f..%2fstudy.toml",
-        "/..%2fapp.py",
-        "/app.py",
-        "/docs",
-        "/openapi.json",
-        "/answers.sqlite",
-    ],
+ELSEWHERE = (
+    "/nowhere",
+    "/page/x",
+    "/page/-1",
+    "/page/1/",
+    "/page/1.0",
+    "/page/%D9%A1",
+    "/page/1%00",
+    "/page/" + "9" * 5000,
+    "/page/" + "0" * 5000 + "1",
+    "/picture/%00",
+    "/picture/%ff%fe",
+    "/picture/" + "9" * 5000,
+    "/%00",
+    "/%ed%a0%80",
+    "/picture/source.png",
+    "/picture/..%2f..%2fstudy.toml",
+    "/..%2fapp.py",
+    "/app.py",
+    "/docs",
+    "/openapi.json",
+    "/answers.sqlite",
 )
-def test_there_is_nothing_else(make: Make, client: Client, path: str):
-    response = client(make("rating")).get(path)
-    assert response.status_code == 404
-    assert "There is no such page." in response.text
+
+
+def test_there_is_nothing_else(make: Make, client: Client):
+    browser = client(make("rating"))
+    begin(browser)
+    for path in ELSEWHERE:
+        response = browser.get(path)
+        assert response.status_code == 404, path
+        assert "There is no such page." in response.text
 
 
 def test_a_form_from_elsewhere_is_refused(make: Make, client: Client):
@@ -371,12 +386,76 @@ def test_without_cookies_one_is_told(make: Make, client: Client):
     assert "Allow cookies" in response.text
 
 
-@pytest.mark.parametrize("content", [b"x" * 200_000, iter([b"background=1"])])
-def test_a_form_has_a_size(make: Make, client: Client, content: Any):
+FORM = "application/x-www-form-urlencoded"
+
+
+def test_a_form_has_a_size_and_a_type(make: Make, client: Client):
     browser = client(make("rating"))
     begin(browser)
-    headers = {"content-type": "application/x-www-form-urlencoded"}
-    assert browser.post("/page/1", content=content, headers=headers).status_code == 413
+    forms: list[tuple[int, Any, str]] = [
+        (413, b"x" * 200_000, FORM),
+        (413, iter([b"background=1&" * 5000] * 3), FORM),  # without a length
+        (400, b"a=1&" * 2000, FORM),
+        (400, b"form_token=%ff", FORM),
+        (400, b"form_token=\xff", FORM),
+        (415, b"form_token=x", "text/plain"),
+        (415, b"form_token=x", ""),
+        (415, b'{"form_token": 1}', "application/json"),
+        (415, b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"),
+        (403, b"form_token=%00&%00=" + b"9" * 5000, FORM + "; charset=none"),
+    ]
+    for status, content, kind in forms:
+        response = browser.post("/page/1", content=content, headers={"content-type": kind})
+        assert response.status_code == status
+        assert "That did not work." in response.text
+
+
+@pytest.mark.parametrize("kind", ["rating", "choice", "ranking"])
+def test_a_value_that_no_button_has_is_no_answer(make: Make, client: Client, kind: str):
+    study = make(kind, attention_checks=0)
+    browser = client(study)
+    filled = chosen(begin(browser).text)
+    for value in ("0", "6", "-1", "9" * 5000, "1\0", "\u0661", "1.0", " 1", "1\n", ""):
+        data = dict.fromkeys(filled, value) | {"form_token": filled["form_token"]}
+        response = browser.post("/page/1", data=data)
+        assert response.status_code == 422
+        assert "Please answer: " in response.text
+    with Store(study.answers, kind) as store:
+        assert store.answers() == []
+
+
+@pytest.mark.parametrize(("status", "length"), [(413, "100001"), (400, "9" * 5000), (400, "\u00b2")])
+def test_a_form_is_refused_by_its_length_alone(make: Make, client: Client, status: int, length: str):
+    def content() -> Iterator[bytes]:
+        yield b"form_token="
+        pytest.fail("the rest is not waited for")
+
+    headers = {"content-type": FORM, "content-length": length.encode("latin-1")}
+    response = client(make("rating")).post("/begin", content=content(), headers=headers)
+    assert response.status_code == status
+
+
+def test_a_key_that_was_not_given_is_replaced(make: Make, client: Client):
+    browser = client(make("rating"))
+    name = next(iter(dict(browser.get("/").cookies)))
+    for key in ("x" * 31, "x" * 15_000, "\\377" * 32, '"' + "\\012" * 32 + '"', "é" * 32):
+        browser.cookies.clear()
+        headers = {"cookie": f"{name}={key}".encode("latin-1")}
+        assert browser.get("/page/1", headers=headers).url.path == "/"
+        browser.cookies.clear()
+        response = browser.get("/", headers=headers)
+        assert re.fullmatch(r"[\w-]{32}", response.cookies[name])
+
+
+def test_a_host_that_is_none_opens_nothing(make: Make, client: Client):
+    browser = client(make("rating"), token="open-sesame")
+    for host in ("[", "[::1", "a" * 5000, b"a\xe2\x84\x80b", "", "x/style.css?"):
+        browser.cookies.clear()
+        for path in ("/", "/page/1/", "/?token=" + "x" * 5000):
+            response = browser.get(path, headers={"host": host}, follow_redirects=False)
+            assert response.status_code == 401
+        response = browser.get("/?token=open-sesame", headers={"host": host}, follow_redirects=False)
+        assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
 def test_the_token_opens_the_door_once_and_stays_in_a_cookie(make: Make, client: Client):
@@ -393,6 +472,41 @@ def test_the_token_opens_the_door_once_and_stays_in_a_cookie(make: Make, client:
     assert (response.status_code, response.url.path, response.url.query) == (200, "/", b"")
     assert heading(begin(browser)) == "1 of 20"
     assert client(study, token="another-one", cookies=dict(browser.cookies)).get("/").status_code == 401
+
+
+def test_guessing_tokens_is_slow_and_shuts_nobody_out(
+    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(guesses, "DELAY", 0.1)
+    browser = client(make("rating"), token="open-sesame")
+    browser.get("/?token=open-sesame")
+    begin(browser)
+    mine = dict(browser.cookies)
+    browser.cookies.clear()
+    replies = [browser.get(f"/?token=guess-{i:04}") for i in range(15)]
+    assert [each.status_code for each in replies] == [401] * 9 + [429] * 6
+    assert "Too many wrong links." in replies[-1].text
+    assert replies[-1].headers["retry-after"] == "60"
+    assert browser.get("/").status_code == 401  # without a token nothing is guessed
+    with monkeypatch.context() as patched:
+        patched.setattr(guesses, "DELAY", 60.0)
+        began = time.monotonic()
+        cookies = "; ".join(map("=".join, mine.items()))
+        assert heading(browser.get("/page/1", headers={"cookie": cookies})) == "1 of 20"
+        assert time.monotonic() - began < 30  # who is in is not slow
+    browser.cookies.clear()
+    assert "I agree, begin" in browser.get("/?token=open-sesame").text
+
+
+def test_the_cookie_does_not_have_the_token(make: Make, client: Client):
+    browser = client(make("rating"), token="open-sesame")
+    response = browser.get("/?token=open-sesame", follow_redirects=False)
+    assert "open-sesame" not in str(response.headers)
+    ((name, ticket),) = dict(browser.cookies).items()
+    assert len(ticket) == 64
+    assert browser.get("/?token=open-sesame").url.query == b""
+    browser.cookies.clear()
+    assert browser.get("/", headers={"cookie": f"{name}=open-sesame"}).status_code == 401
 
 
 def test_the_token_leads_nowhere_else(make: Make, client: Client):
@@ -412,22 +526,80 @@ def test_other_names_are_not_answered(make: Make, client: Client):
 # When things go wrong ---------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_could_not_be_stored_is_never_passed_over(
-    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", ["record", "rater", "answered"])
+def test_an_answer_that_could_not_be_stored_is_kept_on_the_page(
+    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch, broken: str
 ):
     browser = client(make("rating"))
-    page = begin(browser)
+    sent = chosen(begin(browser).text, 3)
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(Store, "record", full)
-        response = answer(browser, page)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, broken, full)
+        response = browser.post("/page/1", data=sent)
     assert response.status_code == 503
-    assert "could not be stored" in response.text
+    assert "Not saved yet" in response.text
+    assert '<form method="post" action="/page/1">' in response.text
+    assert fields(response.text) == {name: [value] for name, value in sent.items()}
     assert heading(browser.get("/")).startswith("1 of")
-    assert heading(answer(browser, page)).startswith("2 of")
+    assert heading(answer(browser, response)).startswith("2 of")
+    assert set(checked(browser.get("/page/1").text).values()) == {"4"}
+
+
+def test_who_could_not_begin_tries_again(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch):
+    browser = client(make("rating"))
+
+    def locked(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "admit", locked)
+        response = begin(browser)
+    assert (response.status_code, response.url.path) == (503, "/begin")
+    assert heading(answer(browser, response)).startswith("1 of")
+
+
+def test_a_page_that_cannot_be_read(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch):
+    browser = client(make("rating"))
+    begin(browser)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "rater", lambda *_: (_ for _ in ()).throw(sqlite3.DatabaseError("malformed")))
+        response = browser.get("/page/1")
+    assert response.status_code == 503
+    assert "reload this page" in response.text
+    assert browser.get("/page/1").status_code == 200
+
+
+def test_an_error_of_ours_loses_nothing_either(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch):
+    study = make("rating")
+    browser = client(study)
+    page = begin(browser)
+    sent = chosen(page.text, 3)
+    careful = TestClient(browser.app, cookies=dict(browser.cookies), raise_server_exceptions=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "record", lambda *_: 1 / 0)
+        response = careful.post("/page/1", data=sent)
+    assert response.status_code == 503
+    assert fields(response.text) == {name: [value] for name, value in sent.items()}
+    for path in study.folder.glob("items/*/*.png"):
+        path.unlink()
+    response = careful.get(page.text.split('src="')[1].split('"')[0])
+    assert response.status_code == 503
+    assert "Please wait a moment." in response.text
+
+
+def test_answers_whose_file_is_gone_are_not_acknowledged(make: Make, client: Client, tmp_path: Path):
+    study = make("rating")
+    browser = client(study)
+    page = begin(browser)
+    study.answers.rename(tmp_path / "away.sqlite")
+    response = answer(browser, page)
+    assert response.status_code == 503
+    assert "Not saved yet" in response.text
+    (tmp_path / "away.sqlite").rename(study.answers)
+    assert heading(answer(browser, response)).startswith("2 of")
 
 
 def test_answers_of_a_study_that_has_changed(make: Make, client: Client, tmp_path: Path):

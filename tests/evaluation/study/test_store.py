@@ -2,12 +2,15 @@
 
 import multiprocessing
 import random
+import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from wordbrush.errors import InputError, OutputError
 from wordbrush.evaluation.study import store as stores
 from wordbrush.evaluation.study.assignment import Trial
-from wordbrush.evaluation.study.store import Store
+from wordbrush.evaluation.study.store import Rater, Store
 
 TRIALS = tuple(Trial(f"i{i}", ("b", "a"), is_check=i == 2) for i in range(4))
 
@@ -149,6 +152,118 @@ def test_what_is_no_store(tmp_path: Path):
         Store(tmp_path / "answers.sqlite", "choice")
     with pytest.raises(OutputError, match="cannot open"):
         Store(tmp_path / "nowhere" / "answers.sqlite", "choice")
+
+
+FOREIGN = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.executescript(sys.argv[2])
+os._exit(0) if sys.argv[3] == "killed" else database.close()
+"""
+WAL = "PRAGMA journal_mode = WAL;"
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE notes (text)",
+        WAL + "CREATE TABLE notes (text)",
+        WAL + "PRAGMA user_version = 1; CREATE TABLE notes (text); INSERT INTO notes VALUES (1)",
+        WAL + "PRAGMA user_version = 7",
+        WAL + "PRAGMA user_version = 1; CREATE TABLE study (secret); CREATE TABLE raters (number)",
+    ],
+)
+def test_a_file_of_another_program_is_not_touched(tmp_path: Path, made: str, end: str):
+    path = tmp_path / "answers.sqlite"
+    subprocess.run([sys.executable, "-c", FOREIGN, str(path), made, end], check=True)
+    if end == "killed" and made.startswith(WAL):
+        assert Path(f"{path}-wal").stat().st_size > 0
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir() if not each.name.endswith("-shm")}
+    with pytest.raises(InputError, match="got a database of another program: move it away"):
+        Store(path, "choice")
+    after = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    after.pop("answers.sqlite-shm", None)
+    assert after == before
+
+
+@pytest.mark.parametrize("kind", ["rating", "choice"])
+def test_a_study_that_is_refused_is_not_touched(tmp_path: Path, kind: str):
+    path = tmp_path / "answers.sqlite"
+    Store(path, "choice").close()
+    if kind == "choice":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(InputError):
+        Store(path, kind)
+    assert [each.name for each in tmp_path.iterdir()] == ["answers.sqlite"]
+    assert path.read_bytes() == before
+
+
+def test_answers_that_are_only_in_the_log_are_found(store: Store, tmp_path: Path):
+    store.admit("key", lambda number, taken: TRIALS)
+    store.record(1, 1, {"subject": "a"})
+    copy = tmp_path / "copy.sqlite"
+    for end in ("", "-wal"):  # as a power cut leaves it
+        shutil.copyfile(f"{store.path}{end}", f"{copy}{end}")
+    assert copy.stat().st_size == 4096  # an empty database
+    link = tmp_path / "elsewhere" / "answers.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(copy)
+    with Store(link, "choice") as again:
+        assert again.answered(1) == {1: {"subject": "a"}}
+
+
+# Held by others --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(path: Path) -> Generator[None, None, None]:
+    """Another program holds the file, as one that makes a backup does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_a_reader_waits_for_nobody(store: Store):
+    store.admit("key", lambda number, taken: TRIALS)
+    store.record(1, 1, {"subject": "a"})
+    with held(store.path), store._lock:
+        began = time.monotonic()
+        assert store.rater("key") == Rater(1, TRIALS)
+        assert store.rater("other") is None
+        assert store.answered(1) == {1: {"subject": "a"}}
+        assert len(store.answers()) == 1
+        assert store.trials() == {1: TRIALS}
+        with Store(store.path, "choice") as again:
+            assert again.answered(1) == {1: {"subject": "a"}}
+        assert time.monotonic() - began < 0.5
+
+
+def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stores, "PATIENCE", 0.2)
+    with Store(tmp_path / "answers.sqlite", "choice") as store:
+        store.admit("key", lambda number, taken: TRIALS)
+        for holder in (held(store.path), store._lock):
+            with holder:
+                began = time.monotonic()
+                with pytest.raises(sqlite3.OperationalError):
+                    store.record(1, 1, {"subject": "a"})
+                assert 0.1 < time.monotonic() - began < 2
+            assert store.answered(1) == {}
+        store.record(1, 1, {"subject": "a"})
+        assert store.answered(1) == {1: {"subject": "a"}}
+
+
+def test_a_file_that_is_held_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stores, "PATIENCE", 0.1)
+    path = tmp_path / "answers.sqlite"
+    with held(path), pytest.raises(OutputError, match="another program holds it; wait until that is done"):
+        Store(path, "choice")
+    with Store(path, "choice") as store:
+        assert store.answers() == []
 
 
 # Killed -----------------------------------------------------------------------------------------------------

@@ -89,6 +89,13 @@ def test_a_port_that_is_taken_is_told(make: Make):
         )
 
 
+def test_a_host_that_is_none_is_told(make: Make):
+    study = make("rating")
+    for host in ("a..b", "x" * 80):
+        with pytest.raises(OutputError, match=f"cannot listen on {host}, port 0: it is no host name; choose"):
+            run("serve", str(study.folder), "--host", host, "--token", "open-sesame", "--port", "0")
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from wordbrush.cli.commands import study; study.application().help_print();"

@@ -53,29 +53,20 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
     study = design.load(folder)
     with terminal.busy("starting"):
         from wordbrush.evaluation.study.app import create_app
+        from wordbrush.evaluation.study.server import make_server
         from wordbrush.evaluation.study.store import Store
-        from wordbrush.extras import need
-
-        with need("ui", "the user study"):
-            import uvicorn
     with terminal.watching() as show:
         drain(design.check_pictures(study), show)
     with _listening(host, port) as listener, Store(study.answers, study.settings.kind) as store:
         hosts = ["localhost", "127.0.0.1", "[::1]"] if token is None else None
-        config = uvicorn.Config(
-            create_app(study, store, token=token, hosts=hosts),
-            log_level="warning",
-            access_log=False,  # do not log raters' addresses
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
+        server = make_server(create_app(study, store, token=token, hosts=hosts))
         shown = f"[{host}]" if ":" in host else host
         path = f"/?token={token}" if token else "/"
         terminal.say(
             f"{study.settings.title}: http://{shown}:{listener.getsockname()[1]}{path}  (Ctrl-C stops)"
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         except Stopped:  # raised again by uvicorn after its shutdown
             answers = store.answers()
             raters = len({answer.rater for answer in answers})
@@ -182,8 +173,11 @@ def _listening(host: str, port: int) -> "socket.socket":
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, UnicodeError):  # from a name that cannot be one, such as a..b
+            reason = "it is no host name"
+        else:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise OutputError(
             f"cannot listen on {host}, port {port}: {reason}; "
             "choose another --port (0 takes one that is free) or --host"

@@ -10,34 +10,44 @@ A cookie identifies the rater, and the store has their answers: reloading, closi
 loses no answer that was sent.
 """
 
+import asyncio
 import hmac
 import io
+import logging
+import re
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from wordbrush.evaluation.study import forms
 from wordbrush.evaluation.study.assignment import SAME, Trial, assign, check_known, other_item
 from wordbrush.evaluation.study.checks import inattentive
 from wordbrush.evaluation.study.design import Item, Study
-from wordbrush.evaluation.study.store import Rater, Store
+from wordbrush.evaluation.study.guesses import FORGET_AFTER, Guesses
+from wordbrush.evaluation.study.store import PATIENCE, Rater, Store
 from wordbrush.extras import need
 
 with need("ui", "the user study"):
-    import python_multipart  # noqa: F401  # pyright: ignore[reportUnusedImport]  # needed to parse forms
     from fastapi import Depends, FastAPI, Request
+    from fastapi.concurrency import run_in_threadpool
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from starlette.convertors import IntegerConvertor, register_url_convertor
     from starlette.exceptions import HTTPException
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+_LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _STATIC_FILES = {"style.css": "text/css", "keys.js": "text/javascript"}
 _HALF_A_YEAR = 60 * 60 * 24 * 182
 _MAX_FORM_BYTES = 100_000  # the largest form has a few thousand
+_MAX_FIELDS = 1000
+_KEY = re.compile(r"[\w-]{32}", re.ASCII)  # as `welcome` makes them
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -50,28 +60,41 @@ _NO_COOKIE = (
 )
 
 
+class _PageNumber(IntegerConvertor):
+    """A few digits; anything else is no page. Python raises an error for a number of thousands of digits."""
+
+    regex = "[0-9]{1,4}"
+
+
+register_url_convertor("page_number", _PageNumber())
+
+
 def create_app(
     study: Study, store: Store, *, token: str | None = None, hosts: Sequence[str] | None = None
 ) -> FastAPI:
     """The app that serves a study.
 
-    token: required in the first request as `?token=…`; a cookie keeps it afterwards. hosts: the host names that the
-    server accepts (default: any); without a token they prevent DNS rebinding. Raises `InputError` if the answers belong
-    to another study. Without its packages, this module raises `MissingExtraError` when imported.
+    token: required in the first request as `?token=…`; afterwards a cookie shows that it was given. hosts: the host
+    names that the server accepts (default: any); without a token they prevent DNS rebinding. Raises `InputError` if the
+    answers belong to another study. Without its packages, this module raises `MissingExtraError` when imported.
     """
     for trials in store.trials().values():
         check_known(study, trials)
     pages = _Pages(study, store)
-    app = FastAPI(title=study.settings.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=study.settings.title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.add_api_route("/", pages.welcome)
     app.add_api_route("/begin", pages.begin, methods=["POST"])
-    app.add_api_route("/page/{number:int}", pages.page)
-    app.add_api_route("/page/{number:int}", pages.answer, methods=["POST"])
+    app.add_api_route("/page/{number:page_number}", pages.page)
+    app.add_api_route("/page/{number:page_number}", pages.answer, methods=["POST"])
     app.add_api_route("/thanks", pages.thanks)
     app.add_api_route("/picture/{name}", pages.picture)
     app.add_api_route("/{name}", _file)
     app.add_exception_handler(HTTPException, pages.http_error)
-    app.add_exception_handler(sqlite3.Error, pages.database_error)
+    for error in (sqlite3.Error, Exception):  # the first is expected; the second is also raised, to be logged
+        app.add_exception_handler(error, pages.error)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.middleware("http")(partial(_respond, pages, token))
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -81,8 +104,8 @@ def create_app(
 async def _respond(
     pages: "_Pages", token: str | None, request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Check the token and the size of a request, and set the headers of its response."""
-    response = pages.early_response(request, token) or await call_next(request)
+    """Check the token of a request, and set the headers of its response."""
+    response = await pages.early_response(request, token) or await call_next(request)
     for name, value in _HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")  # so that going back shows the stored answers
@@ -90,12 +113,33 @@ async def _respond(
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of the form in a request."""
-    async with request.form(max_files=0, max_fields=1000) as fields:
-        return {name: value for name, value in fields.items() if isinstance(value, str)}
+    """The fields of the form in a request. Raises `HTTPException` if it is not a form that our pages send."""
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "It was not sent by a form of this site. Go back and reload the page.")
+    body = bytearray()
+    size = request.headers.get("content-length", "0")
+    try:
+        if int(size) <= _MAX_FORM_BYTES:
+            async for part in request.stream():
+                body += part
+                if len(body) > _MAX_FORM_BYTES:  # it had no length, or a wrong one
+                    break
+            else:
+                request.state.form = dict(
+                    parse_qsl(body.decode(), errors="strict", max_num_fields=_MAX_FIELDS)
+                )
+                return request.state.form
+    except ValueError as error:
+        raise HTTPException(400, "The form could not be read. Go back and reload the page.") from error
+    raise HTTPException(413, "The form was too large.")
 
 
 Form = Depends(_form)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Whoever sends half a form and leaves has no answer, and is no error of ours."""
+    return Response(status_code=408)
 
 
 def _file(name: str) -> Response:
@@ -126,24 +170,37 @@ class _Pages:
         # Cookies ignore ports: two studies on one machine need different names.
         suffix = self._digest("cookie")[:8]
         self.key_cookie, self.token_cookie = f"wordbrush_rater_{suffix}", f"wordbrush_token_{suffix}"
+        self.guesses = Guesses()
+        self.turn = asyncio.Lock()  # to write
         self.pixels_of = lru_cache(maxsize=256)(_pixels_only)
 
     # Access
 
-    def early_response(self, request: Request, token: str | None) -> Response | None:
+    async def early_response(self, request: Request, token: str | None) -> Response | None:
         """The response to a request that is refused, or that has the token in its address; None for all others."""
-        if request.method == "POST":
-            length = request.headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > _MAX_FORM_BYTES:
-                return self._message(request, 413, "The form was too large.", "It could not be read.")
-        if token is None or request.url.path.removeprefix("/") in _STATIC_FILES:
+        if token is None or request.scope["path"].removeprefix("/") in _STATIC_FILES:
             return None
-        if _equal(request.query_params.get("token", ""), token):
-            response = _redirect("/")  # removes the token from the address and the browser history
-            self._set_cookie(request, response, self.token_cookie, token)
-            return response
-        if _equal(request.cookies.get(self.token_cookie, ""), token):
-            return None
+        # Not the token itself: whoever guesses may guess 256 bits here, and for the token has to wait below.
+        ticket = self._digest(f"token {token}")
+        given = request.query_params.get("token")
+        if _equal(request.cookies.get(self.token_cookie, ""), ticket):
+            return None if given is None else _redirect("/")
+        address = request.client.host if request.client else ""
+        if given is not None and await self.guesses.may_try(address):
+            if _equal(self._digest(f"token {given}"), ticket):
+                response = _redirect("/")  # removes the token from the address and the browser history
+                self._set_cookie(request, response, self.token_cookie, ticket)
+                return response
+            self.guesses.was_wrong(address)
+        if given is not None and self.guesses.is_slow(address):
+            return self._message(
+                request,
+                429,
+                "Too many wrong links.",
+                "Many incomplete or wrong links were opened from your network. Wait a minute, then open the complete "
+                "link that you were given.",
+                {"Retry-After": str(round(FORGET_AFTER))},
+            )
         return self._message(
             request,
             401,
@@ -151,8 +208,13 @@ class _Pages:
             "Please open the complete link that you were given; it ends in “?token=…”.",
         )
 
+    def _key(self, request: Request) -> str | None:
+        """The key in the rater's cookie; None if there is none that this site gave."""
+        key = request.cookies.get(self.key_cookie, "")
+        return key if _KEY.fullmatch(key) else None
+
     def _rater(self, request: Request) -> Rater | None:
-        key = request.cookies.get(self.key_cookie)
+        key = self._key(request)
         return self.store.rater(key) if key else None
 
     def _set_cookie(self, request: Request, response: Response, name: str, value: str) -> None:
@@ -163,7 +225,7 @@ class _Pages:
             max_age=_HALF_A_YEAR,
             httponly=True,
             samesite="lax",
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
         )
 
     def _digest(self, text: str) -> str:
@@ -174,8 +236,8 @@ class _Pages:
 
     def _check_form(self, request: Request, form: Mapping[str, str]) -> str:
         """The rater's key. Raises `HTTPException` unless the form was made for this rater."""
-        key = request.cookies.get(self.key_cookie)
-        if not key:
+        key = self._key(request)
+        if key is None:
             raise HTTPException(400, _NO_COOKIE)
         if not _equal(form.get("form_token", ""), self._form_token(key)):
             raise HTTPException(
@@ -190,7 +252,7 @@ class _Pages:
         rater = self._rater(request)
         if rater is not None:
             return _redirect(self._current_path(rater))
-        key = request.cookies.get(self.key_cookie) or secrets.token_urlsafe(24)
+        key = self._key(request) or secrets.token_urlsafe(24)
         settings = self.study.settings
         pages = min(settings.pages_per_rater, len(self.study.units)) + settings.attention_checks
         response = self._page(
@@ -205,8 +267,27 @@ class _Pages:
         self._set_cookie(request, response, self.key_cookie, key)
         return response
 
-    def begin(self, request: Request, form: dict[str, str] = Form) -> Response:
+    async def begin(self, request: Request, form: dict[str, str] = Form) -> Response:
         """Assign pages to the rater. Units of inattentive raters are assigned again: the report leaves them out."""
+        return await self._in_turn(request, self._begin, form)
+
+    async def answer(self, request: Request, number: int, form: dict[str, str] = Form) -> Response:
+        """Store a page's answers, then redirect to the next page: the answers are on the disk before it is shown."""
+        return await self._in_turn(request, self._answer, number, form)
+
+    async def _in_turn(self, request: Request, handler: Callable[..., Response], *args: object) -> Response:
+        """Call a handler that writes, one after another: while they wait, they keep no thread from those who read."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.turn.acquire()
+        except TimeoutError:
+            return self._unsaved(request)
+        try:
+            return await run_in_threadpool(handler, request, *args)
+        finally:
+            self.turn.release()
+
+    def _begin(self, request: Request, form: Mapping[str, str]) -> Response:
         key = self._check_form(request, form)
         discounted = inattentive(self.study, self.store.answers())
         rater = self.store.admit(key, partial(assign, self.study), discounted)
@@ -228,8 +309,7 @@ class _Pages:
         form = forms.fill(self.study.settings.kind, trial, answered.get(number, {}))
         return self._trial_page(request, rater, number, form, [])
 
-    def answer(self, request: Request, number: int, form: dict[str, str] = Form) -> Response:
-        """Store a page's answers, then redirect to the next page: the answers are on the disk before it is shown."""
+    def _answer(self, request: Request, number: int, form: Mapping[str, str]) -> Response:
         self._check_form(request, form)
         rater = self._rater(request)
         if rater is None:
@@ -266,14 +346,20 @@ class _Pages:
             return self._message(request, error.status_code, "There is no such page.", "")
         return self._message(request, error.status_code, "That did not work.", error.detail)
 
-    async def database_error(self, request: Request, error: Exception) -> Response:
-        """A page that says that nothing was stored (for example because the disk is full)."""
+    async def error(self, request: Request, error: Exception) -> Response:
+        """A page that says that nothing was stored: another program holds the file, or the disk is full."""
+        if isinstance(error, sqlite3.Error):
+            _LOG.error("cannot use %s: %s", self.store.path, error)
+        if hasattr(request.state, "form"):
+            return self._unsaved(request)
         return self._message(
-            request,
-            503,
-            "Your answer could not be stored.",
-            "Please go back and send it again in a moment. Your earlier answers are safe.",
+            request, 503, "Please wait a moment.", "Then reload this page. Your earlier answers are safe."
         )
+
+    def _unsaved(self, request: Request) -> Response:
+        """A page that keeps what was sent, to send it again."""
+        path = request.scope["path"]
+        return self._page(request, "unsaved.html", status=503, path=path, form=request.state.form)
 
     # Parts of pages
 
@@ -336,8 +422,17 @@ class _Pages:
             return self.study.items[other].originals[0]
         return item.originals[0] if shown == SAME else item.pictures[shown]
 
-    def _message(self, request: Request, status: int, heading: str, text: str) -> Response:
-        return self._page(request, "message.html", status=status, heading=heading, text=text)
+    def _message(
+        self,
+        request: Request,
+        status: int,
+        heading: str,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        response = self._page(request, "message.html", status=status, heading=heading, text=text)
+        response.headers.update(headers or {})
+        return response
 
     def _page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         text = self.templates.get_template(template).render(title=self.study.settings.title, **values)

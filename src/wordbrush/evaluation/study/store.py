@@ -39,6 +39,8 @@ CREATE VIEW current AS SELECT * FROM answers
     WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, page, question);
 """
 _SEPARATOR = "|"  # between the pictures of a page
+PATIENCE = 3.0  # seconds that a writer waits for another one, and for a program that holds the file
+_GLANCE = 1.0  # seconds that a reader waits, while the file is opened, recovered or closed
 REASSIGN_AFTER = timedelta(hours=12)  # an absent rater's unanswered pages are then assigned to others
 
 
@@ -64,7 +66,10 @@ class Answer:
 
 
 class Store:
-    """The answers of one study. Safe to use from several threads and processes."""
+    """The answers of one study. Safe to use from several threads and processes.
+
+    Who reads waits for nobody; who writes waits for other writers, and not for long.
+    """
 
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         """Open the answers file of a study of this kind, or create it.
@@ -74,49 +79,86 @@ class Store:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
+            self._refuse_others(kind)
             self._database = sqlite3.connect(
-                self.path, timeout=30, isolation_level=None, check_same_thread=False
+                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
-            raise OutputError(f"cannot open {self.path}: {error}; check the folder") from error
+            raise self._refusal(error) from error
         try:
             self._database.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
-            with self._transaction():
-                self._create_or_check(kind)
-        except sqlite3.OperationalError as error:
+            self.secret = self._secret(self._database, kind) or self._create(kind)
+        except BaseException as error:
             self._database.close()
-            raise OutputError(
-                f"cannot write {self.path}: {error}; free disk space or check the permissions"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            self._database.close()
-            raise InputError(
-                f"expected a study's answers in {self.path}, but it is damaged: {error}"
-            ) from error
-        except InputError:
-            self._database.close()
+            if isinstance(error, sqlite3.Error):
+                raise self._refusal(error) from error
             raise
 
-    def _create_or_check(self, kind: str) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _SCHEMA.split(";\n"):
-                self._database.execute(statement)
-            self._database.execute("INSERT INTO study VALUES (?, ?)", (kind, secrets.token_bytes(32)))
-            self._database.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
+    def _refuse_others(self, kind: str) -> None:
+        """Raise `InputError` for a file of another program, and change nothing: not the file, nor what is beside it.
+
+        Opened as immutable, a file in WAL mode gets no -wal and -shm. What there is without its -wal may be nothing
+        yet, or damaged; then it is read with it.
+        """
+        log = Path(f"{self.path.resolve()}-wal")
+        if not self.path.exists():
+            return
+        for how in ("&immutable=1", ""):
+            try:
+                with self._reading(how) as database:
+                    is_known = self._secret(database, kind) is not None
+            except sqlite3.DatabaseError:
+                if not how or not log.exists():
+                    raise
+                continue
+            if is_known or not log.exists():
+                return
+
+    def _secret(self, database: sqlite3.Connection, kind: str) -> bytes | None:
+        """The study's secret; None if the file is empty. Raises `InputError` unless it is for a study of this kind."""
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        columns = database.execute("SELECT name FROM pragma_table_info('study')").fetchall()
+        if columns != [("kind",), ("secret",)]:
+            if version == 0 and database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                return None
+            raise InputError(
+                f"expected a study's answers in {self.path}, got a database of another program: move it away"
+            )
+        if version != _VERSION:
             raise InputError(
                 f"expected an answers file of version {_VERSION}, got version {version}: {self.path} was written "
                 "by another version of wordbrush"
             )
-        stored_kind, self.secret = self._database.execute("SELECT kind, secret FROM study").fetchone()
+        stored_kind, secret = database.execute("SELECT kind, secret FROM study").fetchone()
         if stored_kind != kind:
             raise InputError(
                 f"expected answers to a {kind} in {self.path}, got answers to a {stored_kind}: "
                 f'set kind = "{stored_kind}", or move the file away to start again'
             )
+        return secret
+
+    def _create(self, kind: str) -> bytes:
+        """Make the tables, unless another process just has; the study's secret."""
+        with self._transaction():
+            if (secret := self._secret(self._database, kind)) is None:
+                secret = secrets.token_bytes(32)
+                for statement in _SCHEMA.split(";\n"):
+                    self._database.execute(statement)
+                self._database.execute("INSERT INTO study VALUES (?, ?)", (kind, secret))
+                self._database.execute(f"PRAGMA user_version = {_VERSION}")
+            return secret
+
+    def _refusal(self, error: sqlite3.Error) -> InputError | OutputError:
+        """The error that says why the file cannot be opened."""
+        if not isinstance(error, sqlite3.OperationalError):
+            return InputError(f"expected a study's answers in {self.path}, but it is damaged: {error}")
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            return OutputError(f"cannot open {self.path}: another program holds it; wait until that is done")
+        return OutputError(
+            f"cannot open {self.path}: {error}; check the folder, its permissions and the free disk space"
+        )
 
     def close(self) -> None:
         """Close the file. Acknowledged answers are on the disk without this."""
@@ -130,8 +172,8 @@ class Store:
 
     def rater(self, key: str) -> Rater | None:
         """The rater with this key, or None if they have not begun."""
-        with self._lock:
-            return self._rater(key)
+        with self._reading() as database:
+            return _rater(database, key)
 
     def admit(
         self,
@@ -145,7 +187,7 @@ class Store:
         without the `discounted` raters. A rater who has already begun keeps their pages.
         """
         with self._transaction():
-            if (rater := self._rater(key)) is not None:
+            if (rater := _rater(self._database, key)) is not None:
                 return rater
             (number,) = self._database.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM raters").fetchone()
             trials = assign(number, self._taken(discounted))
@@ -164,7 +206,8 @@ class Store:
     def record(self, rater: int, page: int, answers: Mapping[str, str]) -> None:
         """Store the answers to a page's questions, all or none; they are on the disk when this returns.
 
-        An answer equal to the current one is not stored again.
+        An answer equal to the current one is not stored again. Raises `sqlite3.Error` if nothing was stored: the disk
+        is full, or another program held the file for `PATIENCE` seconds.
         """
         with self._transaction():
             for question, answer in answers.items():
@@ -180,16 +223,12 @@ class Store:
 
     def answered(self, rater: int) -> dict[int, dict[str, str]]:
         """A rater's current answers: page → question → answer."""
-        with (
-            self._lock,
-            closing(
-                self._database.execute("SELECT page, question, answer FROM current WHERE rater = ?", (rater,))
-            ) as rows,
-        ):
-            pages: dict[int, dict[str, str]] = {}
-            for page, question, answer in rows:
+        query = "SELECT page, question, answer FROM current WHERE rater = ?"
+        pages: dict[int, dict[str, str]] = {}
+        with self._reading() as database:
+            for page, question, answer in database.execute(query, (rater,)):
                 pages.setdefault(page, {})[question] = answer
-            return pages
+        return pages
 
     def answers(self) -> list[Answer]:
         """All current answers, by rater and page."""
@@ -197,29 +236,20 @@ class Store:
             SELECT rater, page, item, shown, is_check, question, answer, answered_at
             FROM current JOIN pages USING (rater, page) ORDER BY rater, page, number
         """
-        with self._lock, closing(self._database.execute(query)) as rows:
+        with self._reading() as database:
             return [
                 Answer(rater, page, _trial(item, shown, is_check), question, answer, at)
-                for rater, page, item, shown, is_check, question, answer, at in rows
+                for rater, page, item, shown, is_check, question, answer, at in database.execute(query)
             ]
 
     def trials(self) -> dict[int, tuple[Trial, ...]]:
         """The pages of every rater who has begun."""
         query = "SELECT rater, item, shown, is_check FROM pages ORDER BY rater, page"
         by_rater: dict[int, list[Trial]] = {}
-        with self._lock, closing(self._database.execute(query)) as rows:
-            for rater, *trial in rows:
+        with self._reading() as database:
+            for rater, *trial in database.execute(query):
                 by_rater.setdefault(rater, []).append(_trial(*trial))
         return {rater: tuple(trials) for rater, trials in by_rater.items()}
-
-    def _rater(self, key: str) -> Rater | None:
-        row = self._database.execute("SELECT number FROM raters WHERE key = ?", (_hashed(key),)).fetchone()
-        if row is None:
-            return None
-        trials = self._database.execute(
-            "SELECT item, shown, is_check FROM pages WHERE rater = ? ORDER BY page", row
-        ).fetchall()
-        return Rater(row[0], tuple(_trial(*trial) for trial in trials))
 
     def _taken(self, discounted: Collection[int]) -> Counter[Unit]:
         active_since = _iso(datetime.now(UTC) - REASSIGN_AFTER)
@@ -235,8 +265,20 @@ class Store:
         return Counter(_trial(item, shown, 0).unit for rater, item, shown in rows if rater not in discounted)
 
     @contextmanager
+    def _reading(self, how: str = "") -> Generator[sqlite3.Connection, None, None]:
+        """A connection for one reader, who waits for no writer and no other reader. It cannot write.
+
+        how: more parameters of SQLite's URI.
+        """
+        uri = f"{self.path.absolute().as_uri()}?mode=ro{how}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_GLANCE, isolation_level=None)) as database:
+            yield database
+
+    @contextmanager
     def _transaction(self) -> Generator[None, None, None]:
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise sqlite3.OperationalError("another thread is still writing")
+        try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -245,6 +287,16 @@ class Store:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+        finally:
+            self._lock.release()
+
+
+def _rater(database: sqlite3.Connection, key: str) -> Rater | None:
+    row = database.execute("SELECT number FROM raters WHERE key = ?", (_hashed(key),)).fetchone()
+    if row is None:
+        return None
+    trials = database.execute("SELECT item, shown, is_check FROM pages WHERE rater = ? ORDER BY page", row)
+    return Rater(row[0], tuple(_trial(*trial) for trial in trials))
 
 
 def _trial(item: str, shown: str, is_check: int) -> Trial:
