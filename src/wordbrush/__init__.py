@@ -3,9 +3,8 @@
     import wordbrush
 
     model = wordbrush.Model.load("pocket")
-    source = wordbrush.invert(model, "cat.png", "a cat on a beach")
-    result = wordbrush.edit(model, source, "a dog on a beach")
-    result.image.save("dog.png")
+    result = wordbrush.edit(model, "cat.png", "a dog on a beach", prompt="a cat on a beach")
+    result.save("dog.png")
 
 Names are imported when first used, so that `import wordbrush` costs nothing.
 """
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wordbrush.api import (
+        Check,
+        Replay,
+        check_edit,
         edit,
         editing_methods,
         from_seed,
@@ -36,28 +38,34 @@ if TYPE_CHECKING:
         WordbrushError,
     )
     from wordbrush.model import Model
+    from wordbrush.options import Options
     from wordbrush.progress import Progress
-    from wordbrush.result import Result
+    from wordbrush.result import Report, Result
     from wordbrush.sheets import sheet
     from wordbrush.source import Source
 
 # Where the names below are, those that import least first.
-_MODULES = ("errors", "progress", "sheets", "model", "source", "result", "api")
+_MODULES = ("errors", "options", "progress", "sheets", "model", "source", "result", "api")
 
 __all__ = [
+    "Check",
     "ImageError",
     "InputError",
     "Model",
     "ModelError",
     "NumericsError",
+    "Options",
     "OptionsError",
     "OutputError",
     "Progress",
     "PromptError",
+    "Replay",
+    "Report",
     "Result",
     "Source",
     "SourceError",
     "WordbrushError",
+    "check_edit",
     "edit",
     "editing_methods",
     "from_seed",
@@ -71,6 +79,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wordbrush")
     if name in __all__:
         for module in map(import_module, (f"wordbrush.{each}" for each in _MODULES)):
             if hasattr(module, name):
@@ -79,4 +91,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -307,6 +307,10 @@ class Check:
 
     words: the target's words, with what becomes of the source's. change, because: what kind of change the words ask
     for, and why. notices: what a user should know before the work, such as words that the model does not know.
+
+    >>> (check,) = check_edit(Model.load("pocket"), "a cat on a beach", ["a unicorn on a beach"])
+    >>> check.words, check.notices
+    ('a [cat → unicorn] on a beach', ("pocket does not know 'unicorn' (but 'horse'): do not expect to see it",))
     """
 
     target: str
@@ -403,7 +407,12 @@ def editing_methods() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A picture made again. differences: empty if every pixel is the same, or else what is different now."""
+    """A picture made again. differences: empty if every pixel is the same, or else what is different now.
+
+    >>> model = Model.load("pocket")
+    >>> replay(generate(model, "a cat on a beach", steps=2), model=model).image.size
+    (128, 128)
+    """
 
     image: Image.Image
     differences: tuple[str, ...]
@@ -464,9 +473,11 @@ def _remake(
             on_progress=on_progress,
         )
     else:
-        sizes: dict[str, Any] = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
-        sizes |= {"width": origin.width, "height": origin.height}
-        found = from_seed(model, origin.prompt, **{**origin.options, **sizes}, on_progress=on_progress)
+        told = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
+        told |= {"width": origin.width, "height": origin.height}
+        settings = options.parse(_SeedOptions, {**origin.options, **told})
+        _require_words(model, origin.prompt)
+        found = drain(sampling.sample(model, origin.prompt, **settings.model_dump()), on_progress)
     if record.command == "generate":
         return generated_image(model, found)
     results = edit(

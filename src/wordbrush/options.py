@@ -21,6 +21,12 @@ class Options(BaseModel):
 
         class Options(wordbrush.options.Options):
             steps: int = Field(50, ge=1, le=1000, description="denoising steps")
+
+    A mapping does as well wherever options are taken.
+
+    >>> from wordbrush.editing.prompt_to_prompt.options import Options
+    >>> Options(self_replace_steps=0.4).given()
+    {'self_replace_steps': 0.4}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -31,6 +31,11 @@ class Report:
     notices: what a user should know of an edit that did not fail and may still disappoint.
     guidance_scale: the text guidance used. unet_rows: rows that the UNet computed for all targets together.
     seconds: wall-clock time for all targets. details: the method's own entries; plain values.
+
+    >>> model = Model.load("pocket")
+    >>> report = edit(model, from_seed(model, "a cat on a beach", steps=2), "a red cat on a beach").report
+    >>> report.words, report.details["change"]
+    ('a [+ red] cat on a beach', 'recolour')
     """
 
     words: str
