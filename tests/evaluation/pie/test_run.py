@@ -173,7 +173,6 @@ def spoil(folder: Path, **entry: Any) -> str:
             "expected image_path to be below .*annotation_images, got '../../",
         ),
         ({"image_path": ""}, "expected image_path to be below"),
-        ({"image_path": "a\0.png"}, "expected image_path to be below"),
         ({"mask": [0, SIDE * SIDE + 1]}, "malformed: a run of 1025 from 0 leaves the canvas of 32 × 32"),
         ({"mask": [0]}, "malformed: expected pairs"),
         ({"mask": "0 4"}, "expected the mask to be a list of whole numbers, got '0 4'"),
