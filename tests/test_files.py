@@ -192,6 +192,16 @@ def test_writers_of_one_folder_do_not_take_each_others_files(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 240
 
 
+def test_two_files_may_be_open_and_one_that_failed_is_not_renamed(tmp_path: Path):
+    with all_or_none() as opened:
+        with opened(tmp_path / "a") as a, opened(tmp_path / "b") as b:
+            a.write(b"a")
+            b.write(b"b")
+        with pytest.raises(ZeroDivisionError), opened(tmp_path / "c"):
+            raise ZeroDivisionError
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"a", "b": b"b"}
+
+
 def test_more_files_are_written_at_once_than_may_be_open(tmp_path: Path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))

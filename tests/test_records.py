@@ -1,6 +1,7 @@
 """Rows on disk: what was acknowledged is there, what was cut off is not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -62,6 +63,21 @@ def test_a_whole_line_that_is_no_row_is_named(tmp_path: Path) -> None:
         path.write_text('{"method": "direct", "case": "a"}\n' + line + "\n")
         with pytest.raises(OutputError, match="line 2: expected a row"):
             Records(path, KEY)
+
+
+def test_a_line_ends_with_a_newline_alone_and_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"method": "direct", "case": "a\u2028b", "psnr": Infinity}\n')
+    assert Records(path, KEY)["direct", "a\u2028b"]["psnr"] == float("inf")
+    for line in ("[" * 10**5, '{"method": "direct", "case": ' + "9" * 5000 + "}"):
+        path.write_text(line + "\n")
+        with pytest.raises(OutputError, match="line 1: expected a row") as caught:
+            Records(path, KEY)
+        assert len(str(caught.value)) < 200 + len(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="expected a file, got a pipe"):
+        Records(path, KEY)
 
 
 WRITER = """

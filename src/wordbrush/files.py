@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +52,7 @@ def all_or_none() -> Generator[Opened, None, None]:
     """
     unrenamed: dict[Path, Path] = {}
     stages: dict[Path, Path] = {}
+    numbers = count()
     with ExitStack() as folders:
 
         @contextmanager
@@ -60,7 +62,7 @@ def all_or_none() -> Generator[Opened, None, None]:
                 if path.parent not in stages:
                     folders.enter_context(_temporary_if_empty(path.parent))
                     stages[path.parent] = folders.enter_context(_stage(path.parent))
-                partial = stages[path.parent] / str(len(unrenamed))
+                partial = stages[path.parent] / str(next(numbers))
                 with open(partial, "xb") as file:
                     yield file
                     file.flush()
@@ -104,18 +106,16 @@ def _stage(folder: Path) -> Generator[Path, None, None]:
     for left in folder.glob(_STAGE.format(_ANY)):
         with suppress(OSError), _lock(left):  # somebody is writing there, or it is not ours to remove
             shutil.rmtree(left)
-    with ExitStack() as locks:
+    with ExitStack() as ending:
         while True:
             stage = folder / _STAGE.format(secrets.token_hex(4))
+            ending.callback(shutil.rmtree, stage, ignore_errors=True)
             stage.mkdir()
             with suppress(OSError):  # a file system without locks: what a killed process leaves there stays
-                locks.enter_context(_lock(stage, wait=True))
+                ending.enter_context(_lock(stage, wait=True))
             if stage.is_dir():  # nobody took it for one that was left before it was locked
                 break
-        try:
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        yield stage
 
 
 @contextmanager

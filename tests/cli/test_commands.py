@@ -581,6 +581,18 @@ def test_a_source_of_another_model_is_refused(
     assert code == 2 and "made with another model" in err and "dog.png" not in names(here)
 
 
+@pytest.mark.parametrize("found", ["[" * 10**5, '{"a": ' + "9" * 5000 + "}", "[1]", "\0", "a pipe"])
+def test_a_models_config_that_is_none_is_one_line(here: Path, run: Run, found: str):
+    (here / "model").mkdir()
+    path = here / "model" / "model_index.json"
+    if found == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(found)
+    code, _, err = run("generate", CAT, "--out", "cat.png", "--model", "model")
+    assert code == 2 and "model/model_index.json" in err and len(err) < 300, err
+
+
 def test_what_nobody_expected_is_no_traceback_either(run: Run, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")

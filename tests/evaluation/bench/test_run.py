@@ -182,7 +182,7 @@ def test_another_model_or_other_options_are_another_bench(
     with pytest.raises(OutputError, match="another seed"):
         drain(at(tmp_path, 5, seed=6).run([DIRECT]))
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(OutputError, match="run.json: expected JSON"):
+    with pytest.raises(OutputError, match=r"run\.json: expected JSON"):
         drain(at(tmp_path, 5).run([DIRECT]))
 
 

@@ -225,5 +225,6 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
+    plain = short(value)
     named = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-    return f"hash {str(named['hash'])[:12]}…" if "hash" in named else short(value)
+    return f"hash {str(named['hash'])[:12]}…" if "hash" in named else plain
