@@ -221,6 +221,9 @@ def test_a_program_that_holds_the_answers_stops_nobody_who_reads(make: Make, mon
             time.sleep(0.2)
             for path in ("/page/1", "/", picture):
                 assert browser.get(path).status_code == 200
+            assert (
+                browser.post("/page/1", data={**sent, "form_token": "x"}).status_code == 403
+            )  # takes no turn
             assert not all(each.done() for each in waiting)
             replies = [each.result() for each in waiting]
             assert time.monotonic() - began < 5
