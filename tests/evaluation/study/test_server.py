@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from wordbrush.evaluation.study import app as apps
+from wordbrush.evaluation.study import server as servers
 from wordbrush.evaluation.study import store as stores
 from wordbrush.evaluation.study.app import create_app
 from wordbrush.evaluation.study.design import Study
@@ -142,7 +143,10 @@ def test_what_is_not_read_is_not_kept(make: Make):
 def test_who_waits_makes_room_for_raters(make: Make, limits: Limits):
     study = make("rating", pages_per_rater=3, attention_checks=0)
     with serving(study, limits) as port, ExitStack() as stack, rater(port) as browser:
+        served = stack.enter_context(closing(opened(port, GET)))
+        assert served.recv(65536).startswith(b"HTTP/1.1 404 ")
         silent = [stack.enter_context(closing(opened(port, sent))) for sent in UNFINISHED[:3] * 20]
+        time.sleep(0.5)
         response = begin(browser)
         while response.url.path.startswith("/page"):
             response = answer(browser, response)
@@ -150,6 +154,19 @@ def test_who_waits_makes_room_for_raters(make: Make, limits: Limits):
         closed = [was_closed(each) for each in silent]
         assert closed == sorted(closed, reverse=True)  # the oldest made room
         assert closed.count(False) < 20
+        served.settimeout(0.1)
+        with suppress(TimeoutError):  # nothing more came, and it is open
+            while served.recv(65536):
+                pass
+            pytest.fail("who was served makes room last")
+
+
+def test_a_flood_is_cut_off_at_once(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(servers, "_GRACE", 30.0)
+    with serving(make("rating"), Limits(connections=5)) as port, ExitStack() as stack:
+        silent = [stack.enter_context(closing(opened(port))) for _ in range(30)]
+        time.sleep(0.3)
+        assert [was_closed(each) for each in silent] == [False] * 20 + [True] * 10
 
 
 def test_when_all_are_busy_the_next_is_told(make: Make, monkeypatch: pytest.MonkeyPatch):
@@ -204,6 +221,9 @@ def test_a_program_that_holds_the_answers_stops_nobody_who_reads(make: Make, mon
             time.sleep(0.2)
             for path in ("/page/1", "/", picture):
                 assert browser.get(path).status_code == 200
+            assert (
+                browser.post("/page/1", data={**sent, "form_token": "x"}).status_code == 403
+            )  # takes no turn
             assert not all(each.done() for each in waiting)
             replies = [each.result() for each in waiting]
             assert time.monotonic() - began < 5

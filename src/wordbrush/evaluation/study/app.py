@@ -269,10 +269,13 @@ class _Pages:
 
     async def begin(self, request: Request, form: dict[str, str] = Form) -> Response:
         """Assign pages to the rater. Units of inattentive raters are assigned again: the report leaves them out."""
-        return await self._in_turn(request, self._begin, form)
+        key = self._check_form(request, form)
+        discounted = await run_in_threadpool(lambda: inattentive(self.study, self.store.answers()))
+        return await self._in_turn(request, self._begin, key, discounted)
 
     async def answer(self, request: Request, number: int, form: dict[str, str] = Form) -> Response:
         """Store a page's answers, then redirect to the next page: the answers are on the disk before it is shown."""
+        self._check_form(request, form)
         return await self._in_turn(request, self._answer, number, form)
 
     async def _in_turn(self, request: Request, handler: Callable[..., Response], *args: object) -> Response:
@@ -287,9 +290,7 @@ class _Pages:
         finally:
             self.turn.release()
 
-    def _begin(self, request: Request, form: Mapping[str, str]) -> Response:
-        key = self._check_form(request, form)
-        discounted = inattentive(self.study, self.store.answers())
+    def _begin(self, request: Request, key: str, discounted: set[int]) -> Response:
         rater = self.store.admit(key, partial(assign, self.study), discounted)
         if rater is None:
             return self._message(
@@ -310,7 +311,6 @@ class _Pages:
         return self._trial_page(request, rater, number, form, [])
 
     def _answer(self, request: Request, number: int, form: Mapping[str, str]) -> Response:
-        self._check_form(request, form)
         rater = self._rater(request)
         if rater is None:
             return _redirect("/")
@@ -347,7 +347,9 @@ class _Pages:
         return self._message(request, error.status_code, "That did not work.", error.detail)
 
     async def error(self, request: Request, error: Exception) -> Response:
-        """A page that says that nothing was stored: another program holds the file, or the disk is full."""
+        """A page that says that nothing was stored: another program holds the file, the disk is full, or it is our
+        mistake.
+        """
         if isinstance(error, sqlite3.Error):
             _LOG.error("cannot use %s: %s", self.store.path, error)
         if hasattr(request.state, "form"):

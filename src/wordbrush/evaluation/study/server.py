@@ -22,6 +22,8 @@ _BUSY = PlainTextResponse(
     503,
     {"Connection": "close", "Retry-After": "5"},
 )
+_GRACE = 0.25  # seconds before a new connection is counted
+_FLOOD = 4  # times the limit, counted or not: beyond, files could no longer be opened
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def make_server(app: FastAPI, limits: Limits | None = None) -> uvicorn.Server:
         log_level="error",  # the warnings are about what clients sent: anyone could fill the log
         access_log=False,  # do not log raters' addresses
         server_header=False,
+        backlog=256,  # accepted at once
         timeout_graceful_shutdown=5,
     )
     return uvicorn.Server(config)
@@ -57,6 +60,7 @@ class _Connection(H11Protocol):
     """A connection that ends when its client takes too long, or makes room for another."""
 
     _since: float  # when its phase began
+    _is_settled = False
 
     def __init__(self, limits: Limits, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -66,17 +70,31 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         self._enter_phase()
         self._watch()
+        if any(sum(not each._is_waiting for each in crowd) >= limit for crowd, limit in self._crowds()):
+            self.app = _BUSY
+        if len(self.connections) > _FLOOD * self._limits.connections:
+            transport.abort()
+        self.loop.call_later(_GRACE, self._settle)
+
+    def _settle(self) -> None:
+        """Count from now on: an honest client has sent its request by now.
+
+        Those that wait longest make room; those that have had a response, only after all others.
+        """
+        self._is_settled = True
+        for crowd, limit in self._crowds():
+            settled = [each for each in crowd if each._is_settled]
+            waiting = [each for each in settled if each._is_waiting]
+            if waiting and len(settled) > limit:
+                min(waiting, key=lambda each: (each._was_served, each._since)).transport.abort()
+
+    def _crowds(self) -> "tuple[tuple[list[_Connection], int], ...]":
+        """The connections from this address, and all of them, each with the limit."""
         everyone: list[_Connection] = [
             each for each in self.connections if isinstance(each, _Connection) and not each._is_gone
         ]
         neighbours = [each for each in everyone if each._address == self._address]
-        for crowd, limit in ((neighbours, self._limits.per_address), (everyone, self._limits.connections)):
-            if len(crowd) > limit:
-                waiting = [each for each in crowd if each is not self and each._is_waiting]
-                if waiting:
-                    min(waiting, key=lambda each: each._since).transport.abort()
-                else:
-                    self.app = _BUSY
+        return (neighbours, self._limits.per_address), (everyone, self._limits.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -99,6 +117,10 @@ class _Connection(H11Protocol):
         return (
             self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.transport.get_write_buffer_size()
         )
+
+    @property
+    def _was_served(self) -> bool:
+        return bool(self.cycle and self.cycle.response_complete)
 
     @property
     def _is_gone(self) -> bool:
