@@ -54,6 +54,7 @@ def noise(seed: int) -> torch.Tensor:
         {"beta_schedule": "squaredcos_cap_v2"},
         {"num_train_timesteps": 100},
         {"trained_betas": np.linspace(0.001, 0.02, 1000).tolist()},
+        {"rescale_betas_zero_snr": True},
     ],
     ids=str,
 )
@@ -61,7 +62,8 @@ def test_training_levels_are_those_of_diffusers(changes: dict[str, Any]) -> None
     config = {**SD, **changes}
     levels = training_alphas_cumprod(config)
     assert levels.dtype == torch.float64 and len(levels) == config["num_train_timesteps"]
-    assert (levels[1:] < levels[:-1]).all() and 0 < levels[-1] and levels[0] < 1
+    is_zero = config.get("rescale_betas_zero_snr", False)
+    assert (levels[1:] < levels[:-1]).all() and (levels[-1] == 0) == is_zero and levels[0] < 1
     torch.testing.assert_close(DDIMScheduler(**config).alphas_cumprod.double(), levels, rtol=1e-3, atol=1e-6)
 
 
@@ -111,6 +113,20 @@ def test_step_counts_that_do_not_divide_visit_neighbours(steps: int, spacing: st
     labels = [*timesteps(schedule), 0]
     assert [each.signal for each in schedule.levels] == [math.sqrt(trained[t]) for t in labels]
     assert [each.sigma for each in schedule.levels] == [math.sqrt(1 - trained[t]) for t in labels]
+
+
+@pytest.mark.parametrize("steps", [*range(1, 60), 120, 251, 334, 500, 501, 502, 700, 998, 999, 1000])
+def test_sampling_begins_in_noise_whatever_the_step_count(steps: int) -> None:
+    """diffusers' leading spacing begins at timestep 500 for 501 steps: with pure noise where ᾱ is 0.275."""
+    schedule = Schedule.from_config({**SD, "timestep_spacing": "leading"}, steps)
+    labels, theirs = timesteps(schedule), scheduler({**SD, "timestep_spacing": "leading"})
+    theirs.set_timesteps(steps)
+    assert len(labels) == steps and labels == sorted(labels, reverse=True)
+    assert labels[0] >= 0.9 * 1000 * (steps - 1) / steps
+    if steps <= 100 or 1000 % steps == 0:
+        assert labels == [min(int(t), 999) for t in theirs.timesteps]
+    gaps = {a - b for a, b in zip(labels, labels[1:], strict=False)}
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
 
 
 def test_every_step_count_gives_a_descending_schedule() -> None:
@@ -218,7 +234,6 @@ def test_step_counts_out_of_range_are_named(steps: int) -> None:
     [
         ({"beta_schedule": "sigmoid"}, "beta_schedule must be.*got 'sigmoid'"),
         ({"timestep_spacing": "karras"}, "timestep_spacing must be.*got 'karras'"),
-        ({"rescale_betas_zero_snr": True}, "zero signal"),
     ],
 )
 def test_unknown_schedules_are_refused(changes: dict[str, Any], said: str) -> None:

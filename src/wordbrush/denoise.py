@@ -6,7 +6,7 @@ method.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,8 @@ from wordbrush.errors import NumericsError
 from wordbrush.guidance import Guidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.rows import Rows
-from wordbrush.schedule import Schedule
-from wordbrush.states import States
+from wordbrush.schedule import Level, Prediction, Schedule
+from wordbrush.states import States, StraightPath
 
 Conditions = Mapping[str, Conditioning | Sequence[Conditioning]]
 """What each branch of the guidance sees: one row for each target or one for all, the same in every step or one
@@ -84,24 +84,47 @@ def denoise(
         conditioning = batch.conditioning(layout, i)
         predicted = model.predict(
             batch.latents(layout, i, latents), here, conditioning, attend=attend, step=i
-        ).noise
+        )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
-        check_finite(predicted, where)
-        noise = {branch: predicted[layout.branch(branch)] for branch in own}
+        check_finite(predicted.noise, where)
+        found = {branch: predicted[layout.branch(branch)] for branch in own}
         if layout.source:
-            noise["source"] = predicted[layout.source_row]
+            found["source"] = predicted[layout.source_row]
+            if source is not None and isinstance(source.states, StraightPath):
+                found["known"] = Prediction(source.states.z_0.to(latents), source.states.noise.to(latents))
         for branch in branches:
             if branch in others:
                 row = batch.branch(branch, i, len(latents))
-                noise[branch] = others[branch].predict(latents, here, row).noise
-        guided = here.from_noise(latents, guidance.combine(noise, progress))
+                found[branch] = others[branch].predict(latents, here, row)
+        guided = combined(guidance, latents, here, found, progress)
         latents = guided.step(here, to)
         if after_step is not None:
             latents = after_step(i, latents, guided.clean)
         check_finite(latents, where)
         count = layout.count + len(latents) * (len(branches) - len(own))
-        yield Step(i, schedule.steps, latents, guided.clean, count, noise.get("source"))
+        seen = found["source"].noise if layout.source else None
+        yield Step(i, schedule.steps, latents, guided.clean, count, seen)
     return latents
+
+
+def combined(
+    guidance: Guidance,
+    latents: Float[Tensor, "n c h w"],
+    here: Level,
+    found: Mapping[str, Prediction],
+    progress: float,
+) -> Prediction:
+    """The guided prediction of latents at a level, from those of the branches.
+
+    Guidance combines noise. At a level without signal the latents are their own noise, whatever was predicted, and the
+    clean latents do not follow from it: there those are combined (Lin et al. 2024, section 3.4; only networks that
+    predict v begin there).
+    """
+    if here.signal == 0:
+        clean = {name: prediction.clean for name, prediction in found.items()}
+        return Prediction(guidance.combine(clean, progress), latents)
+    noise = {name: prediction.noise for name, prediction in found.items()}
+    return here.from_noise(latents, guidance.combine(noise, progress))
 
 
 @torch.no_grad()
@@ -117,7 +140,9 @@ def noise_up(
     path = [z_0]
     for k, i in enumerate(reversed(range(schedule.steps))):
         here, to = schedule.levels[i + 1], schedule.levels[i]
-        predicted = here.from_noise(z, model.predict(z, to, conditioning).noise)
+        # What v says of noise depends on the level: at one without signal nothing, so there the latents' own counts.
+        at = to if to.signal > 0 else replace(here, t=to.t)
+        predicted = here.from_noise(z, model.predict(z, at, conditioning).noise)
         z = predicted.step(here, to)
         check_finite(z, f"inversion step {k + 1} of {schedule.steps}")
         path.append(z)

@@ -1,9 +1,9 @@
 """Guidance as values: which branches a step predicts, and how their noise predictions combine.
 
 A branch is one row for each target, under a name: "null" sees no text, "text" sees the target's. The last branch is
-the one whose attention an edit changes. Where the source's own row is in the batch, its noise has the name "source". A
-new kind of guidance is a class with the functions of `Guidance`; the loop lays out its batch from the branches
-(`rows.Rows`).
+the one whose attention an edit changes. Where the source's own row is in the batch, its noise has the name "source",
+and its true noise, where that is known, the name "known". A new kind of guidance is a class with the functions of
+`Guidance`; the loop lays out its batch from the branches (`rows.Rows`).
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,8 @@ class Guidance(Protocol):
         ...
 
     def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
-        """The guided noise of a step, from the noise of each branch by name."""
+        """The guided noise of a step, from the noise of each branch by name; or the guided clean latents from theirs,
+        at a level without signal, where noise says nothing."""
         ...
 
 
@@ -140,12 +141,12 @@ class DifferenceGuidance:
     """ε + w (eps_text − eps_source): the straight path's noise (`docs/methods/straight.md`).
 
     The true noise ε of the source stands for everything that the network says of both rows alike, so no branch without
-    text is needed. With equal rows the guided noise is ε, for any network and any w.
+    text is needed. With equal rows the guided noise is ε, for any network and any w. The loop gives ε by the name
+    "known".
 
-    noise: ε. scale: w. share: how much of w counts where, asked for once a step; by default all of it everywhere.
+    scale: w. share: how much of w counts where, asked for once a step; by default all of it everywhere.
     """
 
-    noise: Float[Tensor, "1 c h w"]
     scale: float
     share: Callable[[], float | Float[Tensor, "n 1 h w"]] = lambda: 1.0
 
@@ -159,7 +160,7 @@ class DifferenceGuidance:
 
     def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise."""
-        return self.noise + self.scale * self.share() * (noise["text"] - noise["source"])
+        return noise["known"] + self.scale * self.share() * (noise["text"] - noise["source"])
 
 
 @dataclass(frozen=True)

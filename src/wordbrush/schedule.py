@@ -31,6 +31,11 @@ _SETTINGS: Mapping[str, Any] = {
 }
 
 
+_LEFT_OUT = (
+    0.1  # the largest share of the noisiest training timesteps that diffusers' leading spacing may leave out
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One noise level: the timestep that labels it for the network, and its shares of picture and noise."""
@@ -58,6 +63,9 @@ class Prediction:
 
     clean: Float[Tensor, "*s"]
     noise: Float[Tensor, "*s"]
+
+    def __getitem__(self, rows: slice) -> "Prediction":
+        return Prediction(self.clean[rows], self.noise[rows])
 
     def step(
         self,
@@ -120,17 +128,17 @@ class Schedule:
             raise OptionsError(
                 f"steps must be between 1 and {train_steps} (the model's training timesteps), got {steps}"
             )
-        if known["rescale_betas_zero_snr"]:
-            raise ModelError(
-                "the model's schedule ends at zero signal (rescale_betas_zero_snr), which is not supported: "
-                "use a model whose schedule keeps some signal"
-            )
         alphas_cumprod = training_alphas_cumprod(config)
         spacing = known["timestep_spacing"]
         offset = int(known["steps_offset"])
         if spacing == "leading":
             stride = train_steps // steps
-            timesteps = [min(i * stride + offset, train_steps - 1) for i in reversed(range(steps))]
+            if train_steps - steps * stride > _LEFT_OUT * train_steps:
+                # A whole stride would begin in the middle: with pure noise at timestep 500 of 1,000 for 501 steps.
+                timesteps = [i * train_steps // steps for i in reversed(range(steps))]
+            else:
+                timesteps = [i * stride for i in reversed(range(steps))]
+            timesteps = [min(t + offset, train_steps - 1) for t in timesteps]
         elif spacing == "trailing":
             timesteps = [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
         elif spacing == "linspace":
@@ -178,4 +186,12 @@ def training_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, " timest
         raise ModelError(
             f"the model's beta_schedule must be linear, scaled_linear or squaredcos_cap_v2, got {kind!r}"
         )
-    return torch.cumprod(1 - betas, 0)
+    alphas_cumprod = torch.cumprod(1 - betas, 0)
+    return _without_signal(alphas_cumprod) if known["rescale_betas_zero_snr"] else alphas_cumprod
+
+
+def _without_signal(alphas_cumprod: Float[Tensor, " timesteps"]) -> Float[Tensor, " timesteps"]:
+    """The schedule shifted and scaled so that nothing of the picture is left at its end, and its first level stays
+    (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1)."""
+    signal = alphas_cumprod.sqrt()
+    return ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2

@@ -69,7 +69,7 @@ class StraightPath:
 
     def guidance(self, scale: float) -> Guidance:
         """See `States`."""
-        return DifferenceGuidance(self.noise, scale)
+        return DifferenceGuidance(scale)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""

@@ -144,6 +144,11 @@ def _schedule(config: Mapping[str, Any]) -> Iterator[str]:
                 f"expected the schedule of a model that was trained with betas, got {key} = {config[key]}, of another "
                 "kind: such models are not supported"
             )
+    if config.get("rescale_betas_zero_snr") and config.get("prediction_type", "epsilon") == "epsilon":
+        yield (
+            "expected a network that predicts v, as its schedule begins without any signal (rescale_betas_zero_snr), "
+            "got one that predicts the noise, of which nothing follows there: correct prediction_type"
+        )
     if config.get("timestep_type", "discrete") != "discrete":
         yield f"expected discrete timesteps, got {config['timestep_type']}: such models are not supported"
 

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.denoise import check_finite
+from wordbrush.denoise import check_finite, combined
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.null_text.options import Options
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.progress import Progress
 from wordbrush.sampling import walk_up
-from wordbrush.schedule import Level
+from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
 from wordbrush.states import Trajectory
 
@@ -42,8 +42,8 @@ def invert(
     for i in range(schedule.steps):
         here, to = schedule.levels[i], schedule.levels[i + 1]
         with torch.no_grad():
-            noise = model.predict(z, here, text).noise
-        land = partial(_land, model, guidance, z, here, to, noise)
+            conditional = model.predict(z, here, text)
+        land = partial(_land, model, guidance, z, here, to, conditional)
         rate = options.learning_rate * (1 - i / (2 * schedule.steps))
         enough = options.early_stop + i * options.early_stop_growth
         null, tries = _optimised(null, land, up.states.at(i + 1), rate, enough, options.inner_steps)
@@ -62,13 +62,12 @@ def _land(
     z: Tensor,
     here: Level,
     to: Level,
-    noise: Tensor,
+    conditional: Prediction,
     null: TextEmbeds,
 ) -> Float[Tensor, "1 c h w"]:
-    """Where one guided step from `z` leads with this null embedding; noise: the conditional prediction."""
-    unconditional = model.predict(z, here, Conditioning(null)).noise
-    guided = guidance.combine({"null": unconditional, "text": noise}, 0.0)  # the same in every step
-    return here.from_noise(z, guided).step(here, to)
+    """Where one guided step from `z` leads with this null embedding."""
+    found = {"null": model.predict(z, here, Conditioning(null)), "text": conditional}
+    return combined(guidance, z, here, found, 0.0).step(here, to)  # the guidance is the same in every step
 
 
 def _optimised(
