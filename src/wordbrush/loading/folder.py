@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from wordbrush.errors import ModelError
+from wordbrush.imports import libraries
 from wordbrush.loading import Defaults
 from wordbrush.loading.checks import read_json, verify_manifest
 
@@ -24,9 +25,7 @@ def load(path: Path, name: str, device: str, dtype: torch.dtype, loaded: Mapping
 
     Raises `ModelError` for a folder that is damaged, incomplete or of another family.
     """
-    import diffusers
-    import transformers
-
+    diffusers, transformers = libraries()
     index = read_json(path / "model_index.json")
     verify_manifest(path, name)
     # Entries are ["library", "class"]; whatever else the file holds is not a component.
@@ -96,9 +95,7 @@ def _component(path: Path, name: str, kind: Any, library: Any, dtype: torch.dtyp
 
 
 def _tokenizer(path: Path, name: str) -> Any:
-    import transformers
-
-    kind: Any = transformers.CLIPTokenizer
+    kind: Any = libraries()[1].CLIPTokenizer
     try:
         return kind.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:

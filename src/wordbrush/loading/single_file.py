@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wordbrush.errors import ModelError
+from wordbrush.imports import libraries
 
 _CONFIG = "WORDBRUSH_SINGLE_FILE_CONFIG"
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
@@ -39,14 +40,12 @@ def components(path: Path, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     Raises `ModelError` if the file is no safetensors file (a pickle is refused, whatever its name), is of
     another layout than Stable Diffusion 1's, or does not fit the configs of `folder`.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
+    diffusers, _ = libraries()
     weights = _read(path)
     try:
         return {
-            "unet": _renamed(UNet2DConditionModel, "unet", weights, folder, dtype),
-            "vae": _renamed(AutoencoderKL, "vae", weights, folder, dtype),
+            "unet": _renamed(diffusers.UNet2DConditionModel, "unet", weights, folder, dtype),
+            "vae": _renamed(diffusers.AutoencoderKL, "vae", weights, folder, dtype),
             "text_encoder": _text_encoder(weights, folder, dtype),
         }
     except (OSError, RuntimeError, ValueError, KeyError) as error:

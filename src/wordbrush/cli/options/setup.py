@@ -7,6 +7,7 @@ from cyclopts import Group, Parameter
 
 import wordbrush
 from wordbrush.cli.terminal import Terminal
+from wordbrush.imports import libraries, no_collection
 
 _GROUP = Group("Model and machine", sort_key=20)
 
@@ -41,12 +42,10 @@ class Setup:
 
     def load(self) -> "wordbrush.Model":
         """Load the model. Raises `ModelError`."""
-        with self.terminal.busy(f"loading {self.model}"):
-            import diffusers
+        with self.terminal.busy(f"loading {self.model}"), no_collection():
             import torch
-            import transformers
 
-            for library in (diffusers, transformers):
+            for library in libraries():
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
             dtype = None if self.dtype is None else getattr(torch, self.dtype)
