@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from wordbrush.imports import no_collection
+
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 
 
@@ -21,6 +23,7 @@ class Defaults:
     inversion_steps: int | None = None
 
 
+@no_collection()
 def load_parts(name: str | Path, device: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
     """The keyword arguments of `Model` for a model's name; see `Model.load`. Raises `ModelError`."""
     from wordbrush.loading import checks, folder, hub, single_file
