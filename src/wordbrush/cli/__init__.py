@@ -30,7 +30,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
     try:
         return _run(tokens)
     finally:
-        if tokens is None:  # the process is ours and ends: Python would look through a million objects once more
+        if (
+            tokens is None
+        ):  # the process is ours and ends: Python would look through a million objects once more
             gc.freeze()
 
 
