@@ -589,10 +589,13 @@ sys.exit(main(["methods"]))
     )
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; from wordbrush.cli import main; main(['--help']); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("False\n")
+@pytest.mark.parametrize(("tokens", "is_at_its_end"), [("", True), ("['methods']", False)])
+def test_only_a_process_of_its_own_is_not_cleaned_up(tokens: str, is_at_its_end: bool) -> None:
+    code = (
+        f"import sys, gc; from wordbrush.cli import main; main({tokens}); sys.exit(gc.get_freeze_count() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "methods"], capture_output=True)
+    assert done.returncode == is_at_its_end
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 from wordbrush.cli.stopping import Stopped, listening
 
-
 # How idle threads wait for work, by the names of what decides it in the OpenMP libraries that torch comes with.
 _WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY"}
 
