@@ -31,11 +31,11 @@ _READING = RLock()
 def libraries() -> tuple[Any, Any]:
     """diffusers and transformers, with the classes of a Stable Diffusion's parts imported."""
     with _sparing():
-        import diffusers
-        import transformers
+        import diffusers.models.autoencoders.autoencoder_kl
+        import diffusers.models.unets.unet_2d_condition
+        import transformers.models.clip.modeling_clip
+        import transformers.models.clip.tokenization_clip
 
-        _ = diffusers.UNet2DConditionModel, diffusers.AutoencoderKL
-        _ = transformers.CLIPTextModel, transformers.CLIPTokenizer
     return diffusers, transformers
 
 

@@ -31,7 +31,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     finally:
         if (
             tokens is None
-        ):  # the process is ours and ends: Python would look through a million objects once more
+        ):  # the process is ours, and ends: no last look through a million objects for garbage
             gc.freeze()
 
 
