@@ -17,6 +17,13 @@ from threading import RLock, get_ident
 from types import ModuleType
 from typing import Any
 
+# The modules of a Stable Diffusion's parts.
+_USED = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip",
+)
 # Packages whose own file takes long and is not needed for the modules in them. scipy comes with diffusers' schedulers.
 _UNREAD = {
     "diffusers.models.autoencoders",
@@ -30,11 +37,11 @@ _READING = RLock()
 
 def libraries() -> tuple[Any, Any]:
     """diffusers and transformers, with the classes of a Stable Diffusion's parts imported."""
-    with _sparing():
-        import diffusers.models.autoencoders.autoencoder_kl
-        import diffusers.models.unets.unet_2d_condition
-        import transformers.models.clip.modeling_clip
-        import transformers.models.clip.tokenization_clip
+    with no_collection(), _sparing():
+        for module in _USED:
+            importlib.import_module(module)
+        import diffusers
+        import transformers
 
     return diffusers, transformers
 
