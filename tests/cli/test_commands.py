@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import torch
 from PIL import Image
 
 from wordbrush import editing, inversion
 from wordbrush.cli import main
-from wordbrush.cli.options import flags
+from wordbrush.cli.options import flags, setup
 from wordbrush.images import load, read_provenance
 from wordbrush.model import Model
 
@@ -699,3 +700,49 @@ sys.exit(main(["methods"]))
         "",
         "error: stopped; no partial file is left\n",
     )
+
+
+@pytest.mark.parametrize(("tokens", "is_at_its_end"), [("", True), ("['methods']", False)])
+def test_only_a_process_of_its_own_is_not_cleaned_up(tokens: str, is_at_its_end: bool) -> None:
+    code = (
+        f"import sys, gc; from wordbrush.cli import main; main({tokens}); sys.exit(gc.get_freeze_count() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "methods"], capture_output=True)
+    assert done.returncode == is_at_its_end
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+        ({"KMP_BLOCKTIME": "0"}, None),
+    ],
+)
+def test_idle_threads_spin_briefly_unless_the_user_has_chosen(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], expected: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(chosen))
+    assert main(["methods"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slowdown", "is_noted"),
+    [("bfloat16", 67.4, True), ("float16", 23.0, True), ("bfloat16", 0.5, False), ("float32", 67.4, False)],
+)
+def test_a_number_type_that_this_processor_emulates_is_noted(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, slowdown: float, is_noted: bool
+) -> None:
+    monkeypatch.setattr(setup, "times_float32", lambda _: slowdown)
+    code, _, err = run("generate", CAT, "--steps", "1", "--dtype", dtype, "--out", "cat.png")
+    assert code == 0
+    told = f"note: {dtype} takes {slowdown:.0f} times as long as float32 on this processor, which has no instructions"
+    assert err.startswith(told) == is_noted
+    assert err.count("\n") == is_noted
+
+
+def test_a_number_type_is_measured_against_float32() -> None:
+    assert 0.2 < setup.times_float32(torch.float32) < 5
+    assert setup.times_float32(torch.float64) > 0

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.model import Model
 
-sys.path.append(str(Path(__file__).parents[1] / "data"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "training")]
 
 import figures
 from data import samples_of

@@ -36,7 +36,7 @@ from wordbrush.images import to_tensor
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Scene, caption, parse, render, sample
 
-sys.path.append(str(Path(__file__).parents[1] / "data"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "training")]
 
 import edits
 import figures

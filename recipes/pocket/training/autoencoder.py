@@ -28,6 +28,7 @@ from torch.nn import functional as F
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 
 from data import CELL, PICTURE, RUNS, pictures, rows
+from precision import numbers
 from run import Preset, Run, arguments, chosen, compile_all, spawn, use_threads
 from shapes import AUTOENCODER
 
@@ -260,11 +261,12 @@ def reconstruct(model: AutoencoderKL, rows: np.ndarray) -> np.ndarray:
 def encode(worker: int, preset: Preset, part: str) -> None:
     """Write this worker's share of the latents of all training pictures to the array file `part`."""
     use_threads(preset)
+    dtype = numbers(preset.device)
     # Without gradients, oneDNN's bfloat16 convolutions are fastest with channels first.
-    model = exported(preset).to(torch.bfloat16, memory_format=torch.contiguous_format)
+    model = exported(preset).to(dtype, memory_format=torch.contiguous_format)
     source, latents = pictures("train"), np.load(part, mmap_mode="r+")
     for first in range(BLOCK * worker, len(source), BLOCK * preset.workers):
-        images = to_tensor(source[first : first + BLOCK], preset.device).bfloat16().contiguous()
+        images = to_tensor(source[first : first + BLOCK], preset.device).to(dtype).contiguous()
         latents[first : first + BLOCK] = model.encode(images).latent_dist.mode().half().cpu().numpy()
     latents.flush()
 
@@ -273,6 +275,7 @@ def encode_all(preset: Preset) -> None:
     """Write runs/pocket/latents.npy, float16 [N, 8, 16, 16]; the file appears once it is complete."""
     part = RUNS / "latents.part.npy"
     shape = (len(pictures("train")), CHANNELS, PICTURE // CELL, PICTURE // CELL)
+    numbers(preset.device)  # measured before there are workers
     np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape).flush()
     multiprocessing.spawn(encode, (preset, str(part)), nprocs=preset.workers)
     os.replace(part, RUNS / "latents.npy")

@@ -38,6 +38,7 @@ from attention import PlainAttention, grounding_loss, install
 from cpu_layers import speed_up
 from data import RUNS, samples_of
 from examples import LABELS, UNLABELLED, Batch, Examples, encode
+from precision import autocast, numbers
 from run import compile_all
 from shapes import SCHEDULER, TEXT_ENCODER, UNET
 from shared import SharedWeights, Updater
@@ -149,7 +150,7 @@ class Networks(nn.Module):
         self.attention = install(self.unet, keep=grounded)
         zero_residual_branches(self.unet)
         self.to(device, memory_format=torch.channels_last)
-        if device == "cpu":
+        if device == "cpu" and numbers(device) == torch.bfloat16:
             speed_up(self.unet)
 
     def forward(self, z_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ def compute_losses(
     t, ratio = t.to(noise.device), snr[t].to(noise.device)
     alpha = (ratio / (1 + ratio)).view(-1, 1, 1, 1)
     z_t = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
-    with torch.autocast(noise.device.type, dtype=torch.bfloat16):
+    with autocast(noise.device.type):
         predicted = networks(z_t.contiguous(memory_format=torch.channels_last), t, batch.ids)
         labelling = networks.labeller(batch.labels, ratio)
     error = (predicted - noise).square().mean((1, 2, 3))
@@ -235,7 +236,7 @@ def paint(
     scheduler.set_timesteps(steps)
     count, device = len(ids), ids.device
     z = torch.randn(count, 8, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with autocast(device.type):
         embeds = networks.text_encoder(torch.cat([ids, null_ids.expand(count, -1)])).last_hidden_state
         for t in scheduler.timesteps:
             both = networks.unet(torch.cat([z, z]), t.to(device), embeds).sample.float()
@@ -274,7 +275,7 @@ class Evaluator:
             z_t = alpha.sqrt() * held.latents + (1 - alpha).sqrt() * noise
             steps = torch.full((len(noise),), t, device=self.device)
             # The processors keep maps only if gradients are enabled.
-            with torch.enable_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
+            with torch.enable_grad(), autocast(self.device):
                 predicted = self.networks(z_t, steps, held.ids)
             found[f"eps_{t}"] = (predicted - noise).square().mean().item()
             if t == 550:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from precision import numbers
+
 POLYNOMIALS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -21,8 +23,8 @@ POLYNOMIALS = (
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Approximately U·Vᵀ of the singular value decomposition, using only matrix products in bfloat16."""
-    wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.T.bfloat16()
+    """Approximately U·Vᵀ of the singular value decomposition, by matrix products only, in bfloat16 where it is fast."""
+    wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T).to(numbers(matrix.device.type))
     wide = wide / (1.01 * wide.norm() + 1e-7)
     for a, b, c in POLYNOMIALS:
         gram = wide @ wide.T

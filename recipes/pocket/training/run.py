@@ -17,6 +17,7 @@ from torch import Tensor, multiprocessing, nn
 
 from data import RUNS
 from muon import Muon
+from precision import autocast, numbers
 from shared import SharedWeights, Updater
 
 CHECKPOINT_SECONDS = 60
@@ -53,6 +54,7 @@ class Run:
 
     def __init__(self, name: str, preset: Preset, modules: list[nn.Module]) -> None:
         self.name, self.preset = name, preset
+        numbers(preset.device)  # measured before there are workers
         self.shared = SharedWeights(modules, preset.workers, preset.device)
         self.seconds = torch.zeros((), dtype=torch.float64).share_memory_()
         if (checkpoint := RUNS / f"{name}.pt").exists():
@@ -102,7 +104,7 @@ class Run:
                 return
             seeds = np.random.SeedSequence([0, step, worker]).spawn(2)
             generator = torch.Generator().manual_seed(int(seeds[1].generate_state(1)[0]))
-            with torch.autocast(preset.device, dtype=torch.bfloat16):
+            with autocast(preset.device):
                 value, figures = loss(progress, np.random.default_rng(seeds[0]), generator)
             value.backward()
             # More minutes raise a rate that had fallen; without a warm-up such a step would undo what was learned.

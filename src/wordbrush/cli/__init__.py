@@ -13,15 +13,35 @@ Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found 
 2 wrong input; 129 the terminal was closed; 130 Ctrl-C; 143 `kill`.
 """
 
+import gc
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from wordbrush.cli.stopping import Stopped, listening
 
+# How idle threads wait for work, by the names of what decides it in the OpenMP libraries that torch comes with.
+_WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY"}
+
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Every error is printed as one line, never as a traceback."""
+    try:
+        return _run(tokens)
+    finally:
+        if (
+            tokens is None
+        ):  # the process is ours, and ends: no last look through a million objects for garbage
+            gc.freeze()
+
+
+def _run(tokens: Sequence[str] | None) -> int:
+    # torch's idle threads spin for milliseconds before they sleep. Beside another busy process they spin on the very
+    # core that the thread they wait for needs, and an edit takes several times as long. Shorter spinning costs nothing
+    # on an idle machine; none at all (a passive wait) does. Read once, when torch is imported.
+    if not _WAITING & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"
     with listening() as stop:
         try:
             from wordbrush.cli import app  # imports take a moment, and Ctrl-C may come during them

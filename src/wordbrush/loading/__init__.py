@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from wordbrush.imports import libraries, no_collection
+
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 
 
@@ -37,6 +39,7 @@ class Vocabulary:
         return f" (but '{near}')" if near else ""
 
 
+@no_collection()
 def load_parts(
     name: str | Path,
     device: str | torch.device | None,
@@ -47,6 +50,7 @@ def load_parts(
     """The keyword arguments of `Model` for a model's name; see `Model.load`. Raises `ModelError`."""
     from wordbrush.loading import folder, hub, machine, single_file
 
+    libraries()
     on = machine.device_of(device)
     dtype = machine.dtype_of(dtype, on)
     path = POCKET if name == "pocket" else Path(name)

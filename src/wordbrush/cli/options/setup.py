@@ -1,13 +1,18 @@
 """The flags of every command that computes: the model, the machine, and how to report."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from timeit import Timer
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 import wordbrush
 from wordbrush import options
 from wordbrush.cli.terminal import Terminal
+from wordbrush.imports import libraries, no_collection
+
+if TYPE_CHECKING:
+    import torch
 
 _GROUP = Group("Model and machine", sort_key=20)
 
@@ -42,14 +47,36 @@ class Setup:
 
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
         """Load the model. fetch: whether a hub id may be fetched. Raises `ModelError`."""
-        with self.terminal.busy(f"loading {self.model}"):
-            import diffusers
-            import transformers
+        with self.terminal.busy(f"loading {self.model}"), no_collection():
+            import torch
 
-            for library in (diffusers, transformers):
+            for library in libraries():
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
-            return wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype, fetch=fetch)
+            model = wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype, fetch=fetch)
+        if model.device.type == "cpu" and model.dtype != torch.float32:
+            slowdown = times_float32(model.dtype)
+            if slowdown > 2:
+                self.terminal.note(
+                    [
+                        f"{self.dtype} takes {slowdown:.0f} times as long as float32 on this processor, which has no "
+                        "instructions for it: leave out --dtype"
+                    ]
+                )
+        return model
+
+
+def times_float32(dtype: "torch.dtype") -> float:
+    """How many times as long as in float32 a small convolution takes on this CPU: measured, in a tenth of a second."""
+    import torch
+
+    seconds: list[float] = []
+    with torch.no_grad():
+        for kind in (dtype, torch.float32):
+            picture, kernel = torch.zeros(1, 64, 32, 32, dtype=kind), torch.zeros(64, 64, 3, 3, dtype=kind)
+            timer = Timer(lambda picture=picture, kernel=kernel: torch.conv2d(picture, kernel, padding=1))
+            seconds.append(min(timer.repeat(4, number=1)))
+    return seconds[0] / seconds[1]
 
 
 POCKET = Setup()
