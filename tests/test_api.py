@@ -40,6 +40,8 @@ def test_the_public_names_are_sorted_and_there() -> None:
     assert list(wordbrush.__all__) == sorted(wordbrush.__all__)
     assert all(getattr(wordbrush, name) is not None for name in wordbrush.__all__)
     assert wordbrush.__version__ == importlib.metadata.version("wordbrush")
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
+    assert [name for name in wordbrush.__all__ if f"`{name}`" not in page] == []
     with pytest.raises(AttributeError, match="no attribute 'paint'"):
         _ = wordbrush.paint
 
