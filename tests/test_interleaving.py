@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import reference
-from wordbrush import edit, from_seed, invert
+from wordbrush import edit, from_seed, heatmap, invert
 from wordbrush.editing.prompt_to_prompt.options import Options
-from wordbrush.images import to_image
+from wordbrush.images import to_image, to_tensor
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 from wordbrush.sampling import sample
@@ -91,10 +91,19 @@ def test_verbs_in_two_threads_give_the_pictures_of_serial_runs(tiny: Tiny) -> No
         options = {"steps": 2, "inner_steps": 2}
         return invert(model, photo, "a cat", method="null_text", options=options).trajectory
 
-    verbs = (unguided, generated, inverted)
+    def heated() -> torch.Tensor:
+        return to_tensor(heatmap(model, photo, "a cat on a beach", "cat", options={"steps": 2}))
+
+    def at_once() -> torch.Tensor:
+        straight = {"inversion": "straight", "inversion_options": {"steps": 4}}
+        return edit(
+            model, photo, "a cat on a beach at night", prompt="a cat on a beach", **straight
+        ).trajectory
+
+    verbs = (unguided, generated, inverted, heated, at_once)
     serial = [verb() for verb in verbs]
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(3):
+    with ThreadPoolExecutor(5) as pool:
+        for _ in range(2):
             for verb, future in zip(serial, [pool.submit(verb) for verb in verbs], strict=True):
                 assert torch.equal(future.result(), verb)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from wordbrush import changes, editing, images, inversion, methods, options, provenance, sampling, sheets
-from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError
+from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
 from wordbrush.images import Pixels, Recorded
 from wordbrush.model import Model
 from wordbrush.options import InversionOptions, Options
@@ -530,16 +530,16 @@ def _several(targets: object) -> list[str]:
     try:
         return list(cast(Sequence[str], targets))
     except TypeError as error:
-        raise PromptError(f"expected a target prompt, or a list of them, got {targets!r:.60}") from error
+        raise PromptError(f"expected a target prompt, or a list of them, got {short(targets)}") from error
 
 
 def _require_model(model: object) -> None:
     if not isinstance(model, Model):
-        hint = f"Model.load({model!r:.60})" if isinstance(model, str) else "Model.load()"
+        hint = f"Model.load({short(model)})" if isinstance(model, str) else "Model.load()"
         raise ModelError(f"expected a model, as {hint} gives one, got {type(model).__name__}")
 
 
 def _require_words(model: Model, prompt: object) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
     if not isinstance(prompt, str) or all(word.is_punctuation for word in model.read(prompt).words):
-        raise PromptError(f"expected a prompt that says what the picture shows, got {prompt!r:.60}")
+        raise PromptError(f"expected a prompt that says what the picture shows, got {short(prompt)}")

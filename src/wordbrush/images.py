@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
 from wordbrush import png, reading
-from wordbrush.errors import ImageError, NumericsError, OutputError
+from wordbrush.errors import ImageError, NumericsError, OutputError, short
 from wordbrush.files import Opened, atomic_write
 
 # Detected from the content, not from the file's name. Pillow has forty more formats; each is one more parser exposed to
@@ -61,7 +61,7 @@ def load(path: str | os.PathLike[str], *, background: tuple[int, int, int] = WHI
 def content_of(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file that should be a picture. Raises `ImageError`."""
     if str(path).partition("://")[0] in ("http", "https", "ftp", "data"):
-        raise ImageError(f"expected a picture file, got the address {str(path)!r:.80}; download it first")
+        raise ImageError(f"expected a picture file, got the address {short(str(path))}; download it first")
     if Path(path).is_dir():
         raise ImageError(f"expected a picture file, but {path} is a folder; choose a file in it")
     if not Path(path).is_file():  # reading a device or a pipe might never end

@@ -31,6 +31,7 @@ from wordbrush.images import to_image
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.picture import Picture
+from wordbrush.reading import json_text
 from wordbrush.schedule import Level, Schedule
 from wordbrush.states import States, restored
 
@@ -276,7 +277,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
         raise SourceError(
             f"{path} is damaged: its checksum does not fit its content; invert the picture again"
         )
-    header = json.loads(metadata["source"])
+    header: Any = json_text(metadata["source"], str(path), SourceError)
     if version == "1":  # it knew trajectories and ᾱ alone
         levels = Schedule.from_alphas([*header["timesteps"], 0], header["alphas"]).levels
         header["levels"] = [(level.t, level.signal, level.sigma) for level in levels]

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, cast
 
-from wordbrush.errors import ModelError
+from wordbrush.errors import ModelError, short
+from wordbrush.files import inside
 from wordbrush.reading import json_mapping
 
 
@@ -15,12 +16,18 @@ def verify_manifest(path: Path, name: str) -> None:
     """
     if not (path / "manifest.json").is_file():
         return
-    for file, expected in read_json(path / "manifest.json")["files"].items():
-        if not (path / file).is_file():
+    files: Any = read_json(path / "manifest.json").get("files")
+    if not isinstance(files, dict):
+        raise ModelError(
+            f"{name}: expected manifest.json to list files, got {short(files)}: fetch the model again"
+        )
+    for file, expected in cast(dict[str, Any], files).items():
+        listed = inside(path, file, "a file of the manifest")
+        if not listed.is_file():
             raise ModelError(
                 f"{name}: {file} is missing from {path}: install the package, or fetch the model, again"
             )
-        with open(path / file, "rb") as content:
+        with open(listed, "rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != expected:
                 raise ModelError(
                     f"{name}: {file} is damaged (its SHA-256 is not the manifest's): install it again"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from wordbrush.errors import ModelError
+from wordbrush.errors import ModelError, short
 
 DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")
@@ -39,7 +39,7 @@ def dtype_of(dtype: str | torch.dtype | None, device: torch.device) -> torch.dty
         return torch.float32 if device.type == "cpu" else torch.float16
     found = DTYPES.get(str(dtype).removeprefix("torch."))
     if found is None:
-        raise ModelError(f"expected dtype to be one of {', '.join(DTYPES)}, got {str(dtype)!r:.60}")
+        raise ModelError(f"expected dtype to be one of {', '.join(DTYPES)}, got {short(str(dtype))}")
     return found
 
 

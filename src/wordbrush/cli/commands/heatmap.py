@@ -50,6 +50,7 @@ def heatmap(
     model = setup.load()
     if start.prompt is not None:
         model.read(start.prompt).find(word)  # an invalid word is reported before the inversion starts
+        terminal.note([model.strange(start.prompt)])
     with terminal.watching() as show:
         origin = start.origin(model, show)
     source = origin.source

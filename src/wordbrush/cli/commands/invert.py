@@ -47,6 +47,7 @@ def invert(
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
+    terminal.note([model.strange(start.prompt)])
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)
     with all_or_none() as opened:

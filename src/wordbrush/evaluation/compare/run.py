@@ -45,7 +45,7 @@ def compare(
     """
     asked = request.checked()
     reasons, shown_words, truths = impossible(model, asked), looks(model, asked), known(model, asked)
-    notices: list[str] = []
+    notices = [said for said in (model.strange(asked.prompt),) if said]
     picture = None if asked.picture is None else _fitted(model, asked.picture, notices)
     texts = {} if clip is None else dict(zip(asked.targets, clip.texts(asked.targets), strict=True))
     warm_up(model)

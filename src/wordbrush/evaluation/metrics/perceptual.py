@@ -26,7 +26,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wordbrush.errors import ImageError, ModelError
+from wordbrush.errors import ImageError, ModelError, short
 from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics.pixels import Picture, array
 from wordbrush.extras import need
@@ -222,7 +222,7 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
     named = cast(dict[str, object], content) if isinstance(content, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"{path}: expected names and tensors, the weights of {what}, got {content!r:.40}")
+        raise ModelError(f"{path}: expected names and tensors, the weights of {what}, got {short(content)}")
     return tensors
 
 
