@@ -26,6 +26,7 @@ class Terminal:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
+        self._said: set[str] = set()
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -40,8 +41,11 @@ class Terminal:
             self.say(f"  {left:<{width}}  {right}")
 
     def note(self, notices: Iterable[str]) -> None:
-        """Notices about a result, each once; empty ones are none."""
-        for notice in filter(None, dict.fromkeys(notices)):
+        """Notices about a result, each once in a command; empty ones are none."""
+        for notice in filter(None, notices):
+            if notice in self._said:
+                continue
+            self._said.add(notice)
             self.errors.print(Text(f"note: {notice}"), style="yellow")
 
     def error(self, text: str) -> None:
