@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wordbrush.api import (
         Check,
-        Replay,
         check_edit,
         edit,
         editing_methods,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
         heatmap,
         inversion_methods,
         invert,
-        replay,
     )
     from wordbrush.errors import (
         ImageError,
@@ -40,12 +38,13 @@ if TYPE_CHECKING:
     from wordbrush.model import Model
     from wordbrush.options import Options
     from wordbrush.progress import Progress
+    from wordbrush.replaying import Replay, replay
     from wordbrush.result import Report, Result
     from wordbrush.sheets import sheet
     from wordbrush.source import Source
 
 # Where the names below are, those that import least first.
-_MODULES = ("errors", "options", "progress", "sheets", "model", "source", "result", "api")
+_MODULES = ("errors", "options", "progress", "sheets", "model", "source", "result", "api", "replaying")
 
 __all__ = [
     "Check",

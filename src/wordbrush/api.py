@@ -6,19 +6,17 @@ Each runs one of the package's generators to its end; `on_progress` is called af
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
 from jaxtyping import Float
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from wordbrush import changes, editing, images, inversion, methods, options, provenance, sampling, sheets
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
 from wordbrush.images import Pixels, Recorded
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions, Options
+from wordbrush.options import Options, SeedOptions
 from wordbrush.picture import Picture
 from wordbrush.progress import Progress, drain
 from wordbrush.request import EditRequest
@@ -30,14 +28,6 @@ from wordbrush.words import align
 OnProgress = Callable[[Progress], object]
 ImageOrPath = Image.Image | str | os.PathLike[str]
 T = TypeVar("T")
-
-
-class _SeedOptions(InversionOptions):
-    """What a picture is generated from, checked like every other option."""
-
-    seed: int = Field(ge=0, lt=2**63)
-    width: int | None
-    height: int | None
 
 
 def generate(
@@ -104,7 +94,7 @@ def from_seed(
     """
     _require_model(model)
     settings = options.parse(
-        _SeedOptions,
+        SeedOptions,
         {
             "seed": seed,
             "steps": steps,
@@ -114,7 +104,7 @@ def from_seed(
             "height": height,
         },
     )
-    _require_words(model, prompt)
+    require_words(model, prompt)
     return drain(sampling.sample(model, prompt, **settings.model_dump()), on_progress)
 
 
@@ -190,7 +180,7 @@ def invert_steps(
     settings = options_of(entry, options)
     if isinstance(picture, Source):
         raise ImageError("expected a picture to invert, got a source: edit it as it is")
-    _require_words(model, prompt)
+    require_words(model, prompt)
     size = model.image_size
     own = Picture.of(picture, *size)
     source = yield from entry.load().invert(model, own.seen(*size), prompt, settings)
@@ -340,7 +330,7 @@ def check_edit(
     wordbrush.errors.PromptError: the prompt 'a dog on a beach' has no 'tree'; there is a, dog, on, beach
     """
     _require_model(model)
-    _require_words(model, prompt)
+    require_words(model, prompt)
     module, request = _requested(model, prompt, targets, method, options)
     module.plan(model, request)
     found: list[Check] = []
@@ -373,7 +363,7 @@ def heatmap(
     (128, 128)
     """
     _require_model(model)
-    _require_words(model, prompt)
+    require_words(model, prompt)
     model.read(prompt).find(word)  # before any work is done
     steps = invert_steps(model, picture, prompt, method=method or inversion.DEFAULT, options=options)
     found = drain(steps, on_progress)
@@ -405,92 +395,6 @@ def editing_methods() -> dict[str, str]:
     return {name: method.summary for name, method in editing.METHODS.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class Replay:
-    """A picture made again. differences: empty if every pixel is the same, or else what is different now.
-
-    >>> model = Model.load("pocket")
-    >>> replay(generate(model, "a cat on a beach", steps=2), model=model).image.size
-    (128, 128)
-    """
-
-    image: Image.Image
-    differences: tuple[str, ...]
-
-
-def replay(
-    picture: Image.Image | str | os.PathLike[str],
-    *,
-    model: Model | None = None,
-    on_progress: OnProgress | None = None,
-) -> Replay:
-    """Make a picture again from its record (in a PNG file, or in a picture's `info`), and compare.
-
-    On the same machine, with the same versions and number of threads, the pixels are the same. A model is never
-    fetched because a record names it: pass one that is neither built in nor on this machine. Raises `ImageError` for a
-    picture without a record, or one whose own source picture is gone or changed, `OptionsError` for a damaged record.
-
-    >>> from wordbrush.cli import main
-    >>> main(["generate", "a cat on a beach", "--steps", "2", "--out", "cat.png"])
-    cat.png  a cat on a beach
-    0
-    >>> replay("cat.png").differences
-    ()
-    """
-    record = provenance.read_record(picture)
-    beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
-    model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
-    image = _remake(record, beside, model, on_progress)
-    differences: list[str] = []
-    if provenance.pixel_hash(image) != record.pixels:
-        now = provenance.Record.model_validate(
-            provenance.record("generate", model, record.source, image)  # for the model, versions and threads
-        )
-        if now.model.hash != record.model.hash:
-            differences.append(f"the model: {record.model.hash[:12]}… then, {now.model.hash[:12]}… now")
-        if now.threads != record.threads:
-            differences.append(f"the number of threads: {record.threads} then, {now.threads} now")
-        for name, before in record.versions.items():
-            if now.versions.get(name) != before:
-                differences.append(f"{name}: {before} then, {now.versions.get(name)} now")
-        differences = differences or ["the machine: model, versions and threads are the same"]
-    return Replay(image, tuple(differences))
-
-
-def _remake(
-    record: provenance.Record, path: Path, model: Model, on_progress: OnProgress | None
-) -> Image.Image:
-    origin = record.source
-    if origin.saved is not None:
-        found = Source.load(origin.saved.found(path), model)
-    elif origin.picture is not None:
-        found = invert(
-            model,
-            origin.picture.found(path),
-            origin.prompt,
-            method=origin.method,
-            options=origin.options,
-            on_progress=on_progress,
-        )
-    else:
-        told = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
-        told |= {"width": origin.width, "height": origin.height}
-        settings = options.parse(_SeedOptions, {**origin.options, **told})
-        _require_words(model, origin.prompt)
-        found = drain(sampling.sample(model, origin.prompt, **settings.model_dump()), on_progress)
-    if record.command == "generate":
-        return generated_image(model, found)
-    results = edit(
-        model,
-        found,
-        record.targets,
-        method=record.method or editing.DEFAULT,
-        options=record.options,
-        on_progress=on_progress,
-    )
-    return results[record.index].image
-
-
 def options_of(entry: methods.Method[Any], given: Mapping[str, Any] | Options | None) -> Any:
     """A method's options, checked. Raises `OptionsError`."""
     kind = entry.options()
@@ -519,7 +423,7 @@ def _requested(
     entry = methods.find(editing.METHODS, method, "editing")
     settings = options_of(entry, options)
     for target in targets:
-        _require_words(model, target)
+        require_words(model, target)
     module = entry.load()
     request = EditRequest(tuple(targets), settings, prompt)
     request.check(module.NEEDS, method)
@@ -539,7 +443,7 @@ def _require_model(model: object) -> None:
         raise ModelError(f"expected a model, as {hint} gives one, got {type(model).__name__}")
 
 
-def _require_words(model: Model, prompt: object) -> None:
+def require_words(model: Model, prompt: object) -> None:
     """Raise `PromptError` for a prompt without words: it would leave nothing to draw and nothing to align."""
     if not isinstance(prompt, str) or all(word.is_punctuation for word in model.read(prompt).words):
         raise PromptError(f"expected a prompt that says what the picture shows, got {short(prompt)}")

@@ -70,6 +70,14 @@ class InversionOptions(Options):
     negative_prompt: str = Field("", description="what guidance leads away from: what shall not be seen")
 
 
+class SeedOptions(InversionOptions):
+    """What a picture is generated from, besides its prompt."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    width: int | None
+    height: int | None
+
+
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 

@@ -56,7 +56,7 @@ def test_everything_is_decided_for_every_kind_of_change(
     for source in (straight, seeded("sd1")):
         decided = defaults.decided(Options(), asked, source)
         left = {name for name, value in decided if value is None}
-        assert left <= {"self_limit", "guidance_scale"} and decided.spare != "auto"
+        assert left <= {"self_limit", "guidance_scale", "negative_prompt"} and decided.spare != "auto"
     # A trajectory of its own: the published values, whatever the words say.
     decided = defaults.decided(Options(), asked, seeded("sd1"))
     assert (decided.cross_replace_steps, decided.self_replace_steps, decided.finish) == (0.8, 0.4, 1.0)

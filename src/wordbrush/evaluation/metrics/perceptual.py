@@ -222,7 +222,9 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
     named = cast(dict[str, object], content) if isinstance(content, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"{path}: expected names and tensors, the weights of {what}, got {short(content)}")
+        raise ModelError(
+            f"{path}: expected names and tensors, the weights of {what}, got {short(cast(object, content))}"
+        )
     return tensors
 
 

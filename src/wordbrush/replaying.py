@@ -1,0 +1,100 @@
+"""Making a picture again from its record."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from wordbrush import editing, provenance, sampling
+from wordbrush.api import OnProgress, edit, generated_image, invert, require_words
+from wordbrush.model import Model
+from wordbrush.options import SeedOptions, parse
+from wordbrush.progress import drain
+from wordbrush.source import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """A picture made again. differences: empty if every pixel is the same, or else what is different now.
+
+    >>> model = Model.load("pocket")
+    >>> replay(generate(model, "a cat on a beach", steps=2), model=model).image.size
+    (128, 128)
+    """
+
+    image: Image.Image
+    differences: tuple[str, ...]
+
+
+def replay(
+    picture: Image.Image | str | os.PathLike[str],
+    *,
+    model: Model | None = None,
+    on_progress: OnProgress | None = None,
+) -> Replay:
+    """Make a picture again from its record (in a PNG file, or in a picture's `info`), and compare.
+
+    On the same machine, with the same versions and number of threads, the pixels are the same. A model is never
+    fetched because a record names it: pass one that is neither built in nor on this machine. Raises `ImageError` for a
+    picture without a record, or one whose own source picture is gone or changed, `OptionsError` for a damaged record.
+
+    >>> from wordbrush.cli import main
+    >>> main(["generate", "a cat on a beach", "--steps", "2", "--out", "cat.png"])
+    cat.png  a cat on a beach
+    0
+    >>> replay("cat.png").differences
+    ()
+    """
+    record = provenance.read_record(picture)
+    beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
+    model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
+    image = _remake(record, beside, model, on_progress)
+    differences: list[str] = []
+    if provenance.pixel_hash(image) != record.pixels:
+        now = provenance.Record.model_validate(
+            provenance.record("generate", model, record.source, image)  # for the model, versions and threads
+        )
+        if now.model.hash != record.model.hash:
+            differences.append(f"the model: {record.model.hash[:12]}… then, {now.model.hash[:12]}… now")
+        if now.threads != record.threads:
+            differences.append(f"the number of threads: {record.threads} then, {now.threads} now")
+        for name, before in record.versions.items():
+            if now.versions.get(name) != before:
+                differences.append(f"{name}: {before} then, {now.versions.get(name)} now")
+        differences = differences or ["the machine: model, versions and threads are the same"]
+    return Replay(image, tuple(differences))
+
+
+def _remake(
+    record: provenance.Record, path: Path, model: Model, on_progress: OnProgress | None
+) -> Image.Image:
+    origin = record.source
+    if origin.saved is not None:
+        found = Source.load(origin.saved.found(path), model)
+    elif origin.picture is not None:
+        found = invert(
+            model,
+            origin.picture.found(path),
+            origin.prompt,
+            method=origin.method,
+            options=origin.options,
+            on_progress=on_progress,
+        )
+    else:
+        told = {"steps": origin.steps, "guidance_scale": origin.guidance_scale}
+        told |= {"width": origin.width, "height": origin.height}
+        settings = parse(SeedOptions, {**origin.options, **told})
+        require_words(model, origin.prompt)
+        found = drain(sampling.sample(model, origin.prompt, **settings.model_dump()), on_progress)
+    if record.command == "generate":
+        return generated_image(model, found)
+    results = edit(
+        model,
+        found,
+        record.targets,
+        method=record.method or editing.DEFAULT,
+        options=record.options,
+        on_progress=on_progress,
+    )
+    return results[record.index].image
