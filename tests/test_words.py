@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from wordbrush.errors import PromptError
-from wordbrush.words import Alignment, Words, align, read
+from wordbrush.words import Alignment, Chunk, Words, align, read
 
 LENGTH = 32
 Read = Callable[[str], Words]
@@ -19,6 +19,12 @@ Read = Callable[[str], Words]
 @pytest.fixture(scope="session")
 def words(tokenizer: CLIPTokenizer) -> Read:
     return lambda prompt: read(tokenizer, prompt, LENGTH)
+
+
+def end(words: Words) -> int:
+    """The end token of a prompt in one chunk."""
+    (chunk,) = words.chunks
+    return chunk.stop
 
 
 def spans(read_words: Words) -> dict[str, tuple[int, int]]:
@@ -37,7 +43,7 @@ def test_words_know_their_tokens(words: Read) -> None:
         ("a", 5, 6),
         ("cat", 6, 7),
     ]
-    assert (found.start, found.stop, found.length) == (1, 7, LENGTH)
+    assert found.chunks == (Chunk(0, 1, 7, LENGTH),) and found.length == LENGTH
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_a_learned_token_is_one_word(tokenizer: CLIPTokenizer) -> None:
 
 def test_the_empty_prompt_has_no_words(words: Read) -> None:
     found = words("")
-    assert found.words == () and (found.start, found.stop) == (1, 1)
+    assert found.words == () and found.chunks == (Chunk(0, 1, 1, LENGTH),)
 
 
 def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None:
@@ -244,7 +250,7 @@ def test_an_emoji_is_a_word_and_a_comma_is_not(aligned: Aligned) -> None:
 def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned: Aligned) -> None:
     """The released code hands every later word its neighbour's map here."""
     alignment = aligned("a cat eating food near a tree", "a lasagne eating food near a tree")
-    shift = alignment.target.stop - alignment.source.stop
+    shift = end(alignment.target) - end(alignment.source)
     assert shift == 4  # lasagne takes 5 tokens
     matrix = alignment.replace_matrix
     assert torch.equal(matrix[2, 2:7], torch.full((5,), 1 / 5))  # the cat's map is spread evenly
@@ -254,8 +260,7 @@ def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned:
         expected = torch.zeros(before.stop - before.start, LENGTH)
         expected[:, after.start : after.stop] = torch.eye(before.stop - before.start)
         assert torch.equal(moved(alignment, word), expected)
-    end = alignment.source.stop
-    assert matrix[end, alignment.target.stop] == 1  # the end token's too
+    assert matrix[end(alignment.source), end(alignment.target)] == 1  # the end token's too
     assert torch.equal(matrix.sum(1), torch.ones(LENGTH))
 
 
@@ -299,17 +304,17 @@ def test_padding_keeps_its_place_and_stays_padding(before: str, after: str, alig
     """The released code maps the target's padding onto the words that the source still has there."""
     alignment = aligned(before, after)
     gather, matched = alignment.refine_matrices
-    end, own_end = alignment.source.stop, alignment.target.stop
-    assert gather[:, own_end].nonzero().flatten().tolist() == [end]
+    ended, own_end = end(alignment.source), end(alignment.target)
+    assert gather[:, own_end].nonzero().flatten().tolist() == [ended]
     for t in range(own_end + 1, LENGTH):
-        assert gather[:, t].nonzero().flatten().tolist() == [t if t > end else end + 1]
+        assert gather[:, t].nonzero().flatten().tolist() == [t if t > ended else ended + 1]
     assert matched[own_end:].all()
 
 
 def test_without_padding_in_the_source_the_target_keeps_its_own(aligned: Aligned) -> None:
     full = " ".join(["cat"] * (LENGTH - 2))
     alignment = aligned(full, "cat")
-    assert alignment.source.stop == LENGTH - 1
+    assert end(alignment.source) == LENGTH - 1
     assert alignment.refine_matrices[1].tolist() == [1, 1, 1, *[0] * (LENGTH - 3)]
 
 
