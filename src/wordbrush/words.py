@@ -53,7 +53,7 @@ _FUNCTION_WORDS = frozenset(
 )
 
 MOST_CHUNKS = 16
-"""Chunks of the text encoder's context that a prompt may take: an edit's matrices grow with the square of its tokens."""
+"""Chunks that a prompt may take: an edit's matrices grow with the square of its tokens."""
 
 MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
@@ -233,7 +233,9 @@ def _begins(prompt: str, words: Sequence[tuple[int, int]], stop: int, room: int,
             begins.append(i)
             if j - i > room:
                 word = short(prompt[a:b].strip())
-                raise PromptError(f"expected words of at most {room} tokens, got {word} of {j - i}: shorten it")
+                raise PromptError(
+                    f"expected words of at most {room} tokens, got {word} of {j - i}: shorten it"
+                )
     if len(begins) > chunks:
         lost = next(a for a, i in words if i == begins[chunks])
         limit = f"{room} tokens" if chunks == 1 else f"{chunks} chunks of {room} tokens"
@@ -369,7 +371,9 @@ def align(source: Words, target: Words) -> Alignment:
     Between two kept words, equal numbers of source and target words are swapped one for one; unequal numbers are
     swapped as phrases; words with no counterpart are inserted or deleted.
     """
-    assert source.length == target.length, "both prompts must be read by the same tokenizer, in as many chunks"
+    assert source.length == target.length, (
+        "both prompts must be read by the same tokenizer, in as many chunks"
+    )
     matches: list[Match] = []
     i = j = 0
     pairs = _common_subsequence([w.key for w in source.words], [w.key for w in target.words])

@@ -141,16 +141,17 @@ class Model:
         model.text = replace(self.text, chunks=chunks)
         return model
 
-    def chunks_for(self, prompts: Iterable[str]) -> int:
-        """The smallest number of chunks that each of these prompts fits into. Raises `PromptError` if there is none.
+    def for_prompts(self, prompts: Iterable[str]) -> "Model":
+        """This model with the smallest number of chunks that each of these prompts fits into: all that are used with
+        it, negative ones too. Raises `PromptError` for one that is too long even so.
 
         >>> model = Model.load("pocket")
-        >>> model.chunks_for(["a cat", "a cat and " * 10 + "a dog"])
+        >>> model.for_prompts(["a cat", "a cat and " * 10 + "a dog"]).chunks
         2
         """
         longest = self.with_chunks(MOST_CHUNKS)
         filled = (sum(chunk.start < chunk.stop for chunk in longest.read(each).chunks) for each in prompts)
-        return max(1, *filled)
+        return self.with_chunks(max([1, *filled]))
 
     def chunks_of(self, hash: str) -> int | None:
         """With how many chunks this model has that hash; None if with none."""

@@ -46,9 +46,9 @@ class TextEmbeds:
 class TextEncoder:
     """The text encoders with their tokenizers.
 
-    zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. chunks: of the context, in
-    which every prompt is encoded (see `Model.with_chunks`). Raises `ModelError` for a text encoder without its
-    tokenizer, `OptionsError` for a number of chunks that is none.
+    zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. chunks: how many contexts
+    each prompt is encoded in (see `Model.with_chunks`). Raises `ModelError` for a text encoder without its tokenizer,
+    `OptionsError` for a number of chunks out of range.
     """
 
     encoders: Sequence[Any]
