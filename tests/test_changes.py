@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wordbrush.changes import Change, read
-from wordbrush.words import Word, Words, align
+from wordbrush.words import Chunk, Word, Words, align
 
 PAIRS = [
     tuple(part.strip() for part in line.split("|"))
@@ -20,7 +20,7 @@ def words(prompt: str) -> Words:
 
     found = [match.group() for match in module._WORD.finditer(prompt)]
     spans = tuple(Word(text, 1 + i, 2 + i) for i, text in enumerate(found))
-    return Words(prompt, spans, 1, 1 + len(found), 77)
+    return Words(prompt, spans, (Chunk(0, 1, 1 + len(found), 77),), tuple(range(77)))
 
 
 def change(source: str, target: str) -> Change:

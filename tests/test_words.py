@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from wordbrush.errors import PromptError
-from wordbrush.words import Alignment, Words, align, read
+from wordbrush.words import Alignment, Chunk, Words, align, read
 
 LENGTH = 32
 Read = Callable[[str], Words]
@@ -19,6 +20,12 @@ Read = Callable[[str], Words]
 @pytest.fixture(scope="session")
 def words(tokenizer: CLIPTokenizer) -> Read:
     return lambda prompt: read(tokenizer, prompt, LENGTH)
+
+
+def end(words: Words) -> int:
+    """The end token of a prompt in one chunk."""
+    (chunk,) = words.chunks
+    return chunk.stop
 
 
 def spans(read_words: Words) -> dict[str, tuple[int, int]]:
@@ -37,7 +44,7 @@ def test_words_know_their_tokens(words: Read) -> None:
         ("a", 5, 6),
         ("cat", 6, 7),
     ]
-    assert (found.start, found.stop, found.length) == (1, 7, LENGTH)
+    assert found.chunks == (Chunk(0, 1, 7, LENGTH),) and found.length == LENGTH
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ def test_a_learned_token_is_one_word(tokenizer: CLIPTokenizer) -> None:
 
 def test_the_empty_prompt_has_no_words(words: Read) -> None:
     found = words("")
-    assert found.words == () and (found.start, found.stop) == (1, 1)
+    assert found.words == () and found.chunks == (Chunk(0, 1, 1, LENGTH),)
 
 
 def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None:
@@ -160,6 +167,79 @@ def test_a_prompt_that_does_not_fit_says_what_would_be_lost(words: Read) -> None
     for begun in range(1, 5):  # wherever in a word of several tokens the room ends, the word is named whole
         with pytest.raises(PromptError, match="from 'unbelievableness' on"):
             words(" ".join(["cat"] * (LENGTH - 2 - begun)) + " unbelievableness")
+
+
+# In chunks --------------------------------------------------------------------------------------------------
+
+CONTEXT, CHUNKS = 12, 5  # room for any of the prompts below: "lasagne" takes 5 of the 10 tokens of a chunk
+VOCABULARY = ["a", "cat", "dog", "teapot", "lasagne", "on", "beach", "night", "Red", ",", "."]
+LAWS = settings(max_examples=60, deadline=None)
+long_prompts = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=8).map(" ".join)
+
+
+@pytest.fixture(scope="session")
+def long(tokenizer: CLIPTokenizer) -> Read:
+    return lambda prompt: read(tokenizer, prompt, CONTEXT, CHUNKS)
+
+
+def test_a_word_that_does_not_fit_any_more_begins_the_next_chunk(long: Read) -> None:
+    found = long("a lasagne near a lasagne and a lasagne")
+    assert [(w.text, w.start, w.stop) for w in found.words] == [
+        *[("a", 1, 2), ("lasagne", 2, 7), ("near", 7, 8), ("a", 8, 9)],
+        *[("lasagne", 13, 18), ("and", 18, 19), ("a", 19, 20)],
+        ("lasagne", 25, 30),
+    ]
+    assert found.chunks == (
+        *(Chunk(0, 1, 9, 12), Chunk(12, 13, 20, 24), Chunk(24, 25, 30, 36)),
+        *(Chunk(36, 37, 37, 48), Chunk(48, 49, 49, 60)),
+    )
+    assert found.find("lasagne and")[0].start == 13 and found.length == 60
+    assert found.indicator(["near a lasagne"]).nonzero().flatten().tolist() == [7, 8, *range(13, 18)]
+
+
+@LAWS
+@given(prompt=long_prompts)
+def test_laws_of_chunks(prompt: str, long: Read, tokenizer: CLIPTokenizer) -> None:
+    found = long(prompt)
+    opening, *content, closing = tokenizer(prompt).input_ids
+    for word in found.words:
+        (chunk,) = (chunk for chunk in found.chunks if chunk.start <= word.start and word.stop <= chunk.stop)
+        own = tokenizer(word.text, add_special_tokens=False).input_ids
+        assert list(found.ids[word.start : word.stop]) == own
+    assert [i for chunk in found.chunks for i in found.ids[chunk.start : chunk.stop]] == content
+    for chunk in found.chunks:
+        assert (chunk.first % CONTEXT, chunk.last - chunk.first) == (0, CONTEXT)
+        assert found.ids[chunk.first : chunk.start] == (opening,) and found.ids[chunk.stop] == closing
+        assert set(found.ids[chunk.stop + 1 : chunk.last]) <= {tokenizer.pad_token_id}
+    for before, after in pairwise(chunk for chunk in found.chunks if chunk.start < chunk.stop):
+        first = next(word for word in found.words if word.start == after.start)
+        assert before.stop + (first.stop - first.start) > before.last - 1, "it would have fitted"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chunks", "said"),
+    [
+        (
+            "cat " * 10 + "lasagne dog",
+            1,
+            r"at most 10 tokens, got 16.*read it in 2 chunks.*from 'lasagne dog' on",
+        ),
+        (
+            "cat " * 20 + "a dog",
+            2,
+            r"at most 2 chunks of 10 tokens, got 22.*read it in 3 chunks.*from 'a dog' on",
+        ),
+        ("cat " * 160 + "dog", 16, r"at most 16 chunks of 10 tokens, got 161: shorten it; from 'dog' on"),
+        (
+            "a " + "lasagne" * 5 + " dog",
+            5,
+            r"words of at most 10 tokens, got 'lasagnela.*' of \d\d: shorten it",
+        ),
+    ],
+)
+def test_what_fits_no_chunk_is_named(prompt: str, chunks: int, said: str, tokenizer: CLIPTokenizer) -> None:
+    with pytest.raises(PromptError, match=said):
+        read(tokenizer, prompt, CONTEXT, chunks)
 
 
 # Finding ----------------------------------------------------------------------------------------------------
@@ -244,7 +324,7 @@ def test_an_emoji_is_a_word_and_a_comma_is_not(aligned: Aligned) -> None:
 def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned: Aligned) -> None:
     """The released code hands every later word its neighbour's map here."""
     alignment = aligned("a cat eating food near a tree", "a lasagne eating food near a tree")
-    shift = alignment.target.stop - alignment.source.stop
+    shift = end(alignment.target) - end(alignment.source)
     assert shift == 4  # lasagne takes 5 tokens
     matrix = alignment.replace_matrix
     assert torch.equal(matrix[2, 2:7], torch.full((5,), 1 / 5))  # the cat's map is spread evenly
@@ -254,8 +334,7 @@ def test_words_after_a_swap_of_unequal_token_counts_keep_their_own_maps(aligned:
         expected = torch.zeros(before.stop - before.start, LENGTH)
         expected[:, after.start : after.stop] = torch.eye(before.stop - before.start)
         assert torch.equal(moved(alignment, word), expected)
-    end = alignment.source.stop
-    assert matrix[end, alignment.target.stop] == 1  # the end token's too
+    assert matrix[end(alignment.source), end(alignment.target)] == 1  # the end token's too
     assert torch.equal(matrix.sum(1), torch.ones(LENGTH))
 
 
@@ -299,17 +378,17 @@ def test_padding_keeps_its_place_and_stays_padding(before: str, after: str, alig
     """The released code maps the target's padding onto the words that the source still has there."""
     alignment = aligned(before, after)
     gather, matched = alignment.refine_matrices
-    end, own_end = alignment.source.stop, alignment.target.stop
-    assert gather[:, own_end].nonzero().flatten().tolist() == [end]
+    ended, own_end = end(alignment.source), end(alignment.target)
+    assert gather[:, own_end].nonzero().flatten().tolist() == [ended]
     for t in range(own_end + 1, LENGTH):
-        assert gather[:, t].nonzero().flatten().tolist() == [t if t > end else end + 1]
+        assert gather[:, t].nonzero().flatten().tolist() == [t if t > ended else ended + 1]
     assert matched[own_end:].all()
 
 
 def test_without_padding_in_the_source_the_target_keeps_its_own(aligned: Aligned) -> None:
     full = " ".join(["cat"] * (LENGTH - 2))
     alignment = aligned(full, "cat")
-    assert alignment.source.stop == LENGTH - 1
+    assert end(alignment.source) == LENGTH - 1
     assert alignment.refine_matrices[1].tolist() == [1, 1, 1, *[0] * (LENGTH - 3)]
 
 
@@ -326,9 +405,7 @@ def test_refine_leaves_new_and_swapped_words_their_own_maps(aligned: Aligned) ->
         assert gather[before.start, after.start] == 1
 
 
-VOCABULARY = ["a", "cat", "dog", "teapot", "lasagne", "on", "beach", "night", "Red", ",", "."]
 prompts = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=6).map(" ".join)
-LAWS = settings(max_examples=60, deadline=None)
 
 
 @LAWS
@@ -365,3 +442,78 @@ def test_laws_of_alignment(source: str, target: str, aligned: Aligned) -> None:
     else:
         torch.testing.assert_close(matrix.sum(1), torch.ones(LENGTH))
         assert (matrix >= 0).all()
+
+
+# Aligning prompts in chunks ---------------------------------------------------------------------------------
+
+
+@LAWS
+@given(source=prompts, target=prompts)
+def test_what_fits_one_chunk_is_edited_there(source: str, target: str, tokenizer: CLIPTokenizer) -> None:
+    """The matrices of more chunks are those of one, and beside them the identity: the other chunks are the same."""
+    short, long = (
+        align(read(tokenizer, source, LENGTH, chunks), read(tokenizer, target, LENGTH, chunks))
+        for chunks in (1, 3)
+    )
+    rest = torch.eye(2 * LENGTH)
+    gather, matched = short.refine_matrices
+    assert torch.equal(long.refine_matrices[0], torch.block_diag(gather, rest))
+    assert torch.equal(long.refine_matrices[1], torch.cat([matched, torch.ones(2 * LENGTH)]))
+    if long.is_one_to_one:
+        assert torch.equal(long.replace_matrix, torch.block_diag(short.replace_matrix, rest))
+
+
+@LAWS
+@given(prompt=long_prompts)
+def test_a_long_prompt_aligned_with_itself_is_the_identity(prompt: str, long: Read) -> None:
+    alignment = align(long(prompt), long(prompt))
+    everywhere = torch.eye(CHUNKS * CONTEXT)
+    assert torch.equal(alignment.replace_matrix, everywhere)
+    assert torch.equal(alignment.refine_matrices[0], everywhere) and alignment.refine_matrices[1].all()
+
+
+def special(words: Words) -> torch.Tensor:
+    """1 at the positions that belong to no word."""
+    return 1 - words.column(words.words)
+
+
+@LAWS
+@given(source=long_prompts, target=long_prompts)
+def test_laws_of_alignment_in_chunks(source: str, target: str, long: Read) -> None:
+    alignment = align(long(source), long(target))
+    rows, columns = special(alignment.source), special(alignment.target)
+    in_chunk = torch.block_diag(*[torch.ones(CONTEXT, CONTEXT)] * CHUNKS)
+    gather, matched = alignment.refine_matrices
+    assert torch.equal(gather.sum(0), matched)
+    # What is no word takes what is no word, in its own chunk; a word takes a word, wherever it is.
+    assert torch.equal(gather * columns, gather * columns * rows[:, None] * in_chunk)
+    assert torch.equal(gather * (1 - columns), gather * (1 - columns) * (1 - rows)[:, None])
+    for before, after in zip(alignment.source.chunks, alignment.target.chunks, strict=True):
+        assert gather[before.first, after.first] == 1 and gather[before.stop, after.stop] == 1
+    if alignment.is_one_to_one:
+        matrix = alignment.replace_matrix
+        torch.testing.assert_close(matrix.sum(1), torch.ones(CHUNKS * CONTEXT))
+        assert torch.equal(matrix * rows[:, None], matrix * rows[:, None] * columns * in_chunk)
+
+
+def test_a_word_that_moves_to_the_next_chunk_takes_its_map_along(long: Read) -> None:
+    """A longer word pushes the last one out of the first chunk; all keep their maps."""
+    before, after = (
+        long("a cat on a red beach near a blue dog and"),
+        long("a lasagne on a red beach near a blue dog and"),
+    )
+    assert [w.start for w in before.words] == [*range(1, 11), 13]
+    assert [w.start for w in after.words] == [1, 2, 7, 8, 9, 10, 13, 14, 15, 16, 17]
+    alignment = align(before, after)
+    matrix, (gather, matched) = alignment.replace_matrix, alignment.refine_matrices
+    assert torch.equal(matrix[2, 2:7], torch.full((5,), 1 / 5)) and not matched[2:7].any()
+    for old, new in zip(
+        (*before.words[:1], *before.words[2:]), (*after.words[:1], *after.words[2:]), strict=True
+    ):
+        assert matrix[old.start].nonzero().flatten().tolist() == [new.start]
+        assert gather[:, new.start].nonzero().flatten().tolist() == [old.start]
+    # The second chunk has four words more than the source's: its end token takes the end's map, and the padding that
+    # is left the place of its own, so that the last place has the sum of the rest.
+    assert (before.chunks[1].stop, after.chunks[1].stop) == (14, 18)
+    assert matrix[14, 18] == 1 and matrix[19, 23] == 1 and torch.equal(matrix[20:24, 23], torch.ones(4))
+    assert gather[14, 18] == 1 and gather[:, 19:24].argmax(0).tolist() == [19, 20, 21, 22, 23]

@@ -18,6 +18,7 @@ from wordbrush.inputs import FileRecord, places
 from wordbrush.model import Model
 from wordbrush.options import DType
 from wordbrush.source import Source
+from wordbrush.words import MOST_CHUNKS
 
 
 class _Value(BaseModel):
@@ -25,11 +26,12 @@ class _Value(BaseModel):
 
 
 class ModelRecord(_Value):
-    """The model: its name, its hash, and its dtype."""
+    """The model: its name, its hash, its dtype, and in how many chunks of its context it reads prompts."""
 
     name: str
     hash: str
     dtype: DType
+    chunks: int = Field(1, ge=1, le=MOST_CHUNKS)
 
     def found(self, beside: Path) -> str:
         """What to load: a relative path may start at the picture's folder, or one above it."""
@@ -81,7 +83,10 @@ class Record(_Value):
 def model_record(model: Model) -> ModelRecord:
     """The record of a model."""
     return ModelRecord(
-        name=model.name, hash=model.hash, dtype=cast(DType, str(model.dtype).removeprefix("torch."))
+        name=model.name,
+        hash=model.hash,
+        dtype=cast(DType, str(model.dtype).removeprefix("torch.")),
+        chunks=model.chunks,
     )
 
 

@@ -49,6 +49,7 @@ def replay(
     record = provenance.read_record(picture)
     beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
     model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
+    model = model.with_chunks(record.model.chunks)
     image = _remake(record, beside, model, on_progress)
     differences: list[str] = []
     if provenance.pixel_hash(image) != record.pixels:

@@ -8,7 +8,8 @@ edit as often as you like.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -118,8 +119,14 @@ class Source:
         return to_image(model.decode(self.z_0.to(model.device))[0].cpu())
 
     def check(self, model: Model) -> None:
-        """Raise `SourceError` unless the source was made with this model."""
+        """Raise `SourceError` unless the source was made with this model, in as many chunks."""
         if self.model_hash != model.hash:
+            if chunks := model.chunks_of(self.model_hash):
+                raise SourceError(
+                    f"expected a source with prompts in {_counted(model.chunks)} of the text encoder's context, got "
+                    f"one with {chunks}: use model.with_chunks({chunks}), on the command line "
+                    f"{'--long-prompt' if chunks > 1 else 'no --long-prompt'}, or invert the picture again"
+                )
             raise SourceError(
                 f"this source was made with another model or dtype (hash {self.model_hash[:12]}…, {model.name} in "
                 f"{str(model.dtype).removeprefix('torch.')} has {model.hash[:12]}…): load the model it was made with, "
@@ -162,7 +169,7 @@ class Source:
     def load(cls, path: str | os.PathLike[str], model: Model) -> "Source":
         """Read a saved source, of this version or the first. Raises `SourceError` if the file is no source, damaged,
         or of another model."""
-        try:
+        with _reported(path):
             header, tensors = _read(path)
             content = tensors.pop("picture", None)
             schedule = Schedule(tuple(header.levels))
@@ -181,15 +188,19 @@ class Source:
                 else Picture(content.numpy().tobytes(), header.picture.name, header.picture.box),
                 saved=FileRecord.of(path),
             )
-        except FileNotFoundError as error:
-            raise SourceError(f"there is no source file {path}") from error
-        except SourceError:
-            raise
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise SourceError(f"{path} is damaged or no wordbrush source: {_line(error)}") from error
         source.check(model)
         _require_shapes(source, model, path)
         return source
+
+
+def own_model(path: str | os.PathLike[str], model: Model) -> Model:
+    """The model with as many chunks as a saved source was made with; as it is, if the source is another model's.
+
+    Raises `SourceError` like `Source.load`.
+    """
+    with _reported(path):
+        header, _ = _read(path)
+    return model.with_chunks(model.chunks_of(header.model_hash) or model.chunks)
 
 
 class _SavedPicture(BaseModel):
@@ -250,6 +261,23 @@ def _require_shapes(source: Source, model: Model, path: str | os.PathLike[str]) 
             )
         if not bool(torch.isfinite(tensor).all()):
             raise SourceError(f"{path} is damaged: {name} is not finite")
+
+
+@contextmanager
+def _reported(path: str | os.PathLike[str]) -> Generator[None]:
+    """What reading a source file may raise, as a `SourceError`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no source file {path}") from error
+    except SourceError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path} is damaged or no wordbrush source: {_line(error)}") from error
+
+
+def _counted(chunks: int) -> str:
+    return "1 chunk" if chunks == 1 else f"{chunks} chunks"
 
 
 def _line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 A *word* is letters and digits, with inner hyphens and apostrophes, compared without regard to case and to the shape of
 its apostrophes; each punctuation mark and each emoji is a word of its own. In scripts without spaces between words each
 character is one, and a phrase is several in a row. A *token* is a position in the text encoder's input; a word's *span*
-is its tokens.
+is its tokens. A *chunk* is one filling of the text encoder's context; a long prompt takes several in a row.
 
 Words are aligned first, and tokens follow from words. So the alignment is right for words with different numbers of
 tokens, punctuation, repeated spaces, capitals and deleted words. (The released Prompt-to-Prompt code aligns tokens: it
@@ -12,9 +12,11 @@ deleted word onto that word.)
 """
 
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import regex
@@ -22,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.errors import PromptError, nearest
+from wordbrush.errors import PromptError, nearest, short
 
 # Marks (\p{M}: accents, vowel signs, points) and joiners belong to the letters before them. \X is what looks like one
 # character, such as an emoji with its skin tone.
@@ -49,6 +51,9 @@ _FUNCTION_WORDS = frozenset(
     "a an the and or of in on at by to from for with without into onto as is are its "
     "above behind below beneath beside between near next over under left right".split()
 )
+
+MOST_CHUNKS = 16
+"""Chunks that a prompt may take: an edit's matrices grow with the square of its tokens."""
 
 MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
@@ -80,19 +85,32 @@ class Word:
         return not self.is_punctuation and self.key not in _FUNCTION_WORDS
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk of a prompt: the token positions [first, last), of which [start, stop) are words.
+
+    Before `start` is the start token, and from `stop` on are the end token and the padding.
+    """
+
+    first: int
+    start: int
+    stop: int
+    last: int
+
+
 @dataclass(frozen=True)
 class Words:
-    """A prompt as read by a tokenizer: its words, and `length` token positions.
-
-    Positions before `start` are the start token, [start, stop) are the words' tokens, and from `stop` on are the end
-    token and the padding.
-    """
+    """A prompt as read by a tokenizer: its words, its chunks, and the token's id at each position of all of them."""
 
     prompt: str
     words: tuple[Word, ...]
-    start: int
-    stop: int
-    length: int
+    chunks: tuple[Chunk, ...]
+    ids: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of token positions."""
+        return len(self.ids)
 
     def find(self, phrase: str) -> tuple[Word, ...]:
         """Every word of each occurrence of `phrase` (one word or several in a row).
@@ -154,44 +172,79 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().translate(_SAME_MARK)
 
 
-def read(tokenizer: Any, prompt: str, length: int) -> Words:
-    """Read `prompt` with a fast transformers tokenizer; `length` is the text encoder's context, in tokens.
+def read(tokenizer: Any, prompt: str, context: int, chunks: int = 1) -> Words:
+    """Read `prompt` with a fast transformers tokenizer into this many chunks of the text encoder's context, in tokens.
 
-    Raises `PromptError` if the prompt does not fit into `length` tokens (the message says which words do not), has a
-    word for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like.
+    No word is in two chunks: one that does not fit any more begins the next. What is left is padding, and chunks that
+    are left are those of an empty prompt.
+
+    Raises `PromptError` if the prompt does not fit into the chunks (the message says which words do not), has a word
+    for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like.
     """
     if foreign := _FOREIGN.search(prompt):
         raise PromptError(
             f"expected plain words, got {foreign.group()!r:.60}, another tool's syntax, which would be read as words: "
             "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
         )
-    encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
+    encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    ids: list[int] = encoded["input_ids"]
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     special: list[int] = encoded["special_tokens_mask"]
     content = [i for i, is_special in enumerate(special) if not is_special]
     start = content[0] if content else 1
     stop = start + len(content)
-    if len(offsets) > length:
-        limit = length - (len(offsets) - len(content))
-        end = len(prompt[: offsets[content[limit]][0]].rpartition(" ")[0])
-        raise PromptError(
-            f"expected a prompt of at most {limit} tokens, got {len(content)}: shorten it; "
-            f"from {prompt[end:].strip()!r} on, nothing would be seen"
-        )
     spans: list[tuple[int, int, int, int]] = []  # characters [a, b), tokens [i, j)
     for match in _WORD.finditer(prompt):
         a, b = match.span()
-        tokens = [i for i in content if offsets[i][0] < b and offsets[i][1] > a]
-        if not tokens:
+        i = bisect_right(offsets, a, start, stop, key=lambda offset: offset[1])
+        j = bisect_left(offsets, b, start, stop, key=lambda offset: offset[0])
+        if i >= j:
             raise PromptError(f"the model's tokenizer cannot read {match.group()!r} in the prompt {prompt!r}")
-        i, j = tokens[0], tokens[-1] + 1
         if spans and i < spans[-1][3]:
             # One token covers several of these words, as for a learned "<my-cat>": they are one word.
             a, i = spans[-1][0], spans[-1][2]
             spans.pop()
         spans.append((a, b, i, j))
-    words = tuple(Word(prompt[a:b], i, j) for a, b, i, j in spans)
-    return Words(prompt, words, start, stop, length)
+    room = context - (len(ids) - len(content))
+    begins = _begins(prompt, [(0, start), *((a, i) for a, _, i, _ in spans[1:])], stop, room, chunks)
+    filled: list[Chunk] = []
+    placed: list[int] = []
+    for own in (*(ids[i:j] for i, j in pairwise([*begins, stop])), *[[]] * (chunks - len(begins))):
+        first = len(placed)
+        filled.append(Chunk(first, first + start, first + start + len(own), first + context))
+        # Padded here: a fast tokenizer that is asked to pad keeps that as its state, for every other thread as well.
+        placed += [*ids[:start], *own, *ids[stop:], *[tokenizer.pad_token_id] * (room - len(own))]
+    words: list[Word] = []
+    for a, b, i, j in spans:
+        chunk = bisect_right(begins, i) - 1
+        moved = filled[chunk].start - begins[chunk]
+        words.append(Word(prompt[a:b], i + moved, j + moved))
+    return Words(prompt, tuple(words), tuple(filled), tuple(placed))
+
+
+def _begins(prompt: str, words: Sequence[tuple[int, int]], stop: int, room: int, chunks: int) -> list[int]:
+    """The first token of each chunk that has words, `room` tokens at most; raises for words that do not fit.
+
+    words: the first character and the first token of each.
+    """
+    begins = [words[0][1]]
+    for (a, i), (b, j) in pairwise([*words, (len(prompt), stop)]):
+        if j - begins[-1] > room:
+            begins.append(i)
+            if j - i > room:
+                word = short(prompt[a:b].strip())
+                raise PromptError(
+                    f"expected words of at most {room} tokens, got {word} of {j - i}: shorten it"
+                )
+    if len(begins) > chunks:
+        lost = next(a for a, i in words if i == begins[chunks])
+        limit = f"{room} tokens" if chunks == 1 else f"{chunks} chunks of {room} tokens"
+        longer = f", or read it in {len(begins)} chunks (--long-prompt, model.with_chunks)"
+        raise PromptError(
+            f"expected a prompt of at most {limit}, got {stop - begins[0]}: shorten it"
+            f"{longer if len(begins) <= MOST_CHUNKS else ''}; from {prompt[lost:].strip()!r} on, nothing would be seen"
+        )
+    return begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,14 +326,13 @@ class Alignment:
                 case "inserted":
                     pass  # a new comma takes no map of the source: its column stays 0
         # The start token, the end token and the padding: by order, so that no row of the source is lost.
-        for i in range(self.source.start):
-            matrix[i, i] = 1
-        shared = min(self.source.length - self.source.stop, self.target.length - self.target.stop)
-        for k in range(shared):
-            matrix[self.source.stop + k, self.target.stop + k] = 1
-        surplus = self.target.stop - self.source.stop
-        if surplus > 0:
-            matrix[self.source.length - surplus :, -1] = 1
+        for before, after in self._chunks:
+            for i in range(before.first, before.start):
+                matrix[i, i] = 1
+            shared = before.last - max(before.stop, after.stop)
+            for k in range(shared):
+                matrix[before.stop + k, after.stop + k] = 1
+            matrix[before.stop + shared : before.last, after.last - 1] = 1
         return matrix
 
     @cached_property
@@ -298,13 +350,19 @@ class Alignment:
         for match in self.matches:
             if match.kind == "same":
                 _spread(gather, match)
-        for i in range(self.source.start):
-            gather[i, i] = 1
-        gather[self.source.stop, self.target.stop] = 1
-        padding = self.source.stop + 1  # the source's first; a prompt that fills the context has none
-        for j in range(self.target.stop + 1, self.target.length if padding < self.source.length else 0):
-            gather[max(j, padding), j] = 1
+        for before, after in self._chunks:
+            for i in range(before.first, before.start):
+                gather[i, i] = 1
+            gather[before.stop, after.stop] = 1
+            padding = before.stop + 1  # the source's first; a chunk that is full has none
+            for j in range(after.stop + 1, after.last if padding < before.last else 0):
+                gather[max(j, padding), j] = 1
         return gather, (gather.sum(0) > 0).to(gather.dtype)
+
+    @property
+    def _chunks(self) -> Iterable[tuple[Chunk, Chunk]]:
+        """Each chunk of the source with the target's at the same place: what is no word corresponds within it."""
+        return zip(self.source.chunks, self.target.chunks, strict=True)
 
 
 def align(source: Words, target: Words) -> Alignment:
@@ -313,7 +371,9 @@ def align(source: Words, target: Words) -> Alignment:
     Between two kept words, equal numbers of source and target words are swapped one for one; unequal numbers are
     swapped as phrases; words with no counterpart are inserted or deleted.
     """
-    assert source.length == target.length, "both prompts must be read by the same tokenizer"
+    assert source.length == target.length, (
+        "both prompts must be read by the same tokenizer, in as many chunks"
+    )
     matches: list[Match] = []
     i = j = 0
     pairs = _common_subsequence([w.key for w in source.words], [w.key for w in target.words])

@@ -1,6 +1,6 @@
 """What an edit starts from: a picture file, which is inverted, or a saved source."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from wordbrush import api, images, provenance
 from wordbrush.errors import ImageError, OptionsError, PromptError
 from wordbrush.model import Model
 from wordbrush.progress import Progress
-from wordbrush.source import Source
+from wordbrush.source import Source, own_model
 
 OnProgress = Callable[[Progress], object]
 
@@ -36,6 +36,10 @@ class Photo:
     options: Mapping[str, Any]
     notices: tuple[str, ...]
 
+    def reader(self, model: Model, prompts: Iterable[str] = ()) -> Model:
+        """The model with as many chunks as the picture's prompts and these others need. Raises `PromptError`."""
+        return model.for_prompts([self.prompt, self.options.get("negative_prompt", ""), *prompts])
+
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
         """Invert the picture. Raises `PromptError`, `OptionsError`."""
         source = api.invert(
@@ -57,6 +61,10 @@ class Saved:
 
     path: Path
     prompt: None = None
+
+    def reader(self, model: Model, prompts: Iterable[str] = ()) -> Model:  # noqa: ARG002 - as for a picture
+        """The model with as many chunks as the source was made with. Raises `SourceError` if it is damaged."""
+        return own_model(self.path, model)
 
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
         """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""

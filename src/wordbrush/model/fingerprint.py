@@ -42,6 +42,12 @@ def fingerprint(
     return digest.hexdigest()
 
 
+def in_chunks(found: str, chunks: int) -> str:
+    """The hash of a model of this fingerprint that reads prompts in chunks: its trajectories are others, but for one
+    chunk."""
+    return found if chunks == 1 else hashlib.sha256(f"{found} in {chunks} chunks".encode()).hexdigest()
+
+
 def version(modules: Sequence[torch.nn.Module]) -> tuple[tuple[int, int], ...]:
     """Changes, without reading a weight, when one is replaced, moved, converted or written to.
 

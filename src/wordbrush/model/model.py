@@ -1,6 +1,8 @@
 """`Model`: the parts of a Stable-Diffusion-family model, and the few calls that everything else makes."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from wordbrush.loading.fit import require_fit
 from wordbrush.model.autoencoder import Autoencoder
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.model.denoiser import Denoiser
-from wordbrush.model.fingerprint import fingerprint, version
+from wordbrush.model.fingerprint import fingerprint, in_chunks, version
 from wordbrush.model.text import TextEmbeds, TextEncoder
 from wordbrush.schedule import Level, Prediction, Schedule
-from wordbrush.words import Words
+from wordbrush.words import MOST_CHUNKS, Words
 
 # The largest picture, as a multiple of the area that the model was made for.
 _LARGEST = 64
@@ -95,7 +97,12 @@ class Model:
 
     @property
     def hash(self) -> str:
-        """The fingerprint of the weights as they are now, computed again when one was replaced or written to."""
+        """The fingerprint of the weights as they are now, computed again when one was replaced or written to; another
+        one for prompts in several chunks."""
+        return in_chunks(self._fingerprint, self.chunks)
+
+    @property
+    def _fingerprint(self) -> str:
         now = version(self._modules)
         if self._hash is None or self._hash[0] != now:
             found = fingerprint(
@@ -108,6 +115,48 @@ class Model:
             )
             self._hash = now, found
         return self._hash[1]
+
+    # Long prompts -------------------------------------------------------------------------------------------
+
+    @property
+    def chunks(self) -> int:
+        """In how many chunks of the text encoder's context prompts are read: 1, but for `with_chunks`."""
+        return self.text.chunks
+
+    def with_chunks(self, chunks: int) -> "Model":
+        """This model, reading prompts that are up to `chunks` times as long as its context; all parts are shared.
+
+        Each chunk is encoded alone, and the UNet attends to the tokens of all of them, of which it was trained on one.
+        Such a model's sources are its own: those of another number of chunks are refused.
+
+        Raises `OptionsError` for a number that is not between 1 and 16.
+
+        >>> model = Model.load("pocket").with_chunks(2)
+        >>> model.tokens, model.read("a cat and " * 10 + "a dog").find("dog")[0].start
+        (64, 34)
+        """
+        if chunks == self.chunks:
+            return self
+        model = copy.copy(self)
+        model.text = replace(self.text, chunks=chunks)
+        return model
+
+    def for_prompts(self, prompts: Iterable[str]) -> "Model":
+        """This model with the smallest number of chunks that each of these prompts fits into: all that are used with
+        it, negative ones too. Raises `PromptError` for one that is too long even so.
+
+        >>> model = Model.load("pocket")
+        >>> model.for_prompts(["a cat", "a cat and " * 10 + "a dog"]).chunks
+        2
+        """
+        longest = self.with_chunks(MOST_CHUNKS)
+        filled = (sum(chunk.start < chunk.stop for chunk in longest.read(each).chunks) for each in prompts)
+        return self.with_chunks(max([1, *filled]))
+
+    def chunks_of(self, hash: str) -> int | None:
+        """With how many chunks this model has that hash; None if with none."""
+        numbers = range(1, MOST_CHUNKS + 1)
+        return next((n for n in numbers if in_chunks(self._fingerprint, n) == hash), None)
 
     # Sizes --------------------------------------------------------------------------------------------------
 
@@ -144,7 +193,7 @@ class Model:
 
     @property
     def tokens(self) -> int:
-        """Length of the text encoder's context."""
+        """Tokens of an encoded prompt: the text encoder's context, or several in a row (see `with_chunks`)."""
         return self.text.tokens
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
@@ -176,7 +225,7 @@ class Model:
     # Computing ----------------------------------------------------------------------------------------------
 
     def read(self, prompt: str) -> Words:
-        """The prompt's words and their token spans. Raises `PromptError` if it does not fit the context."""
+        """The prompt's words and their token spans. Raises `PromptError` if it does not fit."""
         return self.text.read(prompt)
 
     def strange(self, prompt: str) -> str:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.errors import ModelError
-from wordbrush.words import Words, read
+from wordbrush.errors import ModelError, OptionsError, short
+from wordbrush.words import MOST_CHUNKS, Words, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +46,15 @@ class TextEmbeds:
 class TextEncoder:
     """The text encoders with their tokenizers.
 
-    zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. Raises `ModelError` for a
-    text encoder without its tokenizer.
+    zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. chunks: how many contexts
+    each prompt is encoded in (see `Model.with_chunks`). Raises `ModelError` for a text encoder without its tokenizer,
+    `OptionsError` for a number of chunks out of range.
     """
 
     encoders: Sequence[Any]
     tokenizers: Sequence[Any]
     zero_empty_prompt: bool = False
+    chunks: int = 1
 
     def __post_init__(self) -> None:
         if not self.encoders or len(self.encoders) != len(self.tokenizers):
@@ -60,29 +62,36 @@ class TextEncoder:
                 f"each text encoder needs its tokenizer: got {len(self.encoders)} text encoders "
                 f"and {len(self.tokenizers)} tokenizers"
             )
+        if type(self.chunks) is not int or not 1 <= self.chunks <= MOST_CHUNKS:
+            raise OptionsError(f"expected 1 to {MOST_CHUNKS} chunks of the context, got {short(self.chunks)}")
         for tokenizer in self.tokenizers:
             tokenizer("")  # clears what its file says of padding and truncation, before any thread uses it
 
     @property
-    def tokens(self) -> int:
-        """Length of the text encoder's context."""
+    def context(self) -> int:
+        """Length of the text encoder's context: the tokens of one chunk."""
         return int(self.encoders[0].config.max_position_embeddings)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of an encoded prompt: those of all chunks."""
+        return self.chunks * self.context
+
     def read(self, prompt: str) -> Words:
-        """The prompt's words and their token spans. Raises `PromptError` if it does not fit the context."""
-        return read(self.tokenizers[0], prompt, self.tokens)
+        """The prompt's words and their token spans. Raises `PromptError` if it does not fit the chunks."""
+        return self._read(self.tokenizers[0], prompt)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeds:
         """Encode prompts, one row each; gradients are as the caller's context has them.
 
-        Raises `PromptError` for a prompt that does not fit: nothing is cut off.
+        Chunks are encoded one by one and joined along the tokens; SDXL's pooled embedding is the first's. Raises
+        `PromptError` for a prompt that does not fit: nothing is cut off.
         """
-        for prompt in prompts:
-            self.read(prompt)
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
-            ids = self._ids(tokenizer, prompts).to(encoder.device)
+            ids = torch.tensor([self._read(tokenizer, prompt).ids for prompt in prompts])
+            ids = ids.view(-1, self.context).to(encoder.device)  # a chunk in each row
             if len(self.encoders) == 1:
                 hidden.append(encoder(ids).last_hidden_state)
             else:
@@ -91,18 +100,13 @@ class TextEncoder:
                 hidden.append(output.hidden_states[-2])
                 pooled = getattr(output, "text_embeds", pooled)
         embeds = torch.cat(hidden, dim=-1)
+        embeds = embeds.view(len(prompts), self.tokens, embeds.shape[-1])
+        pooled = None if pooled is None else pooled[:: self.chunks]
         if self.zero_empty_prompt:
             empty = torch.tensor([prompt == "" for prompt in prompts], device=embeds.device)
             embeds = embeds.masked_fill(empty[:, None, None], 0)
             pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
         return TextEmbeds(embeds, pooled)
 
-    def _ids(self, tokenizer: Any, prompts: Sequence[str]) -> Int[Tensor, "rows tokens"]:
-        """Each prompt's token ids, padded to the context.
-
-        Padded here: a fast tokenizer that is asked to pad keeps that as its state, for every other thread as well.
-        """
-        ids = torch.full((len(prompts), self.tokens), tokenizer.pad_token_id)
-        for row, own in zip(ids, tokenizer(list(prompts)).input_ids, strict=True):
-            row[: len(own)] = torch.tensor(own)
-        return ids
+    def _read(self, tokenizer: Any, prompt: str) -> Words:
+        return read(tokenizer, prompt, self.context, self.chunks)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags, several
 from wordbrush.cli.options.flags import Given, OptionFile, Whole
-from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.several import AllInversions, AllMethods
 from wordbrush.cli.terminal import Terminal
 from wordbrush.errors import OutputError
@@ -80,6 +80,7 @@ def compare(
     truth: Truths = None,
     mask: Masks = None,
     option_file: OptionFile = None,
+    long_prompt: LongPrompt = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -101,11 +102,14 @@ def compare(
         photo = origins.photo(picture, source, flag="--source", method="", options={})
         source = photo.prompt
     request = Request(picture, source, target, seed, given_inversions, given_edits, word or (), known)
-    files = paths(folder, request.checked())
+    asked = request.checked()
+    files = paths(folder, asked)
     written = [*files.values(), *(folder / name for name in report.FILES)]
     inputs = [picture, option_file, *(truth or ()), *(mask or ())]
     outputs.check(inputs, [*written, folder / report.SOURCE if picture is None else None])
     model = setup.load()
+    if long_prompt:
+        model = model.for_prompts(asked.prompts)
     with terminal.busy("loading the judges"):
         judge, distance, notices = load_judges(clip, model, setup.device)
     with terminal.watching() as show:

@@ -8,7 +8,7 @@ from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
-from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 from wordbrush.methods import typed
@@ -30,6 +30,7 @@ def edit(
     option_file: OptionFile = None,
     sheet: Sheet = False,
     preview: Preview = None,
+    long_prompt: LongPrompt = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -65,6 +66,8 @@ def edit(
     unused = inverting.keys() - options
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
+    if long_prompt:
+        model = start.reader(model, [*target, options.get("negative_prompt", "")])
     if start.prompt is not None:  # an invalid word is reported before the inversion starts, and a strange one
         checked = api.check_edit(model, start.prompt, target, method=method, options=options)
         terminal.note(notice for each in checked for notice in each.notices)

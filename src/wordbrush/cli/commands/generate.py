@@ -3,7 +3,7 @@
 import wordbrush
 from wordbrush.cli import outputs
 from wordbrush.cli.options.flags import Preview, Whole
-from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 
 
 def generate(
@@ -18,6 +18,7 @@ def generate(
     width: Whole | None = None,
     height: Whole | None = None,
     preview: Preview = None,
+    long_prompt: LongPrompt = False,
     setup: Setup = POCKET,
 ) -> int:
     """Make a picture of a prompt.
@@ -45,6 +46,8 @@ def generate(
     files = outputs.planned([path], out, preview=preview)
     outputs.require_text("the prompt", prompt)
     model = setup.load()
+    if long_prompt:
+        model = model.for_prompts([prompt, negative_prompt])
     from wordbrush import images
 
     setup.terminal.note([model.strange(prompt)])

@@ -6,7 +6,7 @@ from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Sheet
 from wordbrush.cli.options.methods import INVERSION, inversion_options
-from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.files import all_or_none
 
 
@@ -20,6 +20,7 @@ def heatmap(
     inversion: str = INVERSION,
     option_file: OptionFile = None,
     sheet: Sheet = False,
+    long_prompt: LongPrompt = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -48,6 +49,8 @@ def heatmap(
         from wordbrush.word_map import word_map
     start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
     model = setup.load()
+    if long_prompt:
+        model = start.reader(model)
     if start.prompt is not None:
         model.read(start.prompt).find(word)  # an invalid word is reported before the inversion starts
         terminal.note([model.strange(start.prompt)])

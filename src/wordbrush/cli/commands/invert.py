@@ -6,7 +6,7 @@ from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import inversion_options
-from wordbrush.cli.options.setup import POCKET, Setup
+from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 
@@ -21,6 +21,7 @@ def invert(
     option_file: OptionFile = None,
     sheet: Sheet = False,
     preview: Preview = None,
+    long_prompt: LongPrompt = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -47,6 +48,8 @@ def invert(
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
+    if long_prompt:
+        model = start.reader(model)
     terminal.note([model.strange(start.prompt)])
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show)

@@ -27,6 +27,13 @@ DType = Annotated[
     options.DType | None,
     Parameter(help="to compute in (default: float32 on the CPU, float16 elsewhere)", group=_GROUP),
 ]
+LongPrompt = Annotated[
+    bool,
+    Parameter(
+        help="read prompts that do not fit the text encoder's context in chunks of it, which no model was trained on",
+        group=_GROUP,
+    ),
+]
 Json = Annotated[bool, Parameter(help="one line of JSON on stdout, everything else on stderr", group=_GROUP)]
 
 

@@ -93,6 +93,12 @@ class Checked:
     truths: Sequence[Truth]
 
     @property
+    def prompts(self) -> list[str]:
+        """Every prompt of the comparison, negative ones too."""
+        options = (*self.inversions.values(), *self.methods.values())
+        return [self.prompt, *self.targets, *(each.get("negative_prompt") or "" for each in options)]
+
+    @property
     def generating(self) -> Mapping[str, Any]:
         """The options that the source is generated with: those of "seed", or the first inversion's that apply."""
         options = self.inversions.get(SEED, next(iter(self.inversions.values())))

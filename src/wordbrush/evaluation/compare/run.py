@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from PIL import Image
+from torch import Tensor
 
 from wordbrush import api, images, sampling, sheets
 from wordbrush.errors import WordbrushError
@@ -47,7 +48,12 @@ def compare(
     reasons, shown_words, truths = impossible(model, asked), looks(model, asked), known(model, asked)
     notices = [said for said in (model.strange(asked.prompt),) if said]
     picture = None if asked.picture is None else _fitted(model, asked.picture, notices)
-    texts = {} if clip is None else dict(zip(asked.targets, clip.texts(asked.targets), strict=True))
+    texts: dict[str, Tensor] = {}
+    if clip is not None:
+        is_long = model.chunks > 1  # then a judge with one context may judge by the beginning
+        if is_long:
+            notices.append(f"{clip.name} judges by as much of a target as its text encoder's context holds")
+        texts = dict(zip(asked.targets, clip.texts(asked.targets, truncate=is_long), strict=True))
     warm_up(model)
 
     count = _Count(asked)
