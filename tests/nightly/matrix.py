@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 """Each command with arguments that are right; a try makes one of them wrong."""
 
+READ_PHOTO = ("edit", "heatmap", "compare")
+
 ALSO = {
     "--mask": ("--truth", "photo.png"),
     "--lpips-weights": ("--lpips", "alex"),
@@ -126,8 +128,7 @@ def _outputs(suffix: str) -> dict[str, str]:
         "no suffix": "out/cat",
         "suffix alone": "out/" + suffix,
         "dash": "-",
-        "dots": "..",
-        "the root": "/",
+        "this folder": ".",
     }
 
 
@@ -166,7 +167,7 @@ VALUES: dict[str, dict[str, str]] = {
         "spaces": "  \t ",
         "punctuation": "...",
         "100 kB": "a cat " * 17_000,
-        "one long word": "c" * 100_000,
+        "one long word": "c" * 20_000,
         "emoji": "a 🐈 on a 🏖️",
         "only emoji": "🐈",
         "right to left": "قطة على الشاطئ",
@@ -351,6 +352,8 @@ LINES: dict[str, tuple[str, ...]] = {
         *("--out", "folder/../text.png"),
     ),
     "a source for a replay": ("replay", "photo.source"),
+    "a replay over its picture": ("replay", "made.png", "--out", "made.png"),
+    "a replay over its source": ("replay", "made.png", "--out", "photo.source"),
     "nothing to compare": ("compare", "--target", DOG, "--out", "out"),
     "truths without masks": (
         *("compare", "photo.png", "--source", CAT, "--target", DOG, *ALONE, *ONE, "--out", "out"),
@@ -427,6 +430,8 @@ def tries() -> Iterator[Try]:
             # A method's options are read by the same code in every command: the whole table is for two of them.
             labels = list(values)[:: 1 if command in ("edit", "invert") or not is_shared else 5]
             for label in labels:
+                if "input" in label and command not in READ_PHOTO:
+                    continue  # for the others it is a file like any other
                 yield Try(command, flag, label, _tokens(command, right, flag, values[label]))
     for label, tokens in LINES.items():
         yield Try("lines", "", label, tokens)
@@ -436,6 +441,8 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
     also = ALSO.get(f"{command} {flag}", ALSO.get(flag, ()))
     if not flag.startswith("--"):
         return (*command.split(), value, *right[1:], *also)
+    if flag == "--option-file":  # flags take precedence over it, unread
+        right = tuple(token for token in right if token not in ONE)
     if flag in right:
         at = right.index(flag)
         right = (*right[:at], *right[at + 2 :])
@@ -443,10 +450,37 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
     return (*command.split(), *right, *also, *given)
 
 
-ACCEPTED: dict[str, str] = {}
-"""Tries that may succeed, as patterns, and why. No other does."""
+ACCEPTED = (
+    ("whole number", "plus|underscore|other digits|exponent", "Python writes numbers so"),
+    ("--seed --noise-seed --port --self-limit", "0", "in the range"),
+    ("number window", "0", "in the range"),
+    ("--preview", "beyond 64 bits", "every so many steps: more than there are, so there is none"),
+    ("--self-limit", "beyond 64 bits", "no site is as large: no limit"),
+    ("pairs", "equals", "punctuation around a word does not count"),
+    (
+        "prompt",
+        "emoji|only emoji|right to left|mixed directions|control characters|line breaks|combining marks|one long word",
+        "a prompt is any text with words; a note names those that the model does not know",
+    ),
+    ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
+    ("--label", "*", "a name in tables is any text"),
+    ("picture", "wrong suffix", "the content decides"),
+    ("picture", "1 × 1|CMYK|16 bits|animated WebP", "read, with a notice of what was changed"),
+    ("picture", "no record", "the prompt is given"),
+    ("--option-file", "nothing", "an empty file has no options"),
+    ("png source csv place", "dangling link", "the file that the link names is written"),
+    ("edit:--out place", "folder|this folder", "a folder to write in"),
+)
+"""Tries that may succeed: the flags or the types of flags, labels as patterns, and why. No other does."""
 
 
 def reason(each: Try) -> str | None:
     """Why a try may succeed; None if it may not."""
-    return next((why for pattern, why in ACCEPTED.items() if fnmatch(str(each), pattern)), None)
+    if each.command == "lines":
+        return None
+    kind = type_of(each.command, each.flag)
+    names = {kind, each.flag, f"{each.command}:{each.flag}"}
+    for flags_, labels, why in ACCEPTED:
+        if names & set(flags_.split()) and any(fnmatch(each.label, label) for label in labels.split("|")):
+            return why
+    return None

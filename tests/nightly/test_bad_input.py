@@ -2,7 +2,7 @@
 
 import functools
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def world(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return built
 
 
-def broken(each: Try, code: int, err: str, world: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
+def broken(each: Try, code: int, out: str, err: str, world: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
     """Which laws a try broke."""
     after = seen(world)
     lines = err.splitlines()
@@ -86,6 +86,7 @@ def broken(each: Try, code: int, err: str, world: Path, before: dict[str, tuple[
         "one line says what is wrong": len(errors) == (code == 2),
         "nothing but notes beside it": all(line.startswith(("error: ", "note: ")) for line in lines),
         "no line of more than 2,000 characters": all(len(line) <= 2010 for line in lines),
+        "nothing that a terminal obeys": not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out + err),
         "no input is changed": not changed,
         "no temporary file": not any("wordbrush-" in name for name in after),
         "nothing is written after an error": code != 2
@@ -103,7 +104,8 @@ def test_in_process(each: Try, world: Path, tmp_path: Path, capsys: pytest.Captu
         with limited(LONGEST):
             code = main(each.tokens)
         out, err = capsys.readouterr()
-        assert not broken(each, code, err, world, before), f"exit {code}\n{err[-3000:]}\n{out[-1000:]}"
+        laws = broken(each, code, out, err, world, before)
+        assert not laws, f"exit {code}\n{err[-3000:]}\n{out[-1000:]}"
         assert not any(tmp_path.iterdir()), "a temporary file is left"
     finally:
         tidy(world, before)
