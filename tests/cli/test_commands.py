@@ -310,6 +310,16 @@ def test_a_picture_that_wordbrush_made_says_what_it_shows(here: Path, run: Run):
     assert code == 0 and f'dog.png says that it was made from "{DOG}"' in err
 
 
+def test_a_prompt_does_not_command_the_terminal(here: Path, run: Run):
+    run("generate", f"{CAT}\x1b[2J\x9b1m\r\nnext", "--out", "cat.png")
+    code, out, err = run("edit", "cat.png", "--target", DOG, "--out", "dog.png")
+    assert code == 0 and f"{CAT}�[2J�1m next" in err and err.count("\n") == len(err.splitlines())
+    told = run("invert", "cat.png", "--out", "cat.source", "--json")[1]
+    assert "\x9b" not in told and "\x1b" not in told
+    assert json.loads(told)["prompt"] == f"{CAT}\x1b[2J\x9b1m\r\nnext"
+    assert f"{CAT}�[2J�1m�\nnext" in run("invert", "cat.png", "--out", "cat.source")[1]
+
+
 def test_a_preview_stands_beside_the_output_while_it_is_made(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -382,6 +392,12 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         ),
         (("edit", ".", *EDIT[2:]), "expected a picture file, but . is a folder"),
         ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
+        ((*EDIT, "--inversion", ""), "there is no inversion method ''"),
+        (
+            ("invert", "photo.png", "--prompt", CAT, "--method", "", "--out", "p.source"),
+            "there is no inversion method ''",
+        ),
+        (("edit", "a\0.png", *EDIT[2:]), "expected arguments without a character 0, got 'a\\x00.png'"),
         ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here; there is cpu"),
         ((*EDIT, "--model", "no/such/model"), "no model 'no/such/model'"),
         ((*EDIT, "--preview", "0"), "Must be >= 1"),

@@ -11,7 +11,7 @@ from wordbrush.model.autoencoder import Autoencoder
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("device", ["", "meta", "no", "cuda:99", "cpu:", "x" * 300])
+@pytest.mark.parametrize("device", ["", "meta", "no", "cuda:99", "cpu:", "cpu:1", "x" * 300])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(ModelError, match="there is no device .* here; there is cpu"):
         device_of(device)

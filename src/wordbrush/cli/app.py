@@ -36,8 +36,11 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _require_text(tokens: Sequence[str]) -> None:
-    """Raise `OptionsError` for bytes that are no text: no prompt can hold them, nor a record name such a file."""
+    """Raise `OptionsError` for bytes that are no text: no prompt can hold them, nor a record name such a file. A
+    character 0 comes only from a program that calls `main`."""
     for token in tokens:
+        if "\0" in token:
+            raise OptionsError(f"expected arguments without a character 0, got {short(token)}; leave it out")
         try:
             token.encode()
         except UnicodeEncodeError as error:

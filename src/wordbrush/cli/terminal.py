@@ -32,7 +32,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """A line of the result."""
         if not self.as_json:
-            _print(text)
+            _print(_plain(text))
 
     def rows(self, rows: Mapping[str, str]) -> None:
         """Lines of the result in two columns."""
@@ -46,7 +46,7 @@ class Terminal:
             if notice in self._said:
                 continue
             self._said.add(notice)
-            self.errors.print(Text(f"note: {notice}"), style="yellow")
+            self.errors.print(Text(f"note: {_plain(' '.join(notice.split()))}"), style="yellow")
 
     def error(self, text: str) -> None:
         """Why there is no result, as one line.
@@ -55,12 +55,13 @@ class Terminal:
         """
         line = re.sub(r"\S{300,}", lambda found: f"{found[0][:80]}…", " ".join(text.split()))
         line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
-        self.errors.print(Text(f"error: {line}"), style="bold red")
+        self.errors.print(Text(f"error: {_plain(line)}"), style="bold red")
 
     def finish(self, **result: Any) -> None:
         """The result as JSON; paths become text."""
         if self.as_json:
-            _print(json.dumps(result, ensure_ascii=False, default=str))
+            line = json.dumps(result, ensure_ascii=False, default=str)
+            _print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
 
     @contextmanager
     def busy(self, what: str) -> Generator[None, None, None]:
@@ -105,6 +106,15 @@ class Terminal:
     @property
     def _is_watched(self) -> bool:
         return self.errors.is_terminal and not self.as_json
+
+
+# What a terminal obeys: a prompt from a stranger's picture could move its cursor, or rename its window.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _plain(text: str) -> str:
+    """A text without characters that a terminal obeys, but for tabs and line breaks."""
+    return _CONTROLS.sub("�", text)
 
 
 def _print(text: str) -> None:

@@ -24,6 +24,8 @@ def device_of(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
         if found.type == "meta":
             raise RuntimeError("nothing is computed on it")
+        if found.type == "cpu" and found.index:
+            raise RuntimeError("torch would take it for the first")
         torch.empty(0, device=found)
         return found
     except (RuntimeError, AssertionError, TypeError) as error:

@@ -53,7 +53,7 @@ def edit(
         models, on which nobody has measured straight yet)
     """
     terminal = setup.terminal
-    inversion = inversion or default(setup.model)
+    inversion = default(setup.model) if inversion is None else inversion
     inputs = [picture, option_file]
     files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
     for prompt in target:

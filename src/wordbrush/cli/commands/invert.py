@@ -39,7 +39,7 @@ def invert(
         how to invert; `wordbrush methods` lists them (default: straight for pocket, direct for other models)
     """
     terminal = setup.terminal
-    method = method or default(setup.model)
+    method = default(setup.model) if method is None else method
     path = outputs.single(out, ".source")
     files = outputs.planned([path], out, [picture, option_file], sheet=sheet, preview=preview)
     (options,) = flags.shared(given, option_file, inversion_options(method))

@@ -25,7 +25,8 @@ def inversion_options(method: str) -> type[Options]:
 def inverting(tokens: Sequence[str], command: str, flag: str) -> type[Options]:
     """The options of the inversion that a command line uses. Raises `OptionsError` if there is no such inversion."""
     model = named(tokens, command, "--model") or "pocket"
-    return inversion_options(named(tokens, command, flag) or inversion.default(model))
+    name = named(tokens, command, flag)
+    return inversion_options(inversion.default(model) if name is None else name)
 
 
 def named(tokens: Sequence[str], command: str, flag: str) -> str | None:
