@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nightly.limits import limited
 from nightly.matrix import COMMANDS, Try, reason, tries
 from nightly.world import build, seen, tidy
 
@@ -24,24 +25,6 @@ pytestmark = pytest.mark.nightly
 TRIES = list(tries())
 LONGEST = 60  # seconds of a try
 STOPS_AMONG = "compare", "evaluate"  # what writes the results that it has before an error
-
-
-class TooLong(BaseException):
-    """Not an `Exception`, which `main` would catch."""
-
-
-@contextmanager
-def limited(seconds: float) -> Generator[None]:
-    def stop(*_: object) -> None:
-        raise TooLong(f"after {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")
