@@ -166,6 +166,70 @@ def test_replay_makes_the_same_pixels_whatever_the_inversion(here: Path, run: Ru
     assert run("replay", "again.png")[0] == 0
 
 
+LONG = "a cat on a beach and a tree " * 11 + "next to a house"  # 92 tokens: four chunks of pocket's context
+SHEEP = LONG.replace("house", "sheep")
+ON_POCKET = ("--model", "pocket", "--steps", "2")
+
+
+def chunks(picture: str) -> int:
+    return read_provenance(picture)["model"].get("chunks", 1)
+
+
+def test_a_long_prompt_goes_through_every_command(here: Path, run: Run):
+    code, _, err = run("generate", LONG, *ON_POCKET, "--out", "cat.png")
+    assert code == 2 and "at most 30 tokens, got 92" in err and "4 chunks (--long-prompt" in err
+    long = (*ON_POCKET, "--long-prompt")
+    assert run("generate", LONG, *long, "--out", "cat.png")[0] == 0
+    code, out, err = run("edit", "cat.png", "--target", SHEEP, *long, "--out", "sheep.png")
+    assert code == 0 and "next to a [house → sheep]" in out, err
+    assert load("cat.png").tobytes() != load("sheep.png").tobytes()
+    for picture in ("cat.png", "sheep.png"):
+        assert chunks(picture) == 4
+        assert run("replay", picture)[:2] == (0, f"{picture}  every pixel is the same\n")
+    assert run("heatmap", "cat.png", "--word", "house", *long, "--out", "heat.png")[0] == 0
+    told = ("--target", SHEEP, "--method", "prompt-to-prompt", "--inversion", "direct", "--word", "house")
+    code, out, err = run("compare", "cat.png", *told, *long, "--out", "all/")
+    assert code == 0 and "pocket judges by as much of a target" in err, err
+    assert chunks(str(next(Path("all").glob("*.direct.*.png")))) == 4
+
+
+def test_a_long_prompts_source_is_edited_in_as_many_chunks(here: Path, run: Run):
+    long = ("--model", "pocket", "--long-prompt")
+    code, _, err = run("invert", "photo.png", "--prompt", LONG, *long, "--steps", "2", "--out", "long.source")
+    assert code == 0, err
+    edit = ("edit", "long.source", "--target", SHEEP, "--out", "sheep.png")
+    code, _, err = run(*edit, "--model", "pocket")
+    assert code == 2 and "got one with 4: use model.with_chunks(4), on the command line --long-prompt" in err
+    assert run(*edit, *long)[0] == 0 and chunks("sheep.png") == 4
+    assert run("replay", "sheep.png")[:2] == (0, "sheep.png  every pixel is the same\n")
+    assert run("heatmap", "long.source", "--word", "house", *long, "--out", "heat.png")[0] == 0
+    # A short prompt's source stays in one chunk, whatever is asked for.
+    assert run("invert", "photo.png", "--prompt", CAT, *long, "--steps", "2", "--out", "short.source")[0] == 0
+    assert run("edit", "short.source", "--target", DOG, "--model", "pocket", "--out", "dog.png")[0] == 0
+    code, _, err = run("edit", "short.source", "--target", SHEEP, *long, "--out", "no.png")
+    assert (
+        code == 2 and "fit the chunks of short.source (1), got one that needs 4: shorten it, or edit" in err
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        (("generate", CAT), 1),
+        (("generate", CAT, "--negative-prompt", "night " * 40), 2),
+        (("edit", "photo.png", "--source", CAT, "--target", DOG), 1),
+        (("edit", "photo.png", "--source", CAT, "--target", "a dog " * 31), 3),
+        (("edit", "photo.png", "--source", "a cat " * 31, "--target", "a dog"), 3),
+        (("edit", "photo.png", "--source", CAT, "--target", DOG, "--negative-prompt", "night " * 40), 2),
+    ],
+)
+def test_as_many_chunks_as_the_longest_prompt_of_a_command_needs(
+    command: tuple[str, ...], needed: int, here: Path, run: Run
+):
+    code, _, err = run(*command, "--long-prompt", "--out", "out.png")
+    assert code == 0 and chunks("out.png") == needed, err
+
+
 def test_replay_says_what_differs(here: Path, run: Run, folder: Path, tmp_path: Path):
     run("generate", CAT, "--out", "cat.png", "--guidance-scale", "1")
     record = read_provenance("cat.png")

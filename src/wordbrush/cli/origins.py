@@ -62,9 +62,16 @@ class Saved:
     path: Path
     prompt: None = None
 
-    def reader(self, model: Model, prompts: Iterable[str] = ()) -> Model:  # noqa: ARG002 - as for a picture
-        """The model with as many chunks as the source was made with. Raises `SourceError` if it is damaged."""
-        return own_model(self.path, model)
+    def reader(self, model: Model, prompts: Iterable[str] = ()) -> Model:
+        """The model with as many chunks as the source was made with. Raises `PromptError` for prompts that need more,
+        `SourceError` if the source is damaged."""
+        own, needed = own_model(self.path, model), model.for_prompts(prompts).chunks
+        if needed > own.chunks:
+            raise PromptError(
+                f"expected prompts that fit the chunks of {self.path} ({own.chunks}), got one that needs {needed}: "
+                "shorten it, or edit the picture instead of the source"
+            )
+        return own
 
     def origin(self, model: Model, on_progress: OnProgress) -> Origin:
         """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""
