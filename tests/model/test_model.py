@@ -108,7 +108,7 @@ def cut(path: Path, part: str) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda p: (p / "model_index.json").unlink(), "expected a diffusers model folder"),
-    "index is no JSON": (lambda p: (p / "model_index.json").write_text("{"), "is not valid JSON"),
+    "index is no JSON": (lambda p: (p / "model_index.json").write_text("{"), "expected JSON, got"),
     "index is a list": (lambda p: (p / "model_index.json").write_text("[]"), "expected names and values"),
     "another UNet": (
         lambda p: change_index(p, unet=["diffusers", "SD3Transformer2DModel"]),

@@ -93,8 +93,18 @@ def of_chunks(chance: random.Random, content: bytes) -> bytes:
         case 2:
             chunks.insert(chance.randrange(len(chunks) + 1), (kind, data))
         case 3:
-            kind = chance.choice((b"iCCP", b"eXIf", b"zTXt", b"iTXt", b"tRNS", b"PLTE", b"acTL", b"fdAT", b"gAMA"))
-            chunks.insert(i, (kind, chance.choice((b"", data[:1000], chance.randbytes(30), b"a\0\0" + zlib.compress(b"b" * 10**6)))))
+            kind = chance.choice(
+                (b"iCCP", b"eXIf", b"zTXt", b"iTXt", b"tRNS", b"PLTE", b"acTL", b"fdAT", b"gAMA")
+            )
+            chunks.insert(
+                i,
+                (
+                    kind,
+                    chance.choice(
+                        (b"", data[:1000], chance.randbytes(30), b"a\0\0" + zlib.compress(b"b" * 10**6))
+                    ),
+                ),
+            )
         case _:
             chance.shuffle(chunks)
     written = (
@@ -144,7 +154,11 @@ def of_words(chance: random.Random, content: bytes) -> bytes:
     lines = content.decode().split("\n")
     for i in chance.sample(range(len(lines)), k=min(len(lines), chance.choice((1, 1, 2)))):
         name, equals, _ = lines[i].partition("=")
-        value = json.dumps(chance.choice(VALUES), ensure_ascii=chance.random() < 0.5).encode(errors="replace").decode()
+        value = (
+            json.dumps(chance.choice(VALUES), ensure_ascii=chance.random() < 0.5)
+            .encode(errors="replace")
+            .decode()
+        )
         lines[i] = f"{name}{equals or '='} {value}"
     return "\n".join(lines).encode()
 
@@ -166,7 +180,13 @@ def of_sealed(chance: random.Random, content: bytes) -> bytes:
     if chance.random() < 0.3:
         name = chance.choice(list(tensors))
         tensors[name] = chance.choice(
-            (tensors[name][:0], tensors[name].double(), tensors[name].flatten(), tensors[name] / 0, tensors[name].int())
+            (
+                tensors[name][:0],
+                tensors[name].double(),
+                tensors[name].flatten(),
+                tensors[name] / 0,
+                tensors[name].int(),
+            )
         )
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return to_safetensors(tensors, {**metadata, "source": said, "sha256": _checksum(said, tensors)})
@@ -272,7 +292,9 @@ def files(
             "reweight = {cat = 2, beach = -1.5}\nword-steps = {cat = [0.1, 0.4]}\nspare = 'auto'\nfinish = 0.5\n"
         )
         row = {"run": "a", "case": "b", "psnr": 27.2, "notices": ["c"], "error": None}
-        Path("results.jsonl").write_text("".join(json.dumps({**row, "case": str(i)}) + "\n" for i in range(5)))
+        Path("results.jsonl").write_text(
+            "".join(json.dumps({**row, "case": str(i)}) + "\n" for i in range(5))
+        )
         save_model(tiny("sd1"), folder / "tiny")
         shutil.copy("tiny/unet/diffusion_pytorch_model.safetensors", "single.safetensors")
     return folder

@@ -94,7 +94,9 @@ def _content(path: Path) -> object:
         case ".jsonl":
             return [_timeless(json.loads(line)) for line in path.read_text().split("\n")[:-1]]
         case ".md" | ".csv":
-            return re.sub(r"[\d.,–]+ *|-{2,}", "#", path.read_text())  # seconds, and columns as wide as they are
+            return re.sub(
+                r"[\d.,–]+ *|-{2,}", "#", path.read_text()
+            )  # seconds, and columns as wide as they are
         case ".png" if path.name == "grid.png":  # its labels say how long each edit took
             return load(path).size
         case ".png":
@@ -129,9 +131,7 @@ def _end(name: str, number: int, whole: Run) -> tuple[End, bool]:
 
 @pytest.mark.parametrize("number", range(KILLS))
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed(
-    name: str, number: int, kit: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path
-):
+def test_killed(name: str, number: int, kit: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path):
     right = undisturbed(name)
     end, is_cold = _end(name, number, right.run)
     folder, tokens = tmp_path / "here", _tokens(name, kit)
