@@ -378,3 +378,10 @@ def test_an_input_is_never_written_over(run: Run) -> None:
     picture = ("o/a-dog-on-a-beach.direct.prompt-to-prompt.png", *PICTURE[1:])
     code, _, err = run(*picture, *TWO, "--out", "o/")
     assert code == 2 and "is an input and would be overwritten" in err
+
+
+def test_every_prompt_of_a_comparison_counts_for_its_chunks() -> None:
+    ways: Any = {"direct": {"negative_prompt": "a tree"}, "ddim": {}}
+    edits: Any = {"prompt_to_prompt": {"negative_prompt": "a house"}}
+    asked = Request(noise(), CAT, [DOG, NIGHT], inversions=ways, methods=edits).checked()
+    assert asked.prompts == [CAT, DOG, NIGHT, "a tree", "", "a house"]
