@@ -20,6 +20,7 @@ from wordbrush.model import Model
 from wordbrush.model.text import TextEncoder
 from wordbrush.options import parse
 from wordbrush.progress import drain
+from wordbrush.replaying import replay
 from wordbrush.sampling import sample
 from wordbrush.source import Source, own_model
 from wordbrush.word_map import word_map
@@ -326,6 +327,6 @@ def test_a_replay_encodes_in_as_many_chunks(tiny: Tiny, tmp_path: Path) -> None:
         assert record.get("chunks", 1) == chunks and ("chunks" in record) == (chunks > 1)
         assert record["hash"] == model.with_chunks(chunks).hash
         for given in (model, model.with_chunks(2)):
-            assert api.replay(image, model=given).differences == ()
+            assert replay(image, model=given).differences == ()
     long, short = (api.generate(model.with_chunks(chunks), "a cat", steps=2).tobytes() for chunks in (3, 1))
     assert long != short

@@ -118,7 +118,7 @@ def test_it_is_made_for_small_square_pictures(pocket: Model) -> None:
 
 def test_the_longest_captions_fit_its_context(pocket: Model) -> None:
     captions = [caption(sample(seed, split="test", things=3)) for seed in range(200)]
-    assert max(pocket.read(prompt).stop for prompt in captions) < pocket.tokens
+    assert max(pocket.read(prompt).chunks[0].stop for prompt in captions) < pocket.tokens
 
 
 # Abilities --------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from reference import counting
-from wordbrush.api import replay
 from wordbrush.cli import main
 from wordbrush.errors import OutputError, PromptError
 from wordbrush.evaluation.bench import report as bench_report
@@ -28,6 +27,7 @@ from wordbrush.model import Model
 from wordbrush.pocket import caption
 from wordbrush.progress import drain
 from wordbrush.provenance import pixel_hash
+from wordbrush.replaying import replay
 from wordbrush.request import EditRequest
 
 STEPS = {"steps": 3}
