@@ -268,8 +268,8 @@ def files(
         photo.save("photo.tif", compression="tiff_lzw")
         photo.convert("P").save("photo.bmp")
         Path("all.toml").write_text(
-            "cross-replace-steps = [0.1, 0.8]\nself-replace-steps = 0.4\nblend-start = 0.2\nlocal-blend = ['cat']\n"
-            "reweight = {cat = 2, beach = -1.5}\nword-steps = {cat = [0.1, 0.4]}\nspare = 'auto'\nfinish = 0.5\n"
+            "cross_replace_steps = [0.1, 0.8]\nself_replace_steps = 0.4\nblend_start = 0.2\nlocal_blend = ['cat']\n"
+            "reweight = {cat = 2, beach = -1.5}\nword_steps = {cat = [0.1, 0.4]}\nspare = 'auto'\nfinish = 0.5\n"
         )
         row = {"run": "a", "case": "b", "psnr": 27.2, "notices": ["c"], "error": None}
         Path("results.jsonl").write_text("".join(json.dumps({**row, "case": str(i)}) + "\n" for i in range(5)))
@@ -303,7 +303,7 @@ def test_damaged(name: str, block: int, files: Path, monkeypatch: pytest.MonkeyP
                 with limited(LONGEST):
                     kind.read(path)
             except WordbrushError as error:
-                if len(str(error)) > 2000 or "\n" in str(error):
+                if len(str(error)) > 2000:
                     broken.append(f"{number}: a message of {len(str(error))} characters: {error!s:.300}")
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt | SystemExit):

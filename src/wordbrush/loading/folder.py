@@ -43,10 +43,9 @@ def load(
     index = read_json(path / "model_index.json")
     verify_manifest(path, name)
     # Entries are ["library", "class"]; whatever else the file holds is not a component.
+    entries = {part: cast(list[Any], entry) for part, entry in index.items() if isinstance(entry, list)}
     kinds: dict[str, str] = {
-        part: cast(list[str], entry)[1]
-        for part, entry in index.items()
-        if isinstance(entry, list) and len(cast(list[str], entry)) == 2
+        part: entry[1] for part, entry in entries.items() if len(entry) == 2 and isinstance(entry[1], str)
     }
     missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if not kinds.get(part)]
     if missing:

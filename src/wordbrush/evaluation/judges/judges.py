@@ -10,6 +10,7 @@ from wordbrush.evaluation.judges.backbones import Clip, Encoder, load_clip, load
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics.perceptual import Lpips, Net, PocketDistance, load_lpips
 from wordbrush.inputs import sha256
+from wordbrush.loading.machine import device_of
 from wordbrush.model import POCKET
 from wordbrush.records import fingerprint
 
@@ -41,10 +42,12 @@ class Judges:
         lpips, lpips_weights: the network behind LPIPS and the file of its weights; without them the distance is the
         encoder's own. reader: load the world reader as well. device: by default the accelerator if there is one.
         Raises `OptionsError` for one of `lpips` and `lpips_weights` without the other, `ModelError` for a network
-        that cannot be loaded.
+        that cannot be loaded, or a device that is not there.
         """
         if (lpips is None) != (lpips_weights is None):
             raise OptionsError("expected --lpips NET and --lpips-weights FILE together, got one of them")
+        if device is not None:
+            device_of(device)
         network = load_encoder(encoder, device)
         return Judges(
             load_clip(clip, device),
