@@ -265,7 +265,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
         metadata: dict[str, str] = file.metadata() or {}
         name, _, version = metadata.get("format", "").rpartition(".")
         if name != _FORMAT or not version.isdecimal():
-            raise SourceError(f"{path} is not a wordbrush source (its format is {short(metadata.get('format'))})")
+            raise SourceError(
+                f"{path} is not a wordbrush source (its format is {short(metadata.get('format'))})"
+            )
         if int(version) > _VERSION:
             raise SourceError(
                 f"{path} was written by a newer wordbrush (format {version}, this one reads up to {_VERSION}): "

@@ -22,9 +22,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate bench": ("--count", "1", *ALONE, *ONE, "--out", "out"),
     "evaluate pie": ("pie", "--count", "1", *ALONE, *ONE, "--out", "out"),
     "evaluate subjects": ("subjects", "--out", "out"),
-    "evaluate directional": (
-        *("cases.jsonl", "--sweep", "guidance_scale=1", *ALONE, *ONE, "--out", "out"),
-    ),
+    "evaluate directional": (*("cases.jsonl", "--sweep", "guidance_scale=1", *ALONE, *ONE, "--out", "out"),),
     "study serve": ("study", "--port", "0"),
     "study report": ("study", "--plot", "out/bars.png"),
     "study export": ("study", "--out", "out/answers.csv"),
@@ -308,7 +306,13 @@ VALUES: dict[str, dict[str, str]] = {
         "not here": "192.0.2.1",
         "address": "http://localhost",
     },
-    "token": {"empty": "", "short": "short", "spaces": "a b c d e f", "emoji": "🐈" * 8, "zero byte": "a\0" * 8},
+    "token": {
+        "empty": "",
+        "short": "short",
+        "spaces": "a b c d e f",
+        "emoji": "🐈" * 8,
+        "zero byte": "a\0" * 8,
+    },
 }
 
 LINES: dict[str, tuple[str, ...]] = {
@@ -328,7 +332,16 @@ LINES: dict[str, tuple[str, ...]] = {
     "two targets, one file": (
         *("edit", "photo.png", "--source", CAT, "--target", DOG, "--target", CAT, "--out", "out/dog.png"),
     ),
-    "a prompt for a source": ("edit", "photo.source", "--source", CAT, "--target", DOG, "--out", "out/dog.png"),
+    "a prompt for a source": (
+        "edit",
+        "photo.source",
+        "--source",
+        CAT,
+        "--target",
+        DOG,
+        "--out",
+        "out/dog.png",
+    ),
     "steps for a source": ("edit", "photo.source", "--target", DOG, *ONE, "--out", "out/dog.png"),
     "a source inverted": ("invert", "photo.source", "--prompt", CAT, "--out", "out/photo.source"),
     "an inversion as method": (
@@ -342,7 +355,17 @@ LINES: dict[str, tuple[str, ...]] = {
         *("--out", "out/dog.png"),
     ),
     "replace other lengths": (
-        *("edit", "photo.png", "--source", CAT, "--target", f"{DOG} at night", "--word-edit", "replace", *ONE),
+        *(
+            "edit",
+            "photo.png",
+            "--source",
+            CAT,
+            "--target",
+            f"{DOG} at night",
+            "--word-edit",
+            "replace",
+            *ONE,
+        ),
         *("--out", "out/dog.png"),
     ),
     "a source for a replay": ("replay", "photo.source"),
@@ -357,7 +380,18 @@ LINES: dict[str, tuple[str, ...]] = {
         *("compare", "photo.png", "--target", DOG, "--inversion", "seed", *ONE, "--out", "out"),
     ),
     "an input among the outputs": (
-        *("compare", "photo.png", "--source", CAT, "--target", DOG, "--truth", "out/grid.png", "--out", "out"),
+        *(
+            "compare",
+            "photo.png",
+            "--source",
+            CAT,
+            "--target",
+            DOG,
+            "--truth",
+            "out/grid.png",
+            "--out",
+            "out",
+        ),
     ),
     "lpips without weights": ("evaluate", "bench", *COMMANDS["evaluate bench"], "--lpips", "alex"),
     "weights without lpips": (
@@ -402,7 +436,10 @@ def flags(command: str) -> list[tuple[str, bool]]:
     for part in command.split():
         app = app[part]
     return [
-        (argument.name, any(group.name.startswith(("Editing", "Inversion")) for group in argument.parameter.group))
+        (
+            argument.name,
+            any(group.name.startswith(("Editing", "Inversion")) for group in argument.parameter.group),
+        )
         for argument in app.assemble_argument_collection()
         if not argument.children
     ]
@@ -468,10 +505,17 @@ ACCEPTED = (
     ("bench:--seed directional:--seed", "beyond 64 bits", "any whole number draws cases"),
     (
         *("bench:--local-blend bench:--spare pie:--local-blend pie:--spare",),
-        *("unknown|punctuation|backwards", "a case that cannot be edited is listed in the table and in results.jsonl"),
+        *(
+            "unknown|punctuation|backwards",
+            "a case that cannot be edited is listed in the table and in results.jsonl",
+        ),
     ),
     (
-        *("--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel", "number", "1 is true"),
+        *(
+            "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel",
+            "number",
+            "1 is true",
+        ),
     ),
     ("place", "looks like a file", "a folder may have any name"),
     ("picture", "wrong suffix", "the content decides"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nightly.killing import Command, run
 from nightly.limits import limited
 from nightly.matrix import COMMANDS, Try, reason, tries
 from nightly.world import build, seen, tidy
@@ -56,7 +57,9 @@ def world(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return built
 
 
-def broken(each: Try, code: int, out: str, err: str, world: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
+def broken(
+    each: Try, code: int, out: str, err: str, world: Path, before: dict[str, tuple[object, ...]]
+) -> list[str]:
     """Which laws a try broke."""
     after = seen(world)
     lines = err.splitlines()
@@ -90,5 +93,17 @@ def test_in_process(each: Try, world: Path, tmp_path: Path, capsys: pytest.Captu
         laws = broken(each, code, out, err, world, before)
         assert not laws, f"exit {code}\n{err[-3000:]}\n{out[-1000:]}"
         assert not any(tmp_path.iterdir()), "a temporary file is left"
+    finally:
+        tidy(world, before)
+
+
+@pytest.mark.parametrize("each", [each for each in TRIES if each.command != "study serve"][::40], ids=str)
+def test_in_a_process(each: Try, world: Path):
+    """The same where nothing is kept or checked on the way, and Python's own warnings would be seen."""
+    before = seen(world)
+    try:
+        done = run(Command(each.tokens), world)
+        laws = broken(each, done.code, done.out, done.err, world, before)
+        assert not laws, f"exit {done.code}\n{done.err[-3000:]}\n{done.out[-1000:]}"
     finally:
         tidy(world, before)

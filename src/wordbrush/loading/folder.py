@@ -104,7 +104,7 @@ def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype
                 **_SETTINGS[library],
             )
     except Exception as error:  # of whatever kind: it is about the files
-        raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
+        raise ModelError(f"{name}: cannot load {path.name}: {_line(error)}") from error
     if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
         raise ModelError(f"{name}: {path.name} lacks {len(lost)} of its weights, such as {lost[0]}")
     surplus = sorted(report["unexpected_keys"])
@@ -168,7 +168,12 @@ def _tokenizer(path: Path, name: str) -> Any:
     try:
         return kind.from_pretrained(path, local_files_only=True)
     except Exception as error:
-        raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
+        raise ModelError(f"{name}: cannot load {path.name}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of a library's, which may list every weight, in one line."""
+    return f"{' '.join(str(error).split()):.300}"
 
 
 @contextmanager

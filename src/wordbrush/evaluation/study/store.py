@@ -282,7 +282,9 @@ class Store:
         except sqlite3.OperationalError:
             raise
         except (sqlite3.DatabaseError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"expected a study's answers in {self.path}, but it is damaged: {error}") from error
+            raise InputError(
+                f"expected a study's answers in {self.path}, but it is damaged: {error}"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Generator[None, None, None]:

@@ -23,9 +23,7 @@ Kind = Annotated[
     str | None,
     Parameter(help='draw this kind of change alone, e.g. "add object": few of 200 cases are of one kind'),
 ]
-Seed = Annotated[
-    Whole, Parameter(help="decides which cases are drawn", validator=validators.Number(gte=0))
-]
+Seed = Annotated[Whole, Parameter(help="decides which cases are drawn", validator=validators.Number(gte=0))]
 
 
 def command(tokens: Sequence[str]) -> Callable[..., int]:
