@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from nightly.world import CAT, DOG, LONG
-
 from wordbrush.cli.app import application
 
 ONE = ("--steps", "1")

@@ -1,23 +1,18 @@
 """The law of bad input: one line says what is wrong, nothing is written, nothing hangs; every flag of every command."""
 
 import functools
-import json
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from nightly.killing import Command, run
 from nightly.limits import limited
-from nightly.matrix import COMMANDS, Try, reason, tries
+from nightly.matrix import Try, reason, tries
 from nightly.world import build, seen, tidy
-
 from wordbrush.cli import main
 from wordbrush.cli.options.setup import Setup
 from wordbrush.evaluation.judges.judges import Judges

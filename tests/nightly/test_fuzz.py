@@ -1,6 +1,5 @@
 """Files with random damage: a reader reads them or raises a `WordbrushError`; it never hangs, and stays small."""
 
-import io
 import json
 import random
 import resource
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nightly.limits import limited
-from nightly.world import CAT, build
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from wordbrush import Model, from_seed, images, provenance
+from nightly.limits import limited
+from nightly.world import build
+from wordbrush import Model, images, provenance
 from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import WordbrushError
 from wordbrush.evaluation.directional import cases
@@ -126,7 +125,7 @@ def of_values(chance: random.Random, content: bytes, most: int = 1000) -> bytes:
 
 
 def of_config(chance: random.Random, content: bytes) -> bytes:
-    """A network's config with other values; not of one that is much larger, which would be built before it is checked."""
+    """A network's config with other values; a much larger network would be built before it is checked."""
     return of_values(chance, content, most=3)
 
 

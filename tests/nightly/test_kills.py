@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nightly.killing import MESSAGE, Answers, Command, End, Run, cold, run
 from nightly.world import CAT, DOG
-
 from wordbrush.cli import main
 from wordbrush.errors import ImageError
 from wordbrush.evaluation.study.store import Store

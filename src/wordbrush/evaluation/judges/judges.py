@@ -10,7 +10,6 @@ from wordbrush.evaluation.judges.backbones import Clip, Encoder, load_clip, load
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics.perceptual import Lpips, Net, PocketDistance, load_lpips
 from wordbrush.inputs import sha256
-from wordbrush.loading.machine import device_of
 from wordbrush.model import POCKET
 from wordbrush.records import fingerprint
 
@@ -46,8 +45,6 @@ class Judges:
         """
         if (lpips is None) != (lpips_weights is None):
             raise OptionsError("expected --lpips NET and --lpips-weights FILE together, got one of them")
-        if device is not None:
-            device_of(device)
         network = load_encoder(encoder, device)
         return Judges(
             load_clip(clip, device),
