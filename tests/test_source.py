@@ -168,6 +168,10 @@ def test_what_is_no_source_is_refused(tiny: Tiny, seeded: Seeded, tmp_path: Path
     save_file({"weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(SourceError, match="is not a wordbrush source"):
         Source.load(tmp_path / "weights.safetensors", model)
+    save_file({"weight": torch.zeros(3)}, tmp_path / "long.source", {"format": "x" * 10**4})
+    with pytest.raises(SourceError, match="is not a wordbrush source") as caught:
+        Source.load(tmp_path / "long.source", model)
+    assert len(str(caught.value)) < 200 + len(str(tmp_path))
     seeded("sd1", steps=1).save(tmp_path / "a.source")
     tensors = load_file(tmp_path / "a.source")
     for header in ({}, [], {"prompt": "a cat"}):

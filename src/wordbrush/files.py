@@ -163,6 +163,7 @@ def inside(folder: str | os.PathLike[str], name: str, what: str = "a path") -> P
             or folder.resolve() not in path.resolve().parents
         ):
             raise ValueError
+        path.exists()  # of a name too long, `resolve` says nothing
     except (ValueError, OSError, RuntimeError) as error:  # a byte 0, a name too long, links in a circle
         raise InputError(
             f"expected {what} to be below {folder}, got {short(name)}; name it from there, without '..' and links"

@@ -26,7 +26,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from wordbrush.denoise import SourceRow
-from wordbrush.errors import SourceError
+from wordbrush.errors import SourceError, short
 from wordbrush.files import Opened, atomic_write
 from wordbrush.images import to_image
 from wordbrush.inputs import FileRecord
@@ -294,7 +294,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
         metadata: dict[str, str] = file.metadata() or {}
         name, _, version = metadata.get("format", "").rpartition(".")
         if name != _FORMAT or not version.isdecimal():
-            raise SourceError(f"{path} is not a wordbrush source (its format is {metadata.get('format')})")
+            raise SourceError(
+                f"{path} is not a wordbrush source (its format is {short(metadata.get('format'))})"
+            )
         if int(version) > _VERSION:
             raise SourceError(
                 f"{path} was written by a newer wordbrush (format {version}, this one reads up to {_VERSION}): "

@@ -457,10 +457,9 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         (("edit", ".", *EDIT[2:]), "expected a picture file, but . is a folder"),
         ((*EDIT, "--inversion", "nulltext"), "did you mean 'null_text'?"),
         ((*EDIT, "--inversion", ""), "there is no inversion method ''"),
-        (
-            ("invert", "photo.png", "--prompt", CAT, "--method", "", "--out", "p.source"),
-            "there is no inversion method ''",
-        ),
+        (("invert", "photo.png", "--method", "", "--out", "p.source"), "there is no inversion method ''"),
+        (("evaluate", "bench", "--seed", "-1", "--out", "o"), "Must be >= 0"),
+        (("evaluate", "directional", "--pocket", "1", "--seed", "-1", "--out", "o"), "Must be >= 0"),
         (("edit", "a\0.png", *EDIT[2:]), "expected arguments without a character 0, got 'a\\x00.png'"),
         ((*EDIT, "--device", "abacus"), "there is no device 'abacus' here; there is cpu"),
         ((*EDIT, "--model", "no/such/model"), "no model 'no/such/model'"),

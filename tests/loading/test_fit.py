@@ -184,6 +184,11 @@ MISFITS: dict[str, tuple[str, Callable[[Parts], Parts], str]] = {
         schedule(_class_name="EulerDiscreteScheduler", timestep_type="continuous"),
         "expected discrete timesteps, got continuous",
     ),
+    "a prediction that is no name": (
+        "sd1",
+        schedule(prediction_type=["epsilon"]),
+        "prediction_type of the schedule to be text, got \\['epsilon'\\]",
+    ),
     "a UNet without numbers": (
         "sd1",
         meta("unet"),

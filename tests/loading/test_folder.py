@@ -208,6 +208,13 @@ def test_configs_that_make_no_sense(part: str, entry: dict[str, Any], folder: Pa
         Model.load(folder, device="cpu")
 
 
+def test_what_a_library_says_of_every_weight_is_one_line(folder: Path) -> None:
+    configure(folder, "unet", block_out_channels=[32, 64, 64])
+    with pytest.raises(ModelError, match="model: cannot load unet: ") as caught:
+        Model.load(folder, device="cpu")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(folder))
+
+
 def test_weights_without_a_place_are_refused(folder: Path) -> None:
     (file,) = (folder / "unet").glob("*.safetensors")
     save_file({**load_file(file), "adapter.weight": torch.zeros(1)}, file, {"format": "pt"})

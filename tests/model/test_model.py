@@ -115,6 +115,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "expected unet to be one of UNet2DConditionModel, got SD3Transformer2DModel",
     ),
     "an entry of another form": (lambda p: change_index(p, vae="AutoencoderKL"), "names no vae"),
+    "a kind that is no name": (
+        lambda p: change_index(p, unet=["diffusers", ["UNet2DConditionModel"]]),
+        "names no unet",
+    ),
     "another text encoder": (
         lambda p: change_index(p, text_encoder=["transformers", "T5EncoderModel"]),
         "expected text_encoder to be one of.*got T5EncoderModel",

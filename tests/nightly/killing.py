@@ -56,11 +56,13 @@ class Run:
     seconds: float
     changes: int
     err: str
+    out: str = ""
 
 
 def run(work: Callable[[], int], folder: Path, end: End | None = None) -> Run:
     """Do `work`, a picklable function, in a process of its own, in `folder`; what it says goes to files beside it."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["HF_HUB_OFFLINE"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     process = context.Process(target=_inside, args=(work, str(folder), end))
@@ -79,8 +81,13 @@ def run(work: Callable[[], int], folder: Path, end: End | None = None) -> Run:
         process.exitcode or 0,
         seconds,
         int(changes.read_text() or 0) if changes.exists() else 0,
-        Path(f"{folder}.err").read_text() if Path(f"{folder}.err").exists() else "",
+        _said(Path(f"{folder}.err")),
+        _said(Path(f"{folder}.out")),
     )
+
+
+def _said(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _ask(process: BaseProcess, asked: signal.Signals) -> None:

@@ -1,22 +1,18 @@
 """The law of bad input: one line says what is wrong, nothing is written, nothing hangs; every flag of every command."""
 
 import functools
-import json
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from nightly.limits import limited
-from nightly.matrix import COMMANDS, Try, reason, tries
-from nightly.world import build, seen, tidy
 
+from nightly.killing import Command, run
+from nightly.limits import limited
+from nightly.matrix import Try, reason, tries
+from nightly.world import build, seen, tidy
 from wordbrush.cli import main
 from wordbrush.cli.options.setup import Setup
 from wordbrush.evaluation.judges.judges import Judges
@@ -92,5 +88,17 @@ def test_in_process(each: Try, world: Path, tmp_path: Path, capsys: pytest.Captu
         laws = broken(each, code, out, err, world, before)
         assert not laws, f"exit {code}\n{err[-3000:]}\n{out[-1000:]}"
         assert not any(tmp_path.iterdir()), "a temporary file is left"
+    finally:
+        tidy(world, before)
+
+
+@pytest.mark.parametrize("each", [each for each in TRIES if each.command != "study serve"][::40], ids=str)
+def test_in_a_process(each: Try, world: Path):
+    """The same where nothing is kept or checked on the way, and Python's own warnings would be seen."""
+    before = seen(world)
+    try:
+        done = run(Command(each.tokens), world)
+        laws = broken(each, done.code, done.out, done.err, world, before)
+        assert not laws, f"exit {done.code}\n{done.err[-3000:]}\n{done.out[-1000:]}"
     finally:
         tidy(world, before)

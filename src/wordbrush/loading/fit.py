@@ -6,7 +6,7 @@ What does not fit would otherwise end inside a computation, or be ignored and gi
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wordbrush.errors import ModelError
+from wordbrush.errors import ModelError, short
 
 # diffusers' schedulers of DDPM's kind: their betas are the model's noise schedule, whatever their solver.
 _SCHEDULERS = frozenset(
@@ -135,6 +135,10 @@ def _conditions(unet: Any, encoders: Sequence[Any]) -> Iterator[str]:
 
 
 def _schedule(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("_class_name", "prediction_type", "timestep_type"):
+        if not isinstance(config.get(key, ""), str):
+            yield f"expected {key} of the schedule to be text, got {short(config[key])}: fetch the model again"
+            return
     kind = config.get("_class_name", "DDIMScheduler")
     if kind not in _SCHEDULERS:
         yield f"expected a scheduler of DDPM's kind, such as DDIMScheduler, got {kind}: such models are not supported"

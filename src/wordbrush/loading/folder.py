@@ -43,10 +43,9 @@ def load(
     index = read_json(path / "model_index.json")
     verify_manifest(path, name)
     # Entries are ["library", "class"]; whatever else the file holds is not a component.
+    entries = {part: cast(list[Any], entry) for part, entry in index.items() if isinstance(entry, list)}
     kinds: dict[str, str] = {
-        part: cast(list[str], entry)[1]
-        for part, entry in index.items()
-        if isinstance(entry, list) and len(cast(list[str], entry)) == 2
+        part: entry[1] for part, entry in entries.items() if len(entry) == 2 and isinstance(entry[1], str)
     }
     missing = [part for part in ("unet", "vae", "scheduler", "text_encoder") if not kinds.get(part)]
     if missing:
@@ -105,7 +104,7 @@ def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype
                 **_SETTINGS[library],
             )
     except Exception as error:  # of whatever kind: it is about the files
-        raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
+        raise ModelError(f"{name}: cannot load {path.name}: {_line(error)}") from error
     if lost := sorted(report["missing_keys"]):  # their loaders would leave those weights random
         raise ModelError(f"{name}: {path.name} lacks {len(lost)} of its weights, such as {lost[0]}")
     surplus = sorted(report["unexpected_keys"])
@@ -169,7 +168,12 @@ def _tokenizer(path: Path, name: str) -> Any:
     try:
         return kind.from_pretrained(path, local_files_only=True)
     except Exception as error:
-        raise ModelError(f"{name}: cannot load {path.name}: {error}") from error
+        raise ModelError(f"{name}: cannot load {path.name}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of a library's, which may list every weight, in one line."""
+    return f"{' '.join(str(error).split()):.300}"
 
 
 @contextmanager

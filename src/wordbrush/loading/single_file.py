@@ -150,7 +150,7 @@ def load(path: Path, name: str, device: torch.device, dtype: torch.dtype) -> dic
         opened = cast(Any, safe_open)(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"expected a whole safetensors file, but {path} is none ({error}): fetch it again, or convert it; "
+            f"expected a whole safetensors file, but {path} is none ({error!s:.200}): fetch it again, or convert it; "
             "pickled checkpoints are never loaded"
         ) from error
     with opened as file:

@@ -17,10 +17,11 @@ from PIL import Image
 
 from wordbrush import edit, editing, from_seed, inversion, invert
 from wordbrush.cli import main
-from wordbrush.errors import ImageError, NumericsError, OptionsError, PromptError
+from wordbrush.errors import ImageError, ModelError, NumericsError, OptionsError, PromptError
 from wordbrush.evaluation.compare.request import Look, Request, Truth
 from wordbrush.evaluation.compare.result import Comparison
 from wordbrush.evaluation.compare.run import compare
+from wordbrush.evaluation.compare.score import load_judges
 from wordbrush.evaluation.judges.backbones import load_clip
 from wordbrush.evaluation.metrics.pixels import psnr, ssim
 from wordbrush.images import load, read_provenance
@@ -233,6 +234,11 @@ def test_the_table_has_the_clips_cosines_and_its_name(tiny: Tiny) -> None:
     assert [row["method"] for row in rows] == ["source", "prompt-to-prompt"]
     assert float(rows[1]["clip"]) == cell.scores["clip"]
     assert "target" not in rows[1] and "distance" not in rows[1]  # there is one target, and no distance
+
+
+def test_a_clip_without_a_name_is_none(tiny: Tiny) -> None:
+    with pytest.raises(ModelError):
+        load_judges("", tiny())
 
 
 def test_many_ways_go_on_in_further_lines(tiny: Tiny) -> None:

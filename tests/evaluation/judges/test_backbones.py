@@ -342,9 +342,10 @@ def test_what_is_wrong_with_a_folder_is_told(
         load_encoder(str(tmp_path))
 
 
-def test_an_unknown_device(convnext_folder: Path) -> None:
-    with pytest.raises(ModelError, match="no device 'abacus'"):
-        load_encoder(str(convnext_folder), device="abacus")
+@pytest.mark.parametrize("device", ["abacus", "", "meta", "cpu:1"])
+def test_an_unknown_device(convnext_folder: Path, device: str) -> None:
+    with pytest.raises(ModelError, match=f"no device '{device}'"):
+        load_encoder(str(convnext_folder), device=device)
 
 
 def test_a_shipped_network_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -146,6 +146,21 @@ def test_another_layout(store: Store):
         Store(store.path, "choice")
 
 
+def test_damage_behind_the_beginning(tmp_path: Path):
+    path = tmp_path / "answers.sqlite"
+    with Store(path, "choice") as store:
+        rater = store.admit("key", lambda number, taken: [Trial("item", ("a", "b"))] * 300)
+        assert rater is not None
+        for page in range(1, 300):
+            store.record(rater.number, page, {"text": "a"})
+    content = path.read_bytes()
+    path.write_bytes(content[:16384] + b"\xff" * (len(content) - 16384))
+    with Store(path, "choice") as store:
+        for read in (store.answers, store.trials):
+            with pytest.raises(InputError, match="expected a study's answers in .*, but it is damaged"):
+                read()
+
+
 def test_what_is_no_store(tmp_path: Path):
     (tmp_path / "answers.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(InputError, match="damaged"):

@@ -61,6 +61,14 @@ def test_nothing_of_the_study_is_written_over(make: Make, name: str):
         run("export", str(study.folder), "--out", str(study.folder / name))
 
 
+@pytest.mark.parametrize("name", ["text2live", "source"])
+def test_no_plot_over_a_picture_of_the_study(make: Make, name: str):
+    study = make("rating")
+    rate(study)
+    with pytest.raises(OutputError, match="is an input and would be overwritten"):
+        run("report", str(study.folder), "--plot", str(study.folder / "items" / "item-0" / f"{name}.png"))
+
+
 def test_a_stranger_needs_a_token(make: Make):
     with pytest.raises(OptionsError, match=r"expected a token, .* add --token [\w-]{16}"):
         run("serve", str(make("rating").folder), "--host", "0.0.0.0", "--port", "0")

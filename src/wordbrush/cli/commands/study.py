@@ -103,7 +103,11 @@ def report(
     from wordbrush.files import atomic_write
 
     study, store = _answered(folder)
+    pictures = [
+        picture for item in study.items.values() for picture in (*item.originals, *item.pictures.values())
+    ]
     with store:
+        outputs.check(pictures, [path])
         summary = sum_up(study, store, keep_inattentive=keep_inattentive)
     if path is not None:
         from wordbrush.evaluation.study.plot import bars

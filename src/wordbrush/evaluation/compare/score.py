@@ -41,7 +41,8 @@ def load_judges(
     The shipped judges know the built-in world only, and score another model's pictures only if they are asked for.
     Raises `ModelError`.
     """
-    clip = clip or ("pocket" if model.name == "pocket" else None)
+    if clip is None and model.name == "pocket":
+        clip = "pocket"
     if clip is None:
         notice = "no CLIP judges this model's pictures: name one with --clip openai/clip-vit-base-patch32"
         return None, None, [notice]

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from wordbrush.errors import ImageError, ModelError, PromptError, short
 from wordbrush.evaluation.metrics.pixels import Picture, array
+from wordbrush.loading.machine import device_of
 from wordbrush.model import POCKET
 from wordbrush.reading import json_mapping
 
@@ -225,11 +226,9 @@ def _network(folder: Path, name: str, kinds: dict[str, str], device: str | None)
         )
     if lost := sorted(report["missing_keys"]):  # transformers would leave those weights random
         raise ModelError(f"{name}: the network lacks {len(lost)} of its weights, such as {lost[0]}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return model.requires_grad_(False).eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"there is no device '{device}' here") from error
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.requires_grad_(False).eval().to(device_of(device))
 
 
 def _processor(folder: Path, name: str) -> Any:

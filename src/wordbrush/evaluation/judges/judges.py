@@ -41,7 +41,7 @@ class Judges:
         lpips, lpips_weights: the network behind LPIPS and the file of its weights; without them the distance is the
         encoder's own. reader: load the world reader as well. device: by default the accelerator if there is one.
         Raises `OptionsError` for one of `lpips` and `lpips_weights` without the other, `ModelError` for a network
-        that cannot be loaded.
+        that cannot be loaded, or a device that is not there.
         """
         if (lpips is None) != (lpips_weights is None):
             raise OptionsError("expected --lpips NET and --lpips-weights FILE together, got one of them")

@@ -231,22 +231,22 @@ class Store:
         return pages
 
     def answers(self) -> list[Answer]:
-        """All current answers, by rater and page."""
+        """All current answers, by rater and page. Raises `InputError` for a file that is damaged."""
         query = """
             SELECT rater, page, item, shown, is_check, question, answer, answered_at
             FROM current JOIN pages USING (rater, page) ORDER BY rater, page, number
         """
-        with self._reading() as database:
+        with self._whole(), self._reading() as database:
             return [
                 Answer(rater, page, _trial(item, shown, is_check), question, answer, at)
                 for rater, page, item, shown, is_check, question, answer, at in database.execute(query)
             ]
 
     def trials(self) -> dict[int, tuple[Trial, ...]]:
-        """The pages of every rater who has begun."""
+        """The pages of every rater who has begun. Raises `InputError` for a file that is damaged."""
         query = "SELECT rater, item, shown, is_check FROM pages ORDER BY rater, page"
         by_rater: dict[int, list[Trial]] = {}
-        with self._reading() as database:
+        with self._whole(), self._reading() as database:
             for rater, *trial in database.execute(query):
                 by_rater.setdefault(rater, []).append(_trial(*trial))
         return {rater: tuple(trials) for rater, trials in by_rater.items()}
@@ -273,6 +273,18 @@ class Store:
         uri = f"{self.path.absolute().as_uri()}?mode=ro{how}"
         with closing(sqlite3.connect(uri, uri=True, timeout=_GLANCE, isolation_level=None)) as database:
             yield database
+
+    @contextmanager
+    def _whole(self) -> Generator[None, None, None]:
+        """Of a damaged file, raise what `__init__` raises: damage may be anywhere, and is found where it is read."""
+        try:
+            yield
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"expected a study's answers in {self.path}, but it is damaged: {error}"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Generator[None, None, None]:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from wordbrush.cli.commands.evaluate.judging import Judging
 from wordbrush.cli.options import flags, several
@@ -23,7 +23,7 @@ Kind = Annotated[
     str | None,
     Parameter(help='draw this kind of change alone, e.g. "add object": few of 200 cases are of one kind'),
 ]
-Seed = Annotated[Whole, Parameter(help="decides which cases are drawn")]
+Seed = Annotated[Whole, Parameter(help="decides which cases are drawn", validator=validators.Number(gte=0))]
 
 
 def command(tokens: Sequence[str]) -> Callable[..., int]:

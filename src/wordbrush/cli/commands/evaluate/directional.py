@@ -37,7 +37,9 @@ Pocket = Annotated[
         help="instead of a file: so many cases of the built-in world, with the true answer as a point of its own"
     ),
 ]
-Seed = Annotated[Whole, Parameter(help="which cases of the built-in world")]
+Seed = Annotated[
+    Whole, Parameter(help="which cases of the built-in world", validator=validators.Number(gte=0))
+]
 Label = Annotated[str | None, Parameter(help="the name of the curve (default: inversion and method)")]
 MostAlike = Annotated[
     Alike,
