@@ -184,7 +184,7 @@ def seeded(tiny: Callable[..., Model]) -> Callable[..., Source]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def saved() -> Callable[[Model, Path], Path]:
     """saved(model, path): the model as a diffusers folder, as the hub has them."""
 

@@ -197,6 +197,7 @@ def test_what_attention_a_config_was_saved_with_does_no_harm(folder: Path, tiny:
     [
         ("text_encoder", {"hidden_size": "wide"}),
         ("text_encoder", {"num_attention_heads": 0}),
+        ("text_encoder", {"num_hidden_layers": 2**31}),
         ("unet", {"block_out_channels": None}),
         ("unet", {"down_block_types": ["FlyingBlock2D"] * 3}),
         ("vae", {"norm_num_groups": 0}),
@@ -204,7 +205,7 @@ def test_what_attention_a_config_was_saved_with_does_no_harm(folder: Path, tiny:
 )
 def test_configs_that_make_no_sense(part: str, entry: dict[str, Any], folder: Path) -> None:
     configure(folder, part, **entry)
-    with pytest.raises(ModelError, match=f"model: cannot load {part}: "):
+    with pytest.raises(ModelError, match=f"model: (cannot load {part}: |expected a config that fits)"):
         Model.load(folder, device="cpu")
 
 

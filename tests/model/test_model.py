@@ -144,6 +144,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: (p / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "sample"}'),
         "prediction_type must be one of epsilon, v_prediction, got 'sample'",
     ),
+    "a prediction that is a whole book": (
+        lambda p: (p / "scheduler" / "scheduler_config.json").write_text(
+            json.dumps({"prediction_type": "x" * 10**4})
+        ),
+        "prediction_type must be one of epsilon, v_prediction, got 'xxx.{40,60}$",
+    ),
 }
 
 

@@ -488,7 +488,7 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
 
 
 ACCEPTED = (
-    ("whole number", "plus|underscore|other digits|exponent", "Python writes numbers so"),
+    ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
     ("--seed --noise-seed --port --self-limit", "0", "in the range"),
     ("number window", "0", "in the range"),
     ("--preview", "beyond 64 bits", "every so many steps: more than there are, so there is none"),

@@ -277,7 +277,7 @@ KINDS = {
 def files(
     tmp_path_factory: pytest.TempPathFactory,
     tiny: Callable[..., Model],
-    save_model: Callable[[Model, Path], Path],
+    saved: Callable[[Model, Path], Path],
 ) -> Path:
     """Whole files of every kind."""
     folder = tmp_path_factory.mktemp("files")
@@ -300,16 +300,9 @@ def files(
         Path("results.jsonl").write_text(
             "".join(json.dumps({**row, "case": str(i)}) + "\n" for i in range(5))
         )
-        save_model(tiny("sd1"), folder / "tiny")
+        saved(tiny("sd1"), folder / "tiny")
         shutil.copy("tiny/unet/diffusion_pytorch_model.safetensors", "single.safetensors")
     return folder
-
-
-@pytest.fixture(scope="session")
-def save_model() -> Callable[[Model, Path], Path]:
-    from conftest import saved  # noqa: PLC0415
-
-    return saved.__wrapped__()
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from wordbrush.errors import ModelError
+from wordbrush.errors import ModelError, short
 from wordbrush.loading import Defaults, Vocabulary
 from wordbrush.loading.checks import read_json, require_plain, verify_manifest
 from wordbrush.loading.machine import autoencoder_dtype
@@ -135,11 +135,19 @@ def _variant(path: Path, name: str) -> str | None:
 
 
 def _require_plain_files(path: Path, name: str) -> None:
-    """Raise `ModelError` unless a part's config asks for nothing but weights, and they are safetensors in its folder.
+    """Raise `ModelError` unless a part's config asks for nothing but weights, and they are safetensors in its folder,
+    and for no more of anything than they have bytes.
 
     Their loaders open whatever file an index lists, wherever it is, and unpickle those of other names.
     """
-    require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
+    config = require_plain(read_json(path / "config.json"), f"{name}: {path.name}")
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    for key, value in config.items():
+        if isinstance(value, int) and value > size:  # the network would be built before it is compared
+            raise ModelError(
+                f"{name}: expected a config that fits the weights of {path.name}, {size} bytes, got {key} = "
+                f"{short(value)}: fetch the model again"
+            )
     if (path / "adapter_config.json").is_file():  # with peft installed, another model would be loaded for it
         raise ModelError(
             f"{name}: expected the weights of {path.name}, got an adapter: use the model it was made for"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.attention import Attend, install
-from wordbrush.errors import ModelError
+from wordbrush.errors import ModelError, short
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.schedule import Level, Prediction
 
@@ -39,7 +39,7 @@ class Denoiser:
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise ModelError(
-                f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}"
+                f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {short(self.prediction)}"
             )
         object.__setattr__(self, "_unlike", install(self.unet))
 

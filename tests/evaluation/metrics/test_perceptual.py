@@ -286,6 +286,9 @@ def test_what_is_wrong_with_weights_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"no archive")
     with pytest.raises(ModelError, match="weights.pth is damaged"):
         load_lpips("alex", path)
+    path.write_bytes(b"\x80\x04.")  # of which torch warns, too
+    with pytest.raises(ModelError, match=r"weights.pth: cannot be read \(pop from empty list\)"):
+        load_lpips("alex", path)
     torch.save({"features.0.weight": Payload()}, path)
     with pytest.raises(ModelError, match="a pickle with more than tensors"):
         load_lpips("alex", path)

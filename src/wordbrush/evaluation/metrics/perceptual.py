@@ -13,6 +13,7 @@ heads are in torchmetrics.
 """
 
 import importlib.resources
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,12 +213,14 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.load(path.read_bytes())
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it then refuses
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ModelError(f"{path} is damaged, or a pickle with more than tensors; fetch it again") from error
     except Exception as error:  # reading a damaged archive can raise nearly any exception
         raise ModelError(
-            f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); fetch it again"
+            f"{path}: cannot be read ({str(error).partition(chr(10))[0]:.200}); fetch it again"
         ) from error
     named = cast(dict[str, object], content) if isinstance(content, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
