@@ -242,6 +242,21 @@ def test_what_fits_no_chunk_is_named(prompt: str, chunks: int, said: str, tokeni
         read(tokenizer, prompt, CONTEXT, chunks)
 
 
+def test_a_word_without_end_is_refused_before_it_is_split(words: Read) -> None:
+    """The tokenizer takes the square of a word's length: minutes for 100,000 letters."""
+    with pytest.raises(PromptError, match="words of at most 1000 letters, got 'aaaa.* of 1000000"):
+        words("a cat " + "a" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "piece", ["AND ", "(a: ", "[a: ", "((", "[[", "{a ", "<lora:a ", "aa", "a+ ", "1: ", "[: : "]
+)
+def test_prompts_of_any_length_are_searched(piece: str, words: Read) -> None:
+    """In less than a second each; a pattern that took the square of the length would take hours."""
+    with pytest.raises(PromptError):
+        words(piece * 20_000)
+
+
 # Finding ----------------------------------------------------------------------------------------------------
 
 

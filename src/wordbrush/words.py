@@ -34,18 +34,20 @@ _LETTERS = rf"(?:(?!{_UNSPACED})[\w{_MARKS}])+"
 _WORD = regex.compile(rf"{_UNSPACED}[{_MARKS}]*|{_LETTERS}(?:['’‘\-‐‑]{_LETTERS})*|(?!\s)\X", regex.VERSION1)
 _SAME_MARK = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "“": '"', "”": '"'})
 
-# Syntax of other tools, which would be read as words.
+_LONGEST = 1000  # letters of a word: the tokenizer takes their square, and none of that length fits a context
+
+# Syntax of other tools, which would be read as words. Lengths are bounded, so that no prompt takes long.
 _FOREIGN = regex.compile(
     r"""
-      \([^()]*:\s*[-+]?[\d.]+\s*\)            # (red:1.2)
-    | \[[^\[\]]*:[^\[\]]*:\s*[\d.]+\s*\]      # [cat:dog:0.5]
-    | \({2,} [^()]+ \){2,} | \[{2,} [^\[\]]+ \]{2,} | \{[^{}]*\}  # ((red)), [[red]], {red|blue}
-    | <(?:lora|lyco|hypernet|embedding)\b[^<>]*>
-    | (?<=\p{Ll}.*)\b(?:BREAK|AND)\b | \b(?:BREAK|AND)\b(?=.*\p{Ll})
-    | \w{2,}(?:\+\+|--)(?!\S)               # red++
+      \([^()]{0,200}:\s?[-+]?[\d.]{1,9}\s?\)               # (red:1.2)
+    | \[[^\[\]]{0,99}:[^\[\]]{0,99}:\s?[\d.]{1,9}\s?\]     # [cat:dog:0.5]
+    | \(\([^()]{1,200}\)\) | \[\[[^\[\]]{1,200}\]\] | \{[^{}]{0,200}\}  # ((red)), [[red]], {red|blue}
+    | <(?:lora|lyco|hypernet|embedding)\b[^<>]{0,200}>
+    | (?<!\w)\w{2,40}(?:\+\+|--)(?!\S)                     # red++
     """,
-    regex.VERBOSE | regex.DOTALL,
+    regex.VERBOSE,
 )
+_COMMAND = regex.compile(r"\b(?:BREAK|AND)\b")  # unless the whole prompt is in capitals
 
 _FUNCTION_WORDS = frozenset(
     "a an the and or of in on at by to from for with without into onto as is are its "
@@ -181,7 +183,13 @@ def read(tokenizer: Any, prompt: str, context: int, chunks: int = 1) -> Words:
     Raises `PromptError` if the prompt does not fit into the chunks (the message says which words do not), has a word
     for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like.
     """
-    if foreign := _FOREIGN.search(prompt):
+    longest = max(prompt.split(), key=len, default="")
+    if len(longest) > _LONGEST:
+        raise PromptError(
+            f"expected words of at most {_LONGEST} letters, got {short(longest)} of {len(longest)}"
+        )
+    foreign = _FOREIGN.search(prompt) or (prompt.upper() != prompt and _COMMAND.search(prompt))
+    if foreign:
         raise PromptError(
             f"expected plain words, got {foreign.group()!r:.60}, another tool's syntax, which would be read as words: "
             "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
