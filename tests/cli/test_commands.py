@@ -175,6 +175,7 @@ def chunks(picture: str) -> int:
     return read_provenance(picture)["model"].get("chunks", 1)
 
 
+@pytest.mark.slow
 def test_a_long_prompt_goes_through_every_command(here: Path, run: Run):
     code, _, err = run("generate", LONG, *ON_POCKET, "--out", "cat.png")
     assert code == 2 and "at most 30 tokens, got 92" in err and "4 chunks (--long-prompt" in err
