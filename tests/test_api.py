@@ -282,6 +282,12 @@ def test_one_call_edits_a_picture(tiny: Tiny, photo: Image.Image) -> None:
         model, photo, "a dog on a beach", prompt=PROMPT, inversion="ddim", inversion_options=steps
     )
     assert torch.equal(result.trajectory, expected.trajectory)
+    first, second = wordbrush.edit(
+        model, [photo, photo], "a dog on a beach", prompt=PROMPT, inversion="ddim", inversion_options=steps
+    )
+    assert torch.equal(first.trajectory, expected.trajectory) and first.source is not second.source
+    ((of_source,),) = wordbrush.edit(model, [source], ["a dog on a beach"])
+    assert torch.equal(of_source.trajectory, expected.trajectory)
 
 
 def test_a_result_in_a_notebook(tiny: Tiny) -> None:

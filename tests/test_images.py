@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from wordbrush import images
 from wordbrush.errors import ImageError, NumericsError, OutputError
 from wordbrush.images import Recorded, fit, load, read_provenance, rgb, save_png, to_image, to_tensor
+from wordbrush.picture import Picture
 
 # A folder per test function is enough for hypothesis: every example overwrites the file of the last one.
 reuses_the_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -277,6 +278,8 @@ def test_a_png_is_read_whatever_its_metadata(content: bytes, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(content)
     image = load(tmp_path / "a.png")
     assert same(image, gradient(24, 16))
+    kept = Picture.of(tmp_path / "a.png", 16, 24)
+    assert kept.orientation == 1 and same(kept.image, gradient(24, 16))
     assert image.info["notices"][0] == "its text or EXIF data could not be read and was ignored"
 
 
@@ -285,6 +288,7 @@ def test_a_large_colour_profile_is_used(tmp_path: Path):
     large = profile_with_another_red() + bytes(2_000_000)
     (tmp_path / "a.png").write_bytes(with_chunk(b"iCCP", b"k\0\0" + zlib.compress(large)))
     assert same(load(tmp_path / "a.png"), load(swapped))
+    assert Picture.of(tmp_path / "a.png", 16, 24).profile == large
     assert not same(load(swapped), gradient(24, 16))
 
 

@@ -6,7 +6,7 @@ Each runs one of the package's generators to its end; `on_progress` is called af
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, overload
+from typing import Any, cast, overload
 
 from jaxtyping import Float
 from PIL import Image
@@ -27,7 +27,6 @@ from wordbrush.words import align
 
 OnProgress = Callable[[Progress], object]
 ImageOrPath = Image.Image | str | os.PathLike[str]
-T = TypeVar("T")
 
 
 def generate(
@@ -213,9 +212,22 @@ def edit(
     options: Mapping[str, Any] | Options | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Result]: ...
+@overload
 def edit(
     model: Model,
-    source: Source | Pixels,
+    source: list[Source | Pixels],
+    target: str | Sequence[str],
+    *,
+    prompt: str | None = ...,
+    inversion: str | None = ...,
+    inversion_options: Mapping[str, Any] | Options | None = ...,
+    method: str = ...,
+    options: Mapping[str, Any] | Options | None = ...,
+    on_progress: OnProgress | None = ...,
+) -> list[Any]: ...
+def edit(
+    model: Model,
+    source: Source | Pixels | list[Source | Pixels],
     target: str | Sequence[str],
     *,
     prompt: str | None = None,
@@ -224,11 +236,12 @@ def edit(
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
-) -> Result | list[Result]:
+) -> Result | list[Any]:
     """Edit a source into what `target` describes; several targets share one source and one batch.
 
     source: what `invert` or `from_seed` made, or a picture, which is inverted first; then `prompt` says what it shows,
-    and `inversion` and `inversion_options` how (see `invert`). method: see `editing_methods`. options: that method's
+    and `inversion` and `inversion_options` how (see `invert`). A list of those gives a list of what each gives; one
+    prompt stands for all. method: see `editing_methods`. options: that method's
     `Options`, e.g. {"reweight": {"night": 2}}.
 
     Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, `ImageError`, or `SourceError` if the
@@ -240,6 +253,10 @@ def edit(
     'a [cat → dog] on a beach'
     """
     targets = [target] if isinstance(target, str) else _several(target)
+    if isinstance(source, list):
+        given = {"prompt": prompt, "inversion": inversion, "inversion_options": inversion_options}
+        given |= {"method": method, "options": options, "on_progress": on_progress}
+        return [cast(Any, edit)(model, each, target, **given) for each in source]
     if not isinstance(source, Source):
         if prompt is None:
             raise PromptError(
@@ -285,7 +302,7 @@ def edit_steps(
     given = _given(options)
     return [
         replace(result, method=method, options=given, targets=request.targets, index=i).noted(
-            [said for said in (model.strange(result.prompt),) if said]
+            [model.strange(result.prompt)]
         )
         for i, result in enumerate(results)
     ]
@@ -337,7 +354,8 @@ def check_edit(
     for target in request.targets:
         alignment = align(model.read(prompt), model.read(target))
         change = changes.read(alignment)
-        notices = tuple(said for said in map(model.strange, (prompt, target)) if said)
+        strange = [model.strange(prompt), model.strange(target)]
+        notices = tuple(said for said in strange if said)
         found.append(Check(target, alignment.describe(), change.kind, change.reason, notices))
     return found
 

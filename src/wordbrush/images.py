@@ -151,6 +151,23 @@ def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHIT
         return image
 
 
+def header(content: bytes, name: str) -> Image.Image:
+    """A picture file of which only the header and the metadata were read, without metadata that Pillow refuses.
+    name: the file's, for messages. Raises `ImageError`."""
+    try:
+        file = _opened(content, name)
+        file.getexif()
+        return file
+    except Exception:  # decoders raise nearly any exception for damaged bytes
+        plain = png.without_metadata(content, PROVENANCE_KEY)
+        if plain is None:
+            raise
+        file = _opened(plain[0], name)
+        if plain[1] is not None:
+            file.info["icc_profile"] = plain[1]
+        return file
+
+
 def _decoded(
     content: bytes, name: str, background: tuple[int, int, int], profile: bytes | None = None
 ) -> Image.Image:

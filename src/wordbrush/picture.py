@@ -57,7 +57,7 @@ class Picture:
     @cached_property
     def image(self) -> Image.Image:
         """The whole picture as 8-bit RGB, upright, in sRGB; what was done to it is in `info["notices"]`."""
-        return images.decode(self.content, self.path or "the picture")
+        return images.decode(self.content, self._name)
 
     @property
     def profile(self) -> bytes | None:
@@ -74,7 +74,11 @@ class Picture:
         return images.to_tensor(images.fit(self.image, width, height))
 
     def _file(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.content), formats=images.FORMATS)
+        return images.header(self.content, self._name)
+
+    @property
+    def _name(self) -> str:
+        return self.path or "the picture"
 
 
 def _middle(width: int, height: int, to_width: int, to_height: int) -> Box:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from wordbrush import editing, provenance, sampling
@@ -53,16 +54,14 @@ def replay(
     image = _remake(record, beside, model, on_progress)
     differences: list[str] = []
     if provenance.pixel_hash(image) != record.pixels:
-        now = provenance.Record.model_validate(
-            provenance.record("generate", model, record.source, image)  # for the model, versions and threads
-        )
-        if now.model.hash != record.model.hash:
-            differences.append(f"the model: {record.model.hash[:12]}… then, {now.model.hash[:12]}… now")
-        if now.threads != record.threads:
-            differences.append(f"the number of threads: {record.threads} then, {now.threads} now")
+        threads, versions = torch.get_num_threads(), provenance.versions()
+        if model.hash != record.model.hash:
+            differences.append(f"the model: {record.model.hash[:12]}… then, {model.hash[:12]}… now")
+        if threads != record.threads:
+            differences.append(f"the number of threads: {record.threads} then, {threads} now")
         for name, before in record.versions.items():
-            if now.versions.get(name) != before:
-                differences.append(f"{name}: {before} then, {now.versions.get(name)} now")
+            if versions.get(name) != before:
+                differences.append(f"{name}: {before} then, {versions.get(name)} now")
         differences = differences or ["the machine: model, versions and threads are the same"]
     return Replay(image, tuple(differences))
 

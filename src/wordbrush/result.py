@@ -120,8 +120,9 @@ class Result:
         )
 
     def noted(self, notices: Sequence[str]) -> "Result":
-        """The same with more notices, before the edit's own."""
-        noted = replace(self, report=replace(self.report, notices=(*notices, *self.report.notices)))
+        """The same with more notices, before the edit's own; empty ones are none."""
+        every = (*filter(None, notices), *self.report.notices)
+        noted = replace(self, report=replace(self.report, notices=every))
         if "_decoded" in self.__dict__:  # no need to decode it again
             noted.__dict__["_decoded"] = self._decoded
         return noted

@@ -30,9 +30,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     try:
         return _run(tokens)
     finally:
-        if (
-            tokens is None
-        ):  # the process is ours, and ends: no last look through a million objects for garbage
+        if tokens is None:  # the process is ours, and ends: nobody needs a last look for garbage
             gc.freeze()
 
 

@@ -55,13 +55,11 @@ class Setup:
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
         """Load the model. fetch: whether a hub id may be fetched. Raises `ModelError`."""
         with self.terminal.busy(f"loading {self.model}"), no_collection():
-            import torch
-
             for library in libraries():
                 library.utils.logging.set_verbosity_error()
                 library.utils.logging.disable_progress_bar()
             model = wordbrush.Model.load(self.model, device=self.device, dtype=self.dtype, fetch=fetch)
-        if model.device.type == "cpu" and model.dtype != torch.float32:
+        if model.device.type == "cpu" and model.dtype.itemsize < 4:
             slowdown = times_float32(model.dtype)
             if slowdown > 2:
                 self.terminal.note(

@@ -46,7 +46,7 @@ def compare(
     """
     asked = request.checked()
     reasons, shown_words, truths = impossible(model, asked), looks(model, asked), known(model, asked)
-    notices = [said for said in (model.strange(asked.prompt),) if said]
+    notices = list(filter(None, [model.strange(asked.prompt)]))
     picture = None if asked.picture is None else _fitted(model, asked.picture, notices)
     texts: dict[str, Tensor] = {}
     if clip is not None:

@@ -226,8 +226,6 @@ def _network(folder: Path, name: str, kinds: dict[str, str], device: str | None)
         )
     if lost := sorted(report["missing_keys"]):  # transformers would leave those weights random
         raise ModelError(f"{name}: the network lacks {len(lost)} of its weights, such as {lost[0]}")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.requires_grad_(False).eval().to(device_of(device))
 
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from wordbrush.errors import ImageError, ModelError
 from wordbrush.images import rgb
+from wordbrush.loading.machine import device_of
 from wordbrush.model import POCKET
 from wordbrush.pocket.vocabulary import COLOURS, LIGHTS, NAMES, PLACES, STYLES, check
 from wordbrush.reading import json_mapping
@@ -219,8 +220,7 @@ class Reader:
                 f"expected a reader of this world, and the one in {folder} was taught other {differing}; "
                 "train it again with recipes/pocket/judges/reader.py"
             )
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return Reader(name, network.requires_grad_(False).eval().to(device), calibration)
+        return Reader(name, network.requires_grad_(False).eval().to(device_of(device)), calibration)
 
     def read(
         self, pictures: Sequence[Image.Image], regions: Sequence[np.ndarray] | None = None

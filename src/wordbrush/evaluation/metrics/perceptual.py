@@ -31,6 +31,7 @@ from wordbrush.errors import ImageError, ModelError, short
 from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics.pixels import Picture, array
 from wordbrush.extras import need
+from wordbrush.loading.machine import device_of
 
 Net = Literal["alex", "vgg", "squeeze"]
 Mask = Bool[np.ndarray, "_ _"] | None
@@ -127,7 +128,7 @@ def load_lpips(
     version 0.1's, out of torchmetrics. device: by default the accelerator if there is one.
     Raises `ModelError` for a file that is not there or not this, `MissingExtraError` without torchmetrics.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on = device_of(device)
     features = _NETWORKS[net]()
     loaded = _tensors(Path(backbone), _FILES[net])
     named = {name.removeprefix("features."): value for name, value in loaded.items()}
@@ -153,8 +154,8 @@ def load_lpips(
         raise ModelError(
             f"{heads}: expected {len(names)} heads of {net}, {names[0]} and on, got {list(fitted)}"
         )
-    features.requires_grad_(False).eval().to(device)
-    return Lpips(net, features, [fitted[name].float().flatten().to(device) for name in names])
+    features.requires_grad_(False).eval().to(on)
+    return Lpips(net, features, [fitted[name].float().flatten().to(on) for name in names])
 
 
 def _unit(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
