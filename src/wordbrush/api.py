@@ -12,9 +12,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import changes, editing, images, inversion, methods, options, provenance, sampling, sheets
+from wordbrush import changes, editing, images, inversion, masks, methods, options, provenance, sampling, sheets
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
+from wordbrush.framing import framed
 from wordbrush.images import Pixels, Recorded
+from wordbrush.masks import Where
 from wordbrush.model import Model
 from wordbrush.options import Options, SeedOptions
 from wordbrush.picture import Picture
@@ -27,6 +29,7 @@ from wordbrush.words import align
 
 OnProgress = Callable[[Progress], object]
 ImageOrPath = Image.Image | str | os.PathLike[str]
+ANYWHERE = Where()
 
 
 def generate(
@@ -115,6 +118,7 @@ def invert(
     *,
     method: str | None = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    mask: Pixels | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> Source: ...
 @overload
@@ -125,6 +129,7 @@ def invert(
     *,
     method: str | None = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    mask: Pixels | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Source]: ...
 def invert(
@@ -134,15 +139,17 @@ def invert(
     *,
     method: str | None = None,
     options: Mapping[str, Any] | Options | None = None,
+    mask: Pixels | None = None,
     on_progress: OnProgress | None = None,
 ) -> Source | list[Source]:
     """Find the latents that lead from noise to a real picture: a source to edit.
 
-    picture: a PIL image, a file's path or an open file, an array or a tensor (see `Pixels`), or a list of those. It is
-    cropped around its middle to the model's aspect and scaled to its size.
+    picture: a PIL image, a file's path or an open file, an array or a tensor (see `Pixels`), or a list of those. The model
+    sees it whole, at the size nearest to its aspect and to the model's own area.
     prompt: what the picture shows; for a list, one for all or one each. method: see `inversion_methods`; by default
     "straight" with the built-in model and "direct" with others, on which nobody has measured "straight" yet. options:
-    that method's `Options`.
+    that method's `Options`. mask: where edits will be allowed to change the picture; of a large picture with a small mask
+    the model sees a window around it (`wordbrush.framing`), and prompts say what is in the window.
 
     Raises `ImageError`, `PromptError`, `OptionsError`.
 
@@ -158,10 +165,10 @@ def invert(
                 f"expected one prompt, or one for each of {len(picture)} pictures, got {len(prompts)}"
             )
         return [
-            invert(model, each, own, method=method, options=options, on_progress=on_progress)
+            invert(model, each, own, method=method, options=options, mask=mask, on_progress=on_progress)
             for each, own in zip(picture, prompts, strict=True)
         ]
-    steps = invert_steps(model, picture, cast(str, prompt), method=method, options=options)
+    steps = invert_steps(model, picture, cast(str, prompt), method=method, options=options, mask=mask)
     return drain(steps, on_progress)
 
 
@@ -172,6 +179,7 @@ def invert_steps(
     *,
     method: str | None = None,
     options: Mapping[str, Any] | Options | None = None,
+    mask: Pixels | masks.Mask | None = None,
 ) -> Generator[Progress, None, Source]:
     """`invert` of one picture as a generator, for callers that pause, show previews or measure."""
     _require_model(model)
@@ -180,9 +188,12 @@ def invert_steps(
     if isinstance(picture, Source):
         raise ImageError("expected a picture to invert, got a source: edit it as it is")
     require_words(model, prompt)
-    size = model.image_size
-    own = Picture.of(picture, *size)
-    source = yield from entry.load().invert(model, own.seen(*size), prompt, settings)
+    own = Picture.of(picture)
+    size = own.image.size
+    given = masks.Mask.of(mask) if mask is not None and not isinstance(mask, masks.Mask) else mask
+    frame = framed(model, *size, None if given is None else given.at(*size))
+    own = own.within(frame.box)
+    source = yield from entry.load().invert(model, own.seen(*frame.size), prompt, settings)
     return replace(source, picture=own)
 
 
@@ -197,6 +208,9 @@ def edit(  # pyright: ignore[reportOverlappingOverload] - a str is a Sequence[st
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    mask: Pixels | None = ...,
+    mask_words: str | Sequence[str] | None = ...,
+    keep_words: str | Sequence[str] | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> Result: ...
 @overload
@@ -210,6 +224,9 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    mask: Pixels | None = ...,
+    mask_words: str | Sequence[str] | None = ...,
+    keep_words: str | Sequence[str] | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Result]: ...
 @overload
@@ -223,6 +240,9 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    mask: Pixels | None = ...,
+    mask_words: str | Sequence[str] | None = ...,
+    keep_words: str | Sequence[str] | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Any]: ...
 def edit(
@@ -235,6 +255,9 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = None,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    mask: Pixels | None = None,
+    mask_words: str | Sequence[str] | None = None,
+    keep_words: str | Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Any]:
     """Edit a source into what `target` describes; several targets share one source and one batch.
@@ -243,6 +266,9 @@ def edit(
     and `inversion` and `inversion_options` how (see `invert`). A list of those gives a list of what each gives; one
     prompt stands for all. method: see `editing_methods`. options: that method's
     `Options`, e.g. {"reweight": {"night": 2}}.
+    mask: where the picture may change (1, white) and where not; any size of the picture's aspect. mask_words, keep_words:
+    words of the source's prompt; only where the ones are may it change, and not where the others are.
+    The result is the picture itself, edited: outside of the masks, and where nothing changed, it keeps its pixels.
 
     Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, `ImageError`, or `SourceError` if the
     source was made with another model.
@@ -256,7 +282,9 @@ def edit(
     if isinstance(source, list):
         given = {"prompt": prompt, "inversion": inversion, "inversion_options": inversion_options}
         given |= {"method": method, "options": options, "on_progress": on_progress}
+        given |= {"mask": mask, "mask_words": mask_words, "keep_words": keep_words}
         return [cast(Any, edit)(model, each, target, **given) for each in source]
+    where = masks.read(mask, mask_words, keep_words)
     if not isinstance(source, Source):
         if prompt is None:
             raise PromptError(
@@ -264,9 +292,11 @@ def edit(
                 'picture at once, say what it shows: edit(…, prompt="a cat on a beach")'
             )
         check_edit(model, prompt, targets, method=method, options=options)
-        source = invert(
-            model, source, prompt, method=inversion, options=inversion_options, on_progress=on_progress
+        where.check(model, prompt)
+        steps = invert_steps(
+            model, source, prompt, method=inversion, options=inversion_options, mask=where.mask
         )
+        source = drain(steps, on_progress)
     elif superfluous := [
         name
         for name, value in (
@@ -279,7 +309,8 @@ def edit(
         raise OptionsError(
             f"the source already has its prompt and its steps: leave {', '.join(superfluous)} out"
         )
-    results = drain(edit_steps(model, source, targets, method=method, options=options), on_progress)
+    edits = edit_steps(model, source, targets, method=method, options=options, where=where)
+    results = drain(edits, on_progress)
     return results[0] if isinstance(target, str) else results
 
 
@@ -290,6 +321,7 @@ def edit_steps(
     *,
     method: str,
     options: Mapping[str, Any] | Options | None = None,
+    where: Where = ANYWHERE,
 ) -> Generator[Progress, None, list[Result]]:
     """`edit` of a source as a generator, for callers that pause, show previews or measure."""
     _require_model(model)
@@ -298,12 +330,15 @@ def edit_steps(
             f"expected a source, as invert and from_seed make them, got {type(source).__name__}"
         )
     module, request = _requested(model, source.prompt, targets, method, options)
-    results = yield from module.edit(model, replace(request, source=source))
-    given = _given(options)
+    source.check(model)
+    where.check(model, source.prompt)
+    shares = where.shares(model, source)
+    mask = None if shares is None else masks.seen(shares, source, model)
+    results = yield from module.edit(model, replace(request, source=source, mask=mask))
+    told: dict[str, Any] = {"method": method, "options": _given(options), "targets": request.targets}
+    told |= {"where": where, "shares": shares}
     return [
-        replace(result, method=method, options=given, targets=request.targets, index=i).noted(
-            [model.strange(result.prompt)]
-        )
+        replace(result, index=i, **told).noted([model.strange(result.prompt)])
         for i, result in enumerate(results)
     ]
 

@@ -95,20 +95,21 @@ class LocalBlend:
         self,
         source: Float[Tensor, "targets 2 h w"],
         targets: Float[Tensor, "targets 2 h w"],
-        latent_size: tuple[int, int],
+        free: Bool[Tensor, "targets 1 height width"],
     ) -> Bool[Tensor, "targets 1 height width"]:
-        """The masks of things that are new: where the target's own words look among the positions at which the words to
-        leave alone do not, and around there.
+        """The masks of things that are new: where the target's own words look among the free positions, at which the
+        words to leave alone do not, and around there.
 
         A new word also looks at the things that are there already, often more than anywhere else, so its maximum is
         taken among the free positions.
         """
         spared = torch.maximum(source[:, 1:], targets[:, 1:])
-        is_free = spared <= self.spare_threshold * spared.amax((2, 3), keepdim=True)
         height, width = targets.shape[-2:]
+        is_free = spared <= self.spare_threshold * spared.amax((2, 3), keepdim=True)
+        is_free = is_free & (F.adaptive_max_pool2d(free.float(), (height, width)) > 0)
         place = _above(targets[:, :1] * is_free, self.threshold, (height, width))
         grown = F.max_pool2d(place.float(), 3, stride=1, padding=1)
-        return F.interpolate(grown, size=latent_size, mode="nearest") > 0
+        return F.interpolate(grown, size=free.shape[-2:], mode="nearest") > 0
 
 
 def _above(

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from jaxtyping import Float
@@ -13,10 +13,9 @@ from torch import Tensor
 
 from wordbrush import images
 from wordbrush.errors import ImageError
+from wordbrush.framing import Box
 from wordbrush.images import Pixels
 from wordbrush.inputs import FileRecord
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,8 @@ class Picture:
     box: Box
 
     @classmethod
-    def of(cls, picture: Pixels, height: int, width: int) -> "Picture":
-        """A picture or a picture file, for a model's size in pixels. Raises `ImageError`."""
+    def of(cls, picture: Pixels) -> "Picture":
+        """A picture or a picture file, seen whole. Raises `ImageError`."""
         path = None
         if isinstance(picture, str | os.PathLike):
             path, content = os.fspath(picture), images.content_of(picture)
@@ -45,9 +44,16 @@ class Picture:
         else:
             whole = images.from_pixels(picture)
             content, image = _as_png(whole), images.rgb(whole)
-        own = cls(content, path, _middle(*image.size, width, height))
-        own.__dict__["image"] = image  # fills the cached property: the file has just been decoded
-        return own
+        return cls(content, path, (0, 0, *image.size))._decoded(image)
+
+    def within(self, box: Box) -> "Picture":
+        """The same picture, of which a model sees a part."""
+        return replace(self, box=box)._decoded(self.image)
+
+    def _decoded(self, image: Image.Image) -> "Picture":
+        """The same; its file has just been decoded."""
+        self.__dict__["image"] = image  # fills the cached property
+        return self
 
     @property
     def record(self) -> FileRecord:
@@ -57,7 +63,19 @@ class Picture:
     @cached_property
     def image(self) -> Image.Image:
         """The whole picture as 8-bit RGB, upright, in sRGB; what was done to it is in `info["notices"]`."""
-        return images.decode(self.content, self._name)
+        return images.decode(self.content, self.name)
+
+    @property
+    def notices(self) -> list[str]:
+        """What to say of a picture that a model sees a part of."""
+        left, top, right, bottom = map(round, self.box)
+        size, part = self.image.size, (right - left, bottom - top)
+        if part == size:
+            return []
+        return [
+            f"of {self.name} ({size[0]} × {size[1]}) the model sees {part[0]} × {part[1]} pixels at ({left}, {top}); the "
+            "rest stays as it is"
+        ]
 
     @property
     def profile(self) -> bytes | None:
@@ -70,22 +88,17 @@ class Picture:
         return int(self._file().getexif().get(Base.Orientation, 1))
 
     def seen(self, height: int, width: int) -> Float[Tensor, "1 3 height width"]:
-        """What a model of this size sees, in [−1, 1]."""
-        return images.to_tensor(images.fit(self.image, width, height))
+        """What a model sees at this size, in [−1, 1]; a box of another aspect is stretched, and so is the way back."""
+        part = self.image.resize((width, height), Image.Resampling.LANCZOS, box=self.box)
+        return images.to_tensor(part)
 
     def _file(self) -> Image.Image:
-        return images.header(self.content, self._name)
+        return images.header(self.content, self.name)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What messages call it."""
         return self.path or "the picture"
-
-
-def _middle(width: int, height: int, to_width: int, to_height: int) -> Box:
-    """The largest part of the new aspect in the middle of a picture, as `images.fit` takes it."""
-    scale = min(width / to_width, height / to_height)
-    left, top = (width - to_width * scale) / 2, (height - to_height * scale) / 2
-    return left, top, width - left, height - top
 
 
 def _as_png(image: Image.Image) -> bytes:

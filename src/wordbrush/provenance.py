@@ -58,7 +58,8 @@ class Record(_Value):
     """Everything that decides a picture's pixels.
 
     targets: all prompts of the batch, since the batch's shape can decide the last bit; index: this picture's.
-    pixels: SHA-256 of the picture's RGB bytes.
+    pixels: SHA-256 of the picture's RGB bytes. is_pasted: whether they are the edited picture's, and not the model's
+    rendering's. mask, mask_words, keep_words: where it was allowed to change.
     """
 
     command: Literal["generate", "edit"]
@@ -70,6 +71,10 @@ class Record(_Value):
     index: int = Field(0, ge=0)
     options: dict[str, Any] = {}
     report: dict[str, Any] = {}
+    is_pasted: bool = False
+    mask: FileRecord | None = None
+    mask_words: tuple[str, ...] = ()
+    keep_words: tuple[str, ...] = ()
     threads: int = Field(0, ge=0, le=1024)
     versions: dict[str, str] = {}
 
@@ -92,7 +97,7 @@ def model_record(model: Model) -> ModelRecord:
 
 def source_record(model: Model, source: Source) -> SourceRecord:
     """The record of a source."""
-    height, width = (side * model.downscale for side in source.z_T.shape[-2:])
+    height, width = source.size(model)
     picture = None if source.picture is None or source.saved is not None else source.picture.record
     return SourceRecord(
         method=source.method,
@@ -124,6 +129,10 @@ def record(
     index: int = 0,
     options: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | None = None,
+    is_pasted: bool = False,
+    mask: FileRecord | None = None,
+    mask_words: Sequence[str] = (),
+    keep_words: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The provenance of one picture, ready for `images.save_png`."""
     entries = Record(
@@ -136,6 +145,10 @@ def record(
         index=index,
         options=dict(options or {}),
         report=dict(report or {}),
+        is_pasted=is_pasted,
+        mask=mask,
+        mask_words=tuple(mask_words),
+        keep_words=tuple(keep_words),
         threads=torch.get_num_threads(),
         versions=versions(),
     )

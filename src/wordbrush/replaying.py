@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -70,6 +71,11 @@ def _remake(
     record: provenance.Record, path: Path, model: Model, on_progress: OnProgress | None
 ) -> Image.Image:
     origin = record.source
+    where: dict[str, Any] = {
+        "mask": None if record.mask is None else record.mask.found(path),
+        "mask_words": record.mask_words,
+        "keep_words": record.keep_words,
+    }
     if origin.saved is not None:
         found = Source.load(origin.saved.found(path), model)
     elif origin.picture is not None:
@@ -79,6 +85,7 @@ def _remake(
             origin.prompt,
             method=origin.method,
             options=origin.options,
+            mask=where["mask"],
             on_progress=on_progress,
         )
     else:
@@ -96,5 +103,7 @@ def _remake(
         method=record.method or editing.DEFAULT,
         options=record.options,
         on_progress=on_progress,
+        **where,
     )
-    return results[record.index].image
+    result = results[record.index]
+    return result.image if record.is_pasted else result.rendering

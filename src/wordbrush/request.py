@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.errors import InputError, SourceError
@@ -14,6 +15,9 @@ from wordbrush.source import Source
 
 Need = Literal["source", "picture", "mask", "instruction", "references"]
 
+_TOUCHED = 0.02
+"""The share from which on a mask frees a pixel for the model."""
+
 
 @dataclass(frozen=True, eq=False)
 class EditRequest:
@@ -22,7 +26,8 @@ class EditRequest:
     targets: what the edited pictures shall show. options: the method's.
     prompt: what the source shows; known before the source is made. source: None while it is not made yet.
     picture: a picture that is edited without an inversion.
-    mask: 1 where the picture may change, at the model's size.
+    mask: 1 where the picture may change, at the size of the model's rendering. Any method may be given one: what it
+    does outside of it is not kept when the edit is brought back into the picture.
     instruction: what to do, for methods that read one. references: pictures of what the edit shall bring in.
 
     Learned concepts are not here: they are applied to the model, and a method sees a model.
@@ -49,8 +54,14 @@ class EditRequest:
         for name, value in given.items():
             if name in needs and value is None:
                 raise InputError(f"{method} needs a value for {name}, got none")
-            if name not in needs and value is not None and name != "source":
+            if name not in needs and value is not None and name not in ("source", "mask"):
                 raise InputError(f"{method} does not read {name}: leave it out")
+
+    def free(self, source: Source) -> Bool[Tensor, "1 1 h w"] | None:
+        """The mask at the size of the latents: those that a free pixel is part of; None if all of them are free."""
+        if self.mask is None:
+            return None
+        return F.adaptive_max_pool2d(self.mask, source.z_T.shape[-2:]) > _TOUCHED
 
     def started(self, model: Model) -> Source:
         """The source to edit. Raises `SourceError` if it was made with another model."""

@@ -15,8 +15,10 @@ from torch import Tensor
 from wordbrush import provenance
 from wordbrush.files import Opened, atomic_write
 from wordbrush.images import Recorded, save_png, to_image
+from wordbrush.masks import Shares, Where
 from wordbrush.methods import key
 from wordbrush.model import Model
+from wordbrush.pasting import Pasted, pasted
 from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
@@ -56,9 +58,14 @@ class Report:
 class Result:
     """One edited picture.
 
+    There are two of it. `image` is what the user gets: the picture that was edited, in its own size, with its own pixels
+    wherever nothing changed. `rendering` is the model's: what it sees of the picture, at its size, through its
+    autoencoder. A source that was generated has no other picture than its rendering.
+
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
     latents; None where a method has none. method, options: the edit's, as given. targets: all prompts that were
-    edited together; index: this one's place among them. The verbs fill these four in.
+    edited together; index: this one's place among them. where: the user's masks and words; shares: how much of each of
+    the picture's pixels they let change. The verbs fill these six in.
 
     >>> model = Model.load("pocket")
     >>> result = edit(model, from_seed(model, "a cat on a beach", steps=2), "a dog on a beach")
@@ -79,6 +86,8 @@ class Result:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     targets: tuple[str, ...] = ()
     index: int = 0
+    where: Where = field(default_factory=Where)
+    shares: Shares | None = None
 
     def __repr__(self) -> str:
         share, seconds = self.report.edited_share, self.report.seconds
@@ -94,19 +103,44 @@ class Result:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The edited picture. Its `info["wordbrush"]` says how it was made; saved as PNG, it takes that along."""
-        return Recorded(self._decoded, self._record(self._decoded))
+        """The edited picture, 8-bit RGB and upright. Its `info["wordbrush"]` says how it was made; saved as PNG, it takes
+        that along."""
+        if not self.is_pasted:
+            return self.rendering
+        image = self.pasted.image
+        return Recorded(image, self._record(image, is_pasted=True))
 
     @cached_property
-    def _decoded(self) -> Image.Image:
-        return to_image(self.model.decode(self.trajectory[-1:])[0].cpu())
+    def rendering(self) -> Image.Image:
+        """The model's rendering of the target; it has a record like `image`."""
+        image = to_image(self._decoded)
+        return Recorded(image, self._record(image, is_pasted=False))
+
+    @property
+    def is_pasted(self) -> bool:
+        """Whether `image` is another picture than `rendering`."""
+        return self.source.picture is not None or self.shares is not None
+
+    @cached_property
+    def pasted(self) -> Pasted:
+        """The edit brought back into its picture, and where it is (`wordbrush.pasting`)."""
+        picture = self.source.picture
+        before = self.source.decoded(self.model)
+        own = to_image(before) if picture is None else picture.image
+        box = (0, 0, *own.size) if picture is None else picture.box
+        return pasted(own, box, before, self._decoded, self.mask, self.shares)
+
+    @cached_property
+    def _decoded(self) -> Float[Tensor, "3 height width"]:
+        return self.model.decode(self.trajectory[-1:])[0].cpu()
 
     @cached_property
     def source_image(self) -> Image.Image:
-        """The model's rendering of the source."""
-        return self.source.image(self.model)
+        """The picture that was edited: the file's, or the model's rendering of a source that was generated."""
+        picture = self.source.picture
+        return self.source.image(self.model) if picture is None else picture.image
 
-    def _record(self, image: Image.Image) -> dict[str, Any]:
+    def _record(self, image: Image.Image, *, is_pasted: bool) -> dict[str, Any]:
         return provenance.record(
             "edit",
             self.model,
@@ -117,6 +151,10 @@ class Result:
             index=self.index,
             options=self.options,
             report=self.report.as_json(),
+            is_pasted=is_pasted,
+            mask=None if self.where.mask is None else self.where.mask.file,
+            mask_words=self.where.words,
+            keep_words=self.where.keep,
         )
 
     def noted(self, notices: Sequence[str]) -> "Result":
@@ -136,11 +174,11 @@ class Result:
         save_png(self.image, path, opened=opened)
 
     def heatmap(self, word: str) -> Image.Image:
-        """Where `word` of the target's prompt looks in the edited picture, drawn over it.
+        """Where `word` of the target's prompt looks in the edited picture, drawn over the model's rendering of it.
 
         Raises `PromptError` if the prompt has no such word.
         """
-        return overlay(self.image, self.word_map(word))
+        return overlay(self.rendering, self.word_map(word))
 
     def word_map(self, word: str) -> Float[torch.Tensor, "height width"]:
         """The map behind `heatmap`, in [0, 1], at the size of the latents."""

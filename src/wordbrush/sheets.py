@@ -15,12 +15,14 @@ _BACKGROUND = (250, 249, 246)
 _TEXT = (38, 38, 42)
 _FRAME = (222, 219, 212)
 _READABLE = 256  # pixels; smaller pictures are enlarged
+_LARGEST = 1024  # pixels; larger ones are made smaller
 
 
 def sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None) -> Image.Image:
     """Pictures side by side on a light background, each above its caption.
 
-    Pictures smaller than 256 pixels are enlarged by an integer factor (Lanczos); long captions wrap. Without
+    Pictures smaller than 256 pixels are enlarged by an integer factor (Lanczos), and those above 1024 are made smaller;
+    long captions wrap. Without
     `columns`, up to four pictures are in one row, and more make a nearly square sheet.
 
     Raises `ImageError` for no pictures, or if there are not as many captions as pictures.
@@ -72,10 +74,10 @@ def _card(picture: Image.Image, caption: str, width: int) -> Image.Image:
 
 
 def _readable(image: Image.Image) -> Image.Image:
-    factor = max(1, math.ceil(_READABLE / max(image.size)))
-    return image.convert("RGB").resize(
-        (image.width * factor, image.height * factor), Image.Resampling.LANCZOS
-    )
+    longest = max(image.size)
+    factor = _LARGEST / longest if longest > _LARGEST else max(1, math.ceil(_READABLE / longest))
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def _wrap(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

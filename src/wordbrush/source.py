@@ -102,7 +102,13 @@ class Source:
         An inversion's own z_0 may differ from them."""
         if self.picture is None:
             return self.z_0
-        return model.encode_image(self.picture.seen(*model.image_size)).to(self.z_0)
+        height, width = self.size(model)
+        return model.encode_image(self.picture.seen(height, width)).to(self.z_0)
+
+    def size(self, model: Model) -> tuple[int, int]:
+        """Height and width of the model's rendering, in pixels."""
+        height, width = self.z_T.shape[-2:]
+        return height * model.downscale, width * model.downscale
 
     def __repr__(self) -> str:
         return f"<Source {self.prompt!r:.60}, {self.method}, {self.steps} steps>"
@@ -115,8 +121,16 @@ class Source:
         return replace(self, picture=replace(self.picture, path=os.fspath(path), content=kept))
 
     def image(self, model: Model) -> Image.Image:
-        """The model's rendering of the source: z_0, decoded."""
-        return to_image(model.decode(self.z_0.to(model.device))[0].cpu())
+        """The model's rendering of the source: z_0, decoded. The picture that it was made of is `picture`."""
+        return to_image(self.decoded(model))
+
+    def decoded(self, model: Model) -> Float[Tensor, "3 height width"]:
+        """The model's rendering in [−1, 1]; decoded once."""
+        kept: tuple[str, Tensor] | None = self.__dict__.get("_decoded")
+        if kept is None or kept[0] != model.hash:
+            kept = model.hash, model.decode(self.z_0.to(model.device))[0].cpu()
+            self.__dict__["_decoded"] = kept
+        return kept[1]
 
     def check(self, model: Model) -> None:
         """Raise `SourceError` unless the source was made with this model, in as many chunks."""

@@ -12,6 +12,7 @@ from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
+from wordbrush.cli.commands.mask import mask
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.methods import (
@@ -121,6 +122,7 @@ def application(tokens: Sequence[str]) -> App:
             Inversion=inversion_options(named(tokens, "heatmap", "--inversion") or INVERSION),
         )
     )
+    app.command(flags.with_flags(mask, Inversion=inverting(tokens, "mask", "--inversion")))
     app.command(compare.command(tokens))
     app.command(evaluate.application(tokens))
     app.command(study.application())

@@ -9,8 +9,9 @@ from PIL import Image
 
 from wordbrush import api, images, provenance
 from wordbrush.errors import ImageError, OptionsError, PromptError
+from wordbrush.masks import Mask
 from wordbrush.model import Model
-from wordbrush.progress import Progress
+from wordbrush.progress import Progress, drain
 from wordbrush.source import Source, own_model
 
 OnProgress = Callable[[Progress], object]
@@ -18,7 +19,7 @@ OnProgress = Callable[[Progress], object]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """A source, and its picture."""
+    """A source, and the picture that an edit of it changes."""
 
     source: Source
     image: Image.Image
@@ -40,19 +41,14 @@ class Photo:
         """The model with as many chunks as the picture's prompts and these others need. Raises `PromptError`."""
         return model.for_prompts([self.prompt, self.options.get("negative_prompt", ""), *prompts])
 
-    def origin(self, model: Model, on_progress: OnProgress) -> Origin:
-        """Invert the picture. Raises `PromptError`, `OptionsError`."""
-        source = api.invert(
-            model,
-            self.path,
-            self.prompt,
-            method=self.method,
-            options=self.options,
-            on_progress=on_progress,
+    def origin(self, model: Model, on_progress: OnProgress, mask: Mask | None = None) -> Origin:
+        """Invert the picture, or a window around the mask. Raises `PromptError`, `OptionsError`, `ImageError`."""
+        steps = api.invert_steps(
+            model, self.path, self.prompt, method=self.method, options=self.options, mask=mask
         )
-        height, width = model.image_size
-        notices = (*self.notices, *images.crop_notices(self.path, self.image, width, height))
-        return Origin(source, images.fit(self.image, width, height), notices)
+        source = drain(steps, on_progress)
+        assert source.picture is not None, "the source was made of a picture"
+        return Origin(source, self.image, (*self.notices, *source.picture.notices))
 
 
 @dataclass(frozen=True)
@@ -73,10 +69,10 @@ class Saved:
             )
         return own
 
-    def origin(self, model: Model, on_progress: OnProgress) -> Origin:
+    def origin(self, model: Model, on_progress: OnProgress, mask: Mask | None = None) -> Origin:
         """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""
         source = Source.load(self.path, model)
-        return Origin(source, source.image(model))
+        return Origin(source, source.image(model) if source.picture is None else source.picture.image)
 
 
 def read(

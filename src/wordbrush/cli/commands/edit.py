@@ -9,6 +9,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
+from wordbrush.cli.options.where import ANYWHERE, Masking
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 from wordbrush.methods import typed
@@ -31,6 +32,7 @@ def edit(
     sheet: Sheet = False,
     preview: Preview = None,
     long_prompt: LongPrompt = False,
+    where: Masking = ANYWHERE,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -54,7 +56,7 @@ def edit(
     """
     terminal = setup.terminal
     inversion = default(setup.model) if inversion is None else inversion
-    inputs = [picture, option_file]
+    inputs = [picture, option_file, where.mask]
     files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
     for prompt in target:
         outputs.require_text("--target", prompt)
@@ -63,6 +65,8 @@ def edit(
     with terminal.busy("starting"):
         from wordbrush import api
         from wordbrush.cli import origins
+        from wordbrush.progress import drain
+    said = where.read()
     unused = inverting.keys() - options
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
@@ -71,9 +75,13 @@ def edit(
     if start.prompt is not None:  # an invalid word is reported before the inversion starts, and a strange one
         checked = api.check_edit(model, start.prompt, target, method=method, options=options)
         terminal.note(notice for each in checked for notice in each.notices)
+        said.check(model, start.prompt)
     with terminal.watching(files.preview, every=preview or 1) as show:
-        origin = start.origin(model, show)
-        results = api.edit(model, origin.source, target, method=method, options=options, on_progress=show)
+        origin = start.origin(model, show, said.mask)
+        edits = api.edit_steps(
+            model, origin.source, target, method=method, options=options, where=said
+        )
+        results = drain(edits, show)
     written = _write([result.noted(origin.notices) for result in results], origin, files)
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")

@@ -7,6 +7,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
+from wordbrush.cli.options.where import Mask
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 
@@ -22,6 +23,7 @@ def invert(
     sheet: Sheet = False,
     preview: Preview = None,
     long_prompt: LongPrompt = False,
+    mask: Mask = None,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -41,10 +43,10 @@ def invert(
     terminal = setup.terminal
     method = default(setup.model) if method is None else method
     path = outputs.single(out, ".source")
-    files = outputs.planned([path], out, [picture, option_file], sheet=sheet, preview=preview)
+    files = outputs.planned([path], out, [picture, option_file, mask], sheet=sheet, preview=preview)
     (options,) = flags.shared(given, option_file, inversion_options(method))
     with terminal.busy("starting"):
-        from wordbrush import images, sheets
+        from wordbrush import images, masks, sheets
         from wordbrush.cli import origins
     start = origins.photo(picture, prompt, flag="--prompt", method=method, options=options)
     model = setup.load()
@@ -52,7 +54,7 @@ def invert(
         model = start.reader(model)
     terminal.note([model.strange(start.prompt)])
     with terminal.watching(files.preview, every=preview or 1) as show:
-        origin = start.origin(model, show)
+        origin = start.origin(model, show, None if mask is None else masks.Mask.of(mask))
     with all_or_none() as opened:
         origin.source.save(path, opened)
         if files.sheet is not None:

@@ -70,6 +70,7 @@ class Blending:
     difference: what changed less than this share of the largest change so far is kept too.
     hold: how much less than elsewhere an edit does where the words to hold are.
     stop: the step from which the masks stay as they are.
+    free: the latents that may change at all, from the first step on; None for all of them.
     """
 
     def __init__(
@@ -82,14 +83,18 @@ class Blending:
         difference: float,
         hold: float,
         stop: int,
+        free: Bool[Tensor, "1 1 h w"] | None = None,
     ) -> None:
         height, width = source.z_T.shape[-2:]
         self._size, self._source, self._z_0 = (height, width), source, source.z_0.to(model.device)
         self._words, self._blend, self._stop = words, blend, stop
         self._difference, self._hold = difference, hold
-        self._mask = torch.ones(len(words), 1, *self._size, dtype=torch.bool, device=model.device)
+        everywhere = torch.ones(len(words), 1, *self._size, dtype=torch.bool, device=model.device)
+        self._free = everywhere if free is None else everywhere & free.to(model.device)
+        self._mask = self._free
         self._changed = torch.zeros(len(words), 1, *self._size, device=model.device)
-        self._is_masking = difference > 0 or any(any(one.edited) or any(one.spared) for one in words)
+        has_words = any(any(one.edited) or any(one.spared) for one in words)
+        self._is_masking = difference > 0 or has_words or free is not None
         # Every target has its own columns, which the source's picture has for all of them.
         columns = torch.zeros(len(words) + 1, attention.edits[0].B.shape[-1], len(words), 3)
         for i, one in enumerate(words):
@@ -123,22 +128,22 @@ class Blending:
             return z
         if step < self._stop:
             self._changed += (clean - self._z_0).abs().sum(1, keepdim=True)
-            if step < self._blend.start_step:
-                return z
-            self._mask = self._now()
+            if step >= self._blend.start_step:
+                self._mask = self._now()
         return torch.where(self._mask, z, self._source.states.at(step + 1).to(z))
 
     def _now(self) -> Bool[Tensor, "targets 1 height width"]:
         """The masks by what was seen so far."""
-        mask = torch.ones_like(self._mask)
+        mask = self._free.clone()
         if self.maps is not None:
             source, targets = (maps[:, :2] for maps in self._pairs())
             edited, spared = self._blend.masks(source, targets, self._size)
             for i, words in enumerate(self._words):
                 if words.is_new:
-                    mask[i] = self._blend.place(source[i : i + 1], targets[i : i + 1], self._size)
+                    place = self._blend.place(source[i : i + 1], targets[i : i + 1], self._free[i : i + 1])
+                    mask[i] &= place[0]
                 else:
-                    mask[i] = (edited[i] | (not any(words.edited))) & ~spared[i]
+                    mask[i] &= (edited[i] | (not any(words.edited))) & ~spared[i]
         if self._difference > 0:
             changed = F.max_pool2d(self._changed, 3, stride=1, padding=1)
             mask = mask & (changed > self._difference * changed.amax((2, 3), keepdim=True))

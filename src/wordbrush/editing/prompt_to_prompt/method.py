@@ -109,7 +109,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     idles: dict[int, list[str]] = {}
     rows, is_strange = 0, False
     for done, members in enumerate(batches.values()):
-        run = _Run(model, source, [plans[i] for i in members], decided[members[0]])
+        run = _Run(model, source, [plans[i] for i in members], decided[members[0]], request.free(source))
         outcomes |= zip(members, (yield from run.edited(done, len(batches))), strict=True)
         idles |= zip(members, run.idle(given), strict=True)
         rows += run.unet_rows
@@ -118,7 +118,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     results: list[Result] = []
     for i, (target, planned, options) in enumerate(zip(request.targets, plans, decided, strict=True)):
         outcome = outcomes.get(i) or _Outcome.unchanged(model, source)
-        notices = [*_notices(planned, outcome), *idles.get(i, [])]
+        notices = [*_notices(planned, outcome, request.mask is not None), *idles.get(i, [])]
         if not planned.asks_for_nothing:
             notices += defaults.notices(model, source, is_strange)
         report = _report(planned, options, given, outcome, source, rows, seconds, notices)
@@ -148,9 +148,16 @@ class _Outcome:
 
 
 class _Run:
-    """The targets of one batch, and the options that they share."""
+    """The targets of one batch, and the options that they share. free: the latents that the user lets change."""
 
-    def __init__(self, model: Model, source: Source, plans: Sequence[Plan], options: Options) -> None:
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        plans: Sequence[Plan],
+        options: Options,
+        free: Bool[Tensor, "1 1 h w"] | None,
+    ) -> None:
         self._model, self._source, self._plans, self._options = model, source, plans, options
         self.is_strange = False
         self._words = [_blend_words(planned, options, source) for planned in plans]
@@ -169,6 +176,7 @@ class _Run:
             _decided(options.blend_difference),
             _decided(options.hold),
             self._finish,
+            free,
         )
 
     @property
@@ -373,10 +381,11 @@ def _blend_words(planned: Plan, options: Options, source: Source) -> BlendWords:
     return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added)
 
 
-def _notices(planned: Plan, outcome: _Outcome) -> list[str]:
+def _notices(planned: Plan, outcome: _Outcome, is_confined: bool) -> list[str]:
     notices: list[str] = []
     if planned.asks_for_nothing:
         notices.append("both prompts say the same: without a reweight, the edit is the source")
     elif outcome.share == 0:
-        notices.append("the local blend's mask is empty, so the picture is the source: lower blend_threshold")
+        where = "what changes is outside of the mask" if is_confined else "the local blend's mask is empty"
+        notices.append(f"{where}, so the picture is the source: lower blend_threshold, or local_blend off")
     return notices
