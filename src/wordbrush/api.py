@@ -12,7 +12,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import changes, editing, images, inversion, masks, methods, options, provenance, sampling, sheets
+from wordbrush import (
+    changes,
+    editing,
+    images,
+    inversion,
+    masks,
+    methods,
+    options,
+    provenance,
+    sampling,
+    sheets,
+)
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
 from wordbrush.framing import framed
 from wordbrush.images import Pixels, Recorded
@@ -144,12 +155,12 @@ def invert(
 ) -> Source | list[Source]:
     """Find the latents that lead from noise to a real picture: a source to edit.
 
-    picture: a PIL image, a file's path or an open file, an array or a tensor (see `Pixels`), or a list of those. The model
-    sees it whole, at the size nearest to its aspect and to the model's own area.
+    picture: a PIL image, a file's path or an open file, an array or a tensor (see `Pixels`), or a list of those. The
+    model sees it whole, at the size nearest to its aspect and to the model's own area.
     prompt: what the picture shows; for a list, one for all or one each. method: see `inversion_methods`; by default
     "straight" with the built-in model and "direct" with others, on which nobody has measured "straight" yet. options:
-    that method's `Options`. mask: where edits will be allowed to change the picture; of a large picture with a small mask
-    the model sees a window around it (`wordbrush.framing`), and prompts say what is in the window.
+    that method's `Options`. mask: where edits will be allowed to change the picture; of a large picture with a small
+    mask the model sees a window around it (`wordbrush.framing`), and prompts say what is in the window.
 
     Raises `ImageError`, `PromptError`, `OptionsError`.
 
@@ -266,8 +277,8 @@ def edit(
     and `inversion` and `inversion_options` how (see `invert`). A list of those gives a list of what each gives; one
     prompt stands for all. method: see `editing_methods`. options: that method's
     `Options`, e.g. {"reweight": {"night": 2}}.
-    mask: where the picture may change (1, white) and where not; any size of the picture's aspect. mask_words, keep_words:
-    words of the source's prompt; only where the ones are may it change, and not where the others are.
+    mask: where the picture may change (1, white) and where not; any size of the picture's aspect. mask_words,
+    keep_words: words of the source's prompt; only where the ones are may it change, and not where the others are.
     The result is the picture itself, edited: outside of the masks, and where nothing changed, it keeps its pixels.
 
     Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, `ImageError`, or `SourceError` if the

@@ -5,7 +5,7 @@ A mask has the aspect of its picture, at any size: 1 (white) may change, 0 (blac
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,8 +29,13 @@ _ALIKE = 0.02
 """By how much the aspects of a mask and its picture may differ: sides are whole numbers of pixels."""
 _NOISE = 8
 """Levels: what is so near to black or white is meant to be; a JPEG's masks are never quite."""
-_WORD = 0.45
-"""The share of a word's strongest attention from which on a position belongs to it (`docs/masks.md`)."""
+# Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs to
+# it, and how unsure that is; the variance of a colour below which a window counts as flat; how soft a mask's edges are.
+_WORD, _RAMP = 0.45, 0.2
+_FLAT = 1e-3
+_EDGE = 0.6
+_ROOM = 2
+"""How much room a mask gives around its words, in quarters of a latent pixel: what comes may have another outline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +80,6 @@ class Where:
     mask: Mask | None = None
     words: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    _found: dict[str, Shares] = field(default_factory=dict[str, Shares])
 
     @property
     def is_anywhere(self) -> bool:
@@ -98,9 +102,10 @@ class Where:
         width, height = _picture_size(model, source)
         shares = np.full((height, width), 255, np.uint8) if self.mask is None else self.mask.at(width, height)
         if self.words:
-            shares = np.minimum(shares, self._of_words(model, source, self.words))
+            grow = _ROOM * model.downscale // 4
+            shares = np.minimum(shares, self._of_words(model, source, self.words, grow))
         if self.keep:
-            shares = np.minimum(shares, 255 - self._of_words(model, source, self.keep))
+            shares = np.minimum(shares, 255 - self._of_words(model, source, self.keep, 0))
         if not shares.any():
             raise ImageError(
                 "nothing is left that may change: the mask, the words inside of it and the words to keep exclude "
@@ -108,26 +113,48 @@ class Where:
             )
         return shares
 
-    def _of_words(self, model: Model, source: Source, words: tuple[str, ...]) -> Shares:
-        for word in words:
-            if word not in self._found:
-                self._found[word] = word_shares(model, source, word)
-        return np.maximum.reduce([self._found[word] for word in words])
+    @staticmethod
+    def _of_words(model: Model, source: Source, words: tuple[str, ...], grow: int) -> Shares:
+        return np.maximum.reduce([word_shares(model, source, word, grow) for word in words])
 
 
-def word_shares(model: Model, source: Source, word: str) -> Shares:
-    """Where a word of the source's prompt is in its picture, by its cross-attention maps; around it nothing is free.
+def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
+    """Where a word of the source's prompt is in its picture: its cross-attention maps say where about, and the picture's
+    own edges say where exactly. grow: by so many pixels of the rendering more on every side.
 
     Raises `PromptError` if the prompt has no such word.
     """
     heat = word_map(model, source.prompt, word, source.trajectory, source.schedule)
-    smooth = F.avg_pool2d(F.pad(heat[None, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0, 0]
     height, width = source.size(model)
-    fine = Image.fromarray(smooth.numpy()).resize((width, height), Image.Resampling.BICUBIC)
-    relative = np.asarray(fine) / max(float(smooth.max()), 1e-12)
-    # A ramp instead of a step: the edge of an attention map is known to a latent pixel or so.
-    shares = np.clip((relative - _WORD) / 0.1 + 0.5, 0, 1)
+    fine = Image.fromarray(heat.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    # A ramp instead of a step: the edge of an attention map is known to a latent pixel or so, and the picture knows more.
+    rough = np.clip((np.asarray(fine) - _WORD) / _RAMP + 0.5, 0, 1)
+    picture = (source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]) / 2
+    exact = _guided(picture, torch.from_numpy(rough), 2 * model.downscale)
+    grown = F.max_pool2d(exact, 2 * grow + 1, stride=1, padding=grow)[0, 0]
+    shares = np.clip((grown.numpy() - 0.5) / _EDGE + 0.5, 0, 1)
     return _placed(np.rint(shares * 255).astype(np.uint8), model, source)
+
+
+def _guided(
+    picture: Float[Tensor, "3 h w"], rough: Float[Tensor, "h w"], radius: int
+) -> Float[Tensor, "1 1 h w"]:
+    """A mask whose edges follow the picture's: in every window it is the linear function of the colours that is nearest
+    to the rough mask (He et al. 2013, Guided image filtering, eq. 5 and 6, a colour guide). radius: in pixels."""
+    guide, target = picture.double()[None], rough.double()[None, None]
+
+    def mean(values: Tensor) -> Tensor:
+        padded = F.pad(values, (radius,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
+
+    colour, share = mean(guide), mean(target)
+    products = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
+    spread = mean(products).unflatten(1, (3, 3)) - colour[:, :, None] * colour[:, None]
+    spread = spread.permute(0, 3, 4, 1, 2) + _FLAT * torch.eye(3, dtype=torch.float64)
+    together = (mean(guide * target) - colour * share).permute(0, 2, 3, 1)
+    slope = torch.linalg.solve(spread, together).permute(0, 3, 1, 2)
+    level = share - (slope * colour).sum(1, keepdim=True)
+    return (mean(slope) * guide).sum(1, keepdim=True) + mean(level)
 
 
 def seen(shares: Shares, source: Source, model: Model) -> Float[Tensor, "1 1 height width"]:

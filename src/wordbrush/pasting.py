@@ -23,8 +23,8 @@ from torch import Tensor
 from wordbrush.framing import Box
 
 # Grey levels, chosen on the bench (docs/benchmarks/pasting.md).
-_UNCHANGED, _CHANGED = 3.0, 8.0
-_DETAILED, _NEW = 8.0, 32.0
+_UNCHANGED, _CHANGED = 6.0, 12.0
+_DETAILED, _NEW = 8.0, 64.0
 _FEATHER = 3.0
 """How far inside a mask with hard edges the edit fades in, in pixels of the rendering."""
 
@@ -105,10 +105,7 @@ def _blurred(values: Float[np.ndarray, "h w"], radius: float) -> Float[np.ndarra
         padded = np.pad(values, widths, mode="edge")
         length = values.shape[axis]
         values = sum(
-            (
-                share * padded.take(range(i, i + length), axis)
-                for i, share in enumerate(kernel)
-            ),
+            (share * padded.take(range(i, i + length), axis) for i, share in enumerate(kernel)),
             np.zeros_like(values),
         )
     return values

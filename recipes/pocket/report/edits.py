@@ -97,7 +97,7 @@ def edited(weights: Path, i: int, guidance: float) -> dict[str, np.ndarray]:
     z_T = source.z_T.expand(len(targets), -1, -1, -1)  # noqa: N806
     return {
         "kept": np.asarray(source.image(model)),
-        "edits": np.stack([np.asarray(result.image) for result in results]),
+        "edits": np.stack([np.asarray(result.rendering) for result in results]),
         "baseline": painted(model, z_T, targets, model.schedule(), guidance),
     }
 

@@ -77,7 +77,7 @@ class Contender:
         try:
             results = yield from self.edit(model, source, targets)
             for result in results:
-                _ = result.image  # decoded here: the autoencoder may fail too
+                _ = result.rendering  # decoded here: the autoencoder may fail too
             return [Outcome(result) for result in results]
         except failures as error:
             if len(targets) == 1:

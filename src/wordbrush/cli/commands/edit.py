@@ -78,9 +78,7 @@ def edit(
         said.check(model, start.prompt)
     with terminal.watching(files.preview, every=preview or 1) as show:
         origin = start.origin(model, show, said.mask)
-        edits = api.edit_steps(
-            model, origin.source, target, method=method, options=options, where=said
-        )
+        edits = api.edit_steps(model, origin.source, target, method=method, options=options, where=said)
         results = drain(edits, show)
     written = _write([result.noted(origin.notices) for result in results], origin, files)
     for output in written:

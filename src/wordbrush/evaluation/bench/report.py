@@ -232,6 +232,10 @@ def _footer(bench: Bench, rows: Rows, command: str) -> str:
             lines.append(
                 f"- {label} could not edit {len(failed)} cases, which count as the source: {failed[0]['error']}"
             )
+    lines.append(
+        "- *…, pasted* is the same edit as a user gets it: brought back into the picture, whose own pixels stay where "
+        "nothing changed"
+    )
     lines += [f"- *{label}* {what}" for label, what in BOUNDS.items() if label in _labels(rows)]
     return "## How it was made\n\n" + "\n".join(lines)
 

@@ -6,6 +6,10 @@
 A case that a method cannot edit (it raises an error, or its latents are not finite) counts as the source, and its row
 holds the reason.
 
+Every edit is scored twice: as the model's rendering, by the contender's label, and pasted back into the picture, as a user
+gets it (`pasted`). What is pasted keeps the picture's own pixels where nothing changed, which no inversion can be
+praised for, so the two are never mixed.
+
 `out` keeps edits and scores apart: `edits.jsonl` with a PNG for each edit, which `wordbrush replay` makes again from
 the PNG of its scene, and `results.jsonl` with the scores. A run that was stopped or killed, or is given more cases,
 goes on where it was; with other judges the same edits are scored again. Cases of one scene share its inversion and are
@@ -46,6 +50,16 @@ BOUNDS = {
 }
 
 
+def pasted(label: str) -> str:
+    """The label of a contender's edits as they are pasted back into their pictures."""
+    return f"{label}, pasted"
+
+
+def labels_of(contenders: Sequence[Contender]) -> list[str]:
+    """The labels of all rows, in the order of the tables: the bounds, then each contender's two."""
+    return [*BOUNDS, *(name for each in contenders for name in (each.label, pasted(each.label)))]
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Cases, judges, and the folder that keeps everything. seed: the one that the cases were drawn with."""
@@ -66,7 +80,7 @@ class Bench:
         results = Records(self.out / "results.jsonl", ("method", "case"))
         for contender in contenders:
             yield from self._edit(contender, edits)
-        labels = [*BOUNDS, *(contender.label for contender in contenders)]
+        labels = labels_of(contenders)
         for label in labels:
             yield from self._score(label, edits, results)
         return [results[label, case.name] for label in labels for case in self.cases]
@@ -92,7 +106,8 @@ class Bench:
 
     def _edit(self, contender: Contender, edits: Records) -> Generator[Progress, None, None]:
         for group, done in self._scenes():
-            if not all(self._is_edited(contender.label, case, edits) for case in group):
+            labels = contender.label, pasted(contender.label)
+            if not all(self._is_edited(label, case, edits) for case in group for label in labels):
                 # All cases of the scene, since the batch's shape can decide the last bit.
                 edits.add(self._edited(contender, group))
             yield Progress(f"editing: {contender.label}", done, len(self.cases))
@@ -118,16 +133,17 @@ class Bench:
         cost += inverting
         rows: list[dict[str, Any]] = []
         for case, outcome in zip(group, outcomes, strict=True):
-            path, result = self.path(contender.label, case), outcome.result
-            picture, notices = source.image(self.model) if result is None else result.image, list[str]()
-            if result is None:
-                images.save_png(picture, path)
-            else:
-                result.save(path)
-                notices = list(result.report.notices)
-            rows.append(
+            result = outcome.result
+            notices = [] if result is None else list(result.report.notices)
+            made = {
+                contender.label: source.image(self.model) if result is None else result.rendering,
+                pasted(contender.label): case.picture if result is None else result.image,
+            }
+            for label, picture in made.items():
+                images.save_png(picture, self.path(label, case))
+            rows += [
                 {
-                    "method": contender.label,
+                    "method": label,
                     "case": case.name,
                     "pixels": provenance.pixel_hash(picture),
                     "seconds": cost.seconds / count,
@@ -140,7 +156,8 @@ class Bench:
                     "notices": notices,
                     "error": outcome.error,
                 }
-            )
+                for label, picture in made.items()
+            ]
         return rows
 
     def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:

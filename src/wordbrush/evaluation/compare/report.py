@@ -39,7 +39,8 @@ def write(
             if comparison.generated is not None and result.source.picture is not None:
                 made_of = result.source.made_of(folder / SOURCE, generated.getvalue())
                 result = replace(result, source=made_of)
-            result.save(paths[cell.target, cell.start.inversion, cell.method], opened)
+            path = paths[cell.target, cell.start.inversion, cell.method]
+            images.save_png(result.rendering, path, opened=opened)
         images.save_png(comparison.grid(), folder / FILES[0], opened=opened)
         for name, text in zip(FILES[1:], (comparison.table(), comparison.comma_separated()), strict=True):
             with opened(folder / name) as out:

@@ -92,7 +92,7 @@ class Cell:
     @property
     def image(self) -> Image.Image | None:
         """The edited picture."""
-        return None if self.result is None else self.result.image
+        return None if self.result is None else self.result.rendering
 
     @property
     def notices(self) -> tuple[str, ...]:

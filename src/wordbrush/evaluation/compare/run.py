@@ -175,7 +175,7 @@ class _Editor:
             (result,), cost = yield from _measured(self.model, run, f"{start.inversion}, {method}")
             shown = [look.target for look in self.looks[target] if look.target is not None]
             heatmaps = {word: result.heatmap(word) for word in shown}
-            scores = self.scorer.scores(result.image, target)
+            scores = self.scorer.scores(result.rendering, target)
             return replace(cell, result=result, cost=cost, scores=scores, heatmaps=heatmaps)
         except _FAILURES as error:
             return replace(cell, failure=reason(error))

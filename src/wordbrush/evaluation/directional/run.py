@@ -201,8 +201,8 @@ class Curves:
             sources[inverting] = drain(contender.invert(model, case.content, case.input_caption))
         source = sources[inverting]
         (result,) = drain(contender.edit(model, source, [case.output_caption]))
-        result.save(path)
-        return result.image
+        images.save_png(result.rendering, path)
+        return result.rendering
 
     def _fingerprint(self, case: DirectionalCase) -> str:
         pictures = [provenance.pixel_hash(case.picture)]

@@ -256,7 +256,7 @@ class PieBench:
         if outcome.result is None:
             return {"error": outcome.error, "notices": notices}
         result = outcome.result.noted(notices)
-        result.save(self.path(run, case))
+        images.save_png(result.rendering, self.path(run, case))
         notices = list(result.report.notices)
         return {"error": None, "notices": notices}
 

@@ -59,7 +59,7 @@ def bench(
     with terminal.busy("starting"):
         several.require("skimage", "SSIM")
         from wordbrush.evaluation.bench import cases, report
-        from wordbrush.evaluation.bench.run import BOUNDS, Bench
+        from wordbrush.evaluation.bench.run import Bench, labels_of
         from wordbrush.progress import drain
     contenders = several.contenders(given_edits, given_inversions)
     drawn = cases.split(seed, count, kind)
@@ -73,9 +73,10 @@ def bench(
         drain(report.report(run, rows, _typed(count, seed, named, changed, given)), show)
     terminal.say(report.summary(run, rows).rstrip())
     terminal.say(f"{folder / 'table.md'}  cases: {len(run.cases)}, ways to edit them: {len(contenders)}")
-    labels = [*BOUNDS, *(contender.label for contender in contenders)]
     means = report.means(rows)
-    terminal.finish(command="evaluate bench", out=folder, cases=len(run.cases), methods=labels, means=means)
+    terminal.finish(
+        command="evaluate bench", out=folder, cases=len(run.cases), methods=labels_of(contenders), means=means
+    )
     return 0
 
 
