@@ -29,8 +29,9 @@ _ALIKE = 0.02
 """By how much the aspects of a mask and its picture may differ: sides are whole numbers of pixels."""
 _NOISE = 8
 """Levels: what is so near to black or white is meant to be; a JPEG's masks are never quite."""
-# Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs to
-# it, and how unsure that is; the variance of a colour below which a window counts as flat; how soft a mask's edges are.
+# Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs
+# to it, and how unsure that is; the variance of a colour below which a window counts as flat; how soft a mask's edges
+# are.
 _WORD, _RAMP = 0.45, 0.2
 _FLAT = 1e-3
 _EDGE = 0.6
@@ -119,15 +120,15 @@ class Where:
 
 
 def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
-    """Where a word of the source's prompt is in its picture: its cross-attention maps say where about, and the picture's
-    own edges say where exactly. grow: by so many pixels of the rendering more on every side.
+    """Where a word of the source's prompt is in its picture: its cross-attention maps say where about, and the
+    picture's own edges say where exactly. grow: by so many pixels of the rendering more on every side.
 
     Raises `PromptError` if the prompt has no such word.
     """
     heat = word_map(model, source.prompt, word, source.trajectory, source.schedule)
     height, width = source.size(model)
     fine = Image.fromarray(heat.numpy()).resize((width, height), Image.Resampling.BICUBIC)
-    # A ramp instead of a step: the edge of an attention map is known to a latent pixel or so, and the picture knows more.
+    # A ramp instead of a step: a map knows an edge to a latent pixel or so, and the picture knows it better.
     rough = np.clip((np.asarray(fine) - _WORD) / _RAMP + 0.5, 0, 1)
     picture = (source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]) / 2
     exact = _guided(picture, torch.from_numpy(rough), 2 * model.downscale)
@@ -149,10 +150,11 @@ def _guided(
 
     colour, share = mean(guide), mean(target)
     products = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
-    spread = mean(products).unflatten(1, (3, 3)) - colour[:, :, None] * colour[:, None]
+    spread = mean(products).reshape(1, 3, 3, *guide.shape[-2:]) - colour[:, :, None] * colour[:, None]
     spread = spread.permute(0, 3, 4, 1, 2) + _FLAT * torch.eye(3, dtype=torch.float64)
     together = (mean(guide * target) - colour * share).permute(0, 2, 3, 1)
-    slope = torch.linalg.solve(spread, together).permute(0, 3, 1, 2)
+    solved: Tensor = torch.linalg.solve(spread, together)  # pyright: ignore[reportUnknownVariableType]
+    slope = solved.permute(0, 3, 1, 2)
     level = share - (slope * colour).sum(1, keepdim=True)
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(level)
 

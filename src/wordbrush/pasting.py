@@ -5,10 +5,10 @@ comes back is not the rendering but what the edit changed in it:
 
     edited = own + m · (change − β · residual),   change = after − before,   residual = own − before
 
-`before` and `after` are the renderings of the source and of the target, enlarged to the file's size. Where little changed,
-β is 0: the file keeps its own pixels, its detail and its grain, and takes the change. Where much changed, β is 1 and the
-rendering takes the pixels' place: the detail of what was there says nothing of what is there now. m is 0 outside of the
-masks and where nothing changed; there the pixels are the file's own, bit for bit.
+`before` and `after` are the renderings of the source and of the target, enlarged to the file's size. Where little
+changed, β is 0: the file keeps its own pixels, its detail and its grain, and takes the change. Where much changed, β is
+1 and the rendering takes the pixels' place: the detail of what was there says nothing of what is there now. m is 0
+outside of the masks and where nothing changed; there the pixels are the file's own, bit for bit.
 """
 
 import math
@@ -47,8 +47,9 @@ def pasted(
 ) -> Pasted:
     """The edit of what a model sees in `box` of an 8-bit RGB picture, in the whole picture.
 
-    before, after: the model's renderings of the source and of the target, in [−1, 1]. region: the latents that were free
-    to change; None for all. allowed: how much each of the picture's pixels may change (`masks.Shares`); None for all.
+    before, after: the model's renderings of the source and of the target, in [−1, 1]. region: the latents that were
+    free to change; None for all. allowed: how much each of the picture's pixels may change (`masks.Shares`); None for
+    all.
     """
     left, top, right, bottom = map(round, box)
     size = right - left, bottom - top

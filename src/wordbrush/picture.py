@@ -73,8 +73,8 @@ class Picture:
         if part == size:
             return []
         return [
-            f"of {self.name} ({size[0]} × {size[1]}) the model sees {part[0]} × {part[1]} pixels at ({left}, {top}); the "
-            "rest stays as it is"
+            f"of {self.name} ({size[0]} × {size[1]}) the model sees {part[0]} × {part[1]} pixels at ({left}, {top}); "
+            "the rest stays as it is"
         ]
 
     @property

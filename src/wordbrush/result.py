@@ -58,8 +58,8 @@ class Report:
 class Result:
     """One edited picture.
 
-    There are two of it. `image` is what the user gets: the picture that was edited, in its own size, with its own pixels
-    wherever nothing changed. `rendering` is the model's: what it sees of the picture, at its size, through its
+    There are two of it. `image` is what the user gets: the picture that was edited, in its own size, with its own
+    pixels wherever nothing changed. `rendering` is the model's: what it sees of the picture, at its size, through its
     autoencoder. A source that was generated has no other picture than its rendering.
 
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
@@ -103,8 +103,8 @@ class Result:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The edited picture, 8-bit RGB and upright. Its `info["wordbrush"]` says how it was made; saved as PNG, it takes
-        that along."""
+        """The edited picture, 8-bit RGB and upright. Its `info["wordbrush"]` says how it was made; saved as PNG, it
+        takes that along."""
         if not self.is_pasted:
             return self.rendering
         image = self.pasted.image

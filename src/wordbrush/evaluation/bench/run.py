@@ -6,8 +6,8 @@
 A case that a method cannot edit (it raises an error, or its latents are not finite) counts as the source, and its row
 holds the reason.
 
-Every edit is scored twice: as the model's rendering, by the contender's label, and pasted back into the picture, as a user
-gets it (`pasted`). What is pasted keeps the picture's own pixels where nothing changed, which no inversion can be
+Every edit is scored twice: as the model's rendering, by the contender's label, and pasted back into the picture, as a
+user gets it (`pasted`). What is pasted keeps the picture's own pixels where nothing changed, which no inversion can be
 praised for, so the two are never mixed.
 
 `out` keeps edits and scores apart: `edits.jsonl` with a PNG for each edit, which `wordbrush replay` makes again from
