@@ -6,6 +6,7 @@ A mask has the aspect of its picture, at any size: 1 (white) may change, 0 (blac
 import math
 import os
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -149,12 +150,12 @@ def _guided(
         return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
 
     colour, share = mean(guide), mean(target)
-    products = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
+    products: Tensor = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
     spread = mean(products).reshape(1, 3, 3, *guide.shape[-2:]) - colour[:, :, None] * colour[:, None]
-    spread = spread.permute(0, 3, 4, 1, 2) + _FLAT * torch.eye(3, dtype=torch.float64)
-    together = (mean(guide * target) - colour * share).permute(0, 2, 3, 1)
-    solved: Tensor = torch.linalg.solve(spread, together)  # pyright: ignore[reportUnknownVariableType]
-    slope = solved.permute(0, 3, 1, 2)
+    flat = _FLAT * torch.eye(3, dtype=torch.float64)
+    together = mean(guide * target) - colour * share
+    solved = cast(Any, torch.linalg).solve(spread.permute(0, 3, 4, 1, 2) + flat, together.permute(0, 2, 3, 1))
+    slope = cast(Tensor, solved).permute(0, 3, 1, 2)
     level = share - (slope * colour).sum(1, keepdim=True)
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(level)
 
