@@ -1,4 +1,4 @@
-"""Read and write pictures: files, PIL images, tensors in [-1, 1], and the provenance stored in a PNG.
+"""Read and write pictures: files, PIL images, tensors in [-1, 1], and the provenance stored in a file.
 
 Inside the package a picture is an 8-bit RGB `PIL.Image` or a float tensor `(…, 3, height, width)` in [-1, 1].
 `rgb` converts every other kind.
@@ -18,11 +18,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import Base
-from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
-from wordbrush import png, reading
+from wordbrush import png, reading, stamp
 from wordbrush.errors import ImageError, NumericsError, OutputError, short
 from wordbrush.files import Opened, atomic_write
 
@@ -33,7 +32,6 @@ MAX_PIXELS = 40_000_000
 MAX_BYTES = 1_000_000_000
 
 WHITE = (255, 255, 255)
-PROVENANCE_KEY = "wordbrush"
 
 _SRGB = cast(Any, ImageCms.createProfile("sRGB"))
 _EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
@@ -143,7 +141,7 @@ def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHIT
     try:
         return _decoded(content, name, background)
     except ImageError:
-        plain = png.without_metadata(content, PROVENANCE_KEY)
+        plain = png.without_metadata(content, stamp.KEY)
         if plain is None:
             raise
         image = _decoded(plain[0], name, background, profile=plain[1])
@@ -159,7 +157,7 @@ def header(content: bytes, name: str) -> Image.Image:
         file.getexif()
         return file
     except Exception:  # decoders raise nearly any exception for damaged bytes
-        plain = png.without_metadata(content, PROVENANCE_KEY)
+        plain = png.without_metadata(content, stamp.KEY)
         if plain is None:
             raise
         file = _opened(plain[0], name)
@@ -340,13 +338,13 @@ class Recorded(Image.Image):
     def __init__(self, image: Image.Image, provenance: Mapping[str, Any]) -> None:
         super().__init__()
         self.__dict__.update(image.__dict__)
-        self.info = {**image.info, PROVENANCE_KEY: _as_text(provenance)}
+        self.info = {**image.info, stamp.KEY: stamp.as_text(provenance)}
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """As Pillow does it; a PNG gets the record, unless `pnginfo` is given."""
         by_name = str(fp).lower().endswith(".png") if isinstance(fp, str | Path) else False
         if (format or "").upper() == "PNG" or (format is None and by_name):
-            params.setdefault("pnginfo", _png_text(self.info.get(PROVENANCE_KEY)))
+            params.setdefault("pnginfo", stamp.png(self.info.get(stamp.KEY)))
         super().save(fp, format, **params)
 
 
@@ -364,42 +362,31 @@ def save_png(
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"expected a file name that ends in .png, got {path}; pictures are written as PNG")
-    own = image.info.get(PROVENANCE_KEY) if isinstance(image, Recorded) else None
-    text = own if provenance is None else _as_text(provenance)
+    own = image.info.get(stamp.KEY) if isinstance(image, Recorded) else None
+    text = own if provenance is None else stamp.as_text(provenance)
     with opened(path) as file:
-        image.save(file, format="PNG", pnginfo=_png_text(text))
-
-
-def _as_text(provenance: Mapping[str, Any]) -> str:
-    return json.dumps(dict(provenance), allow_nan=False)
-
-
-def _png_text(provenance: str | None) -> PngInfo:
-    text = PngInfo()
-    if provenance is not None:
-        text.add_text(PROVENANCE_KEY, provenance)
-    return text
+        image.save(file, format="PNG", pnginfo=stamp.png(text))
 
 
 def read_provenance(picture: Image.Image | str | os.PathLike[str]) -> dict[str, Any]:
-    """A picture's provenance, from a PNG file as `save_png` wrote it, or from a picture's `info`.
+    """A picture's provenance, from a PNG, JPEG, WebP or TIFF file that this package wrote, or from a picture's `info`.
 
-    Raises `ImageError` if the file is not a PNG or there is no provenance (another program made it, or saved it again
-    without the text).
+    Raises `ImageError` if there is none (another program made the file, or saved it again without the record), or if
+    it is damaged or longer than `stamp.MOST`.
     """
     if isinstance(picture, Image.Image):
-        name, text = "this picture", picture.info.get(PROVENANCE_KEY)
+        name, text = "this picture", picture.info.get(stamp.KEY)
     else:
         name, content = os.fspath(picture), content_of(picture)
         try:
             text = _text(content, name)
         except ImageError:
-            plain = png.without_metadata(content, PROVENANCE_KEY)
+            plain = png.without_metadata(content, stamp.KEY)
             if plain is None:
                 raise
             text = _text(plain[0], name)
     if not isinstance(text, str):
-        raise ImageError(f"{name} does not say how it was made; expected a PNG written by wordbrush")
+        raise ImageError(f"{name} does not say how it was made; expected a picture written by wordbrush")
     try:
         provenance: object = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -414,6 +401,6 @@ def read_provenance(picture: Image.Image | str | os.PathLike[str]) -> dict[str, 
 def _text(content: bytes, name: str) -> str | None:
     with _opened(content, name) as file:
         try:
-            return file.text.get(PROVENANCE_KEY) if isinstance(file, PngImageFile) else None
+            return stamp.read(file, content)
         except Exception as error:  # text can follow the pixels, so they are decoded here
             raise ImageError(f"{name} is damaged or cut short ({error!s:.100})") from error
