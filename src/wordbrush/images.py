@@ -8,7 +8,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -33,7 +33,8 @@ MAX_BYTES = 1_000_000_000
 
 WHITE = (255, 255, 255)
 
-_SRGB = cast(Any, ImageCms.createProfile("sRGB"))
+SRGB = cast(Any, ImageCms.createProfile("sRGB"))
+PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, TypeError, ValueError)
 _EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
 
@@ -152,18 +153,34 @@ def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHIT
 def header(content: bytes, name: str) -> Image.Image:
     """A picture file of which only the header and the metadata were read, without metadata that Pillow refuses.
     name: the file's, for messages. Raises `ImageError`."""
-    try:
-        file = _opened(content, name)
-        file.getexif()
-        return file
-    except Exception:  # decoders raise nearly any exception for damaged bytes
-        plain = png.without_metadata(content, stamp.KEY)
-        if plain is None:
-            raise
-        file = _opened(plain[0], name)
-        if plain[1] is not None:
-            file.info["icc_profile"] = plain[1]
-        return file
+    return _without_refused(content, name, lambda file: None)[0]
+
+
+def whole(content: bytes, name: str) -> tuple[Image.Image, bytes]:
+    """A picture file, decoded in its own mode, and the file's bytes, both without metadata that Pillow refuses.
+    name: the file's, for messages. Raises `ImageError`."""
+    return _without_refused(content, name, lambda file: file.load())
+
+
+def _without_refused(
+    content: bytes, name: str, read: Callable[[Image.Image], object]
+) -> tuple[Image.Image, bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            file = _opened(content, name)
+            file.getexif()
+            read(file)
+            return file, content
+        except Exception:  # decoders raise nearly any exception for damaged bytes
+            plain = png.without_metadata(content, stamp.KEY)
+            if plain is None:
+                raise
+            file = _opened(plain[0], name)
+            if plain[1] is not None:
+                file.info["icc_profile"] = plain[1]
+            read(file)
+            return file, plain[0]
 
 
 def _decoded(
@@ -231,19 +248,20 @@ def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Imag
         bits = _bits(image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
-            upright = _eight_bit(upright, bits)
+            upright = eight_bit(upright, bits)
             notices.append("16-bit pixels were scaled to 8 bits")
         if upright.mode not in _EIGHT_BIT:
             raise ImageError(
                 f"expected an 8- or 16-bit picture, got mode {upright.mode}; save it as 8-bit RGB"
             )
+        profile: bytes | None = image.info.get("icc_profile")
         if upright.has_transparency_data:
-            with_alpha = upright.convert("RGBA")
+            alpha = upright.convert("RGBA").getchannel("A")
             opaque = Image.new("RGB", upright.size, background)
-            opaque.paste(_srgb(with_alpha.convert("RGB"), upright, notices), mask=with_alpha.getchannel("A"))
+            opaque.paste(in_srgb(colours(upright), profile, notices), mask=alpha)
             notices.append(f"transparency was filled with the colour {background}")
         else:
-            opaque = _srgb(upright.convert("RGB") if upright.mode == "P" else upright, upright, notices)
+            opaque = in_srgb(colours(upright), profile, notices)
     # A new info: Pillow would write the old picture's text, profile and transparency into the new file.
     opaque.info = {"notices": notices}
     return opaque
@@ -257,8 +275,9 @@ def _bits(image: Image.Image) -> int:
     return 16 if image.mode.startswith("I;16") else 32
 
 
-def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
-    """16-bit grey to 8-bit: 65535 / 257 = 255. Pillow's own conversion clips instead of scaling."""
+def eight_bit(image: Image.Image, bits: int) -> Image.Image:
+    """16-bit grey as 8-bit, "L" or, with a transparent value, "LA": 65535 / 257 = 255. Pillow's own conversion clips
+    instead of scaling. Raises `ImageError` for other bits."""
     if bits != 16:
         raise ImageError(
             f"expected at most 16 bits per pixel without a sign, got {bits or 'signed'}; save it as 8-bit RGB"
@@ -271,14 +290,24 @@ def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
     return grey
 
 
-def _srgb(image: Image.Image, original: Image.Image, notices: list[str]) -> Image.Image:
-    if profile := original.info.get("icc_profile"):
+def colours(image: Image.Image) -> Image.Image:
+    """An 8-bit picture without its transparency, in a mode that a colour profile can be for: L, RGB or CMYK."""
+    if image.mode in ("1", "L", "LA"):
+        return image.convert("L")
+    if image.mode == "CMYK":
+        return image
+    return (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
+
+
+def in_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
+    """What `colours` gives, as RGB in sRGB; `notices` gets a sentence for a profile that is not one for this mode."""
+    if profile:
         try:
             embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, embedded, _SRGB, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, embedded, SRGB, outputMode="RGB")
             assert converted is not None  # it is None only for in-place conversion
             return converted
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        except PROFILE_ERRORS:
             notices.append("its colour profile could not be used and was ignored")
     return image.convert("RGB")
 

@@ -1,4 +1,4 @@
-"""A file's own pixels with an edit painted over them: in the file's mode and colour space, where the format has them."""
+"""A file's own pixels with an edit painted over them, in the file's mode and colour space where its format allows."""
 
 import io
 from dataclasses import dataclass
@@ -6,12 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from wordbrush import images
 
-GREY = {"1", "L", "LA", "I;16"}
 NAMES = {
     "1": "black and white",
     "L": "grey",
@@ -21,19 +19,21 @@ NAMES = {
     "RGBA": "RGB with transparency",
     "CMYK": "CMYK",
 }
-_NEARLY = 2  # levels by which a grey's channels may differ
+_COLOURS = {"1": "L", "L": "L", "LA": "L", "I;16": "L", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
+_NEXT = {"1": "L", "I;16": "LA", "LA": "RGBA", "L": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+_ALPHA = ("LA", "RGBA")
+_NEARLY = 2  # levels by which the channels of a grey may differ
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixels to write, and what shows them. profile: the ICC profile that they need. own: whether their colours are
-    the file's own numbers, so that whatever else says how to show those may stay. key: the grey value that is
-    transparent, of 16-bit pixels."""
+    """Pixels to write. profile: the ICC profile that shows them. own: whether unchanged pixels are the file's own
+    numbers, so that all that says how to show those may stay. key: the grey of 16 bits that means "transparent"."""
 
     image: Image.Image
     profile: bytes | None
     own: bool
-    key: int | None = None
+    key: int | None
 
 
 def painted(
@@ -41,37 +41,149 @@ def painted(
     seen: Image.Image,
     edited: Image.Image,
     share: Float[np.ndarray, "h w"],
-    holds: set[str],
+    holds: frozenset[str],
     format: str,
     notices: list[str],
 ) -> Pixels:
     """A file's pixels with the edit where its share is above 0.
 
-    upright: the file's own, decoded, with its profile in `info`; seen: the same as 8-bit sRGB on white; holds: the modes
-    that the format has; format: its name, for the sentences that `notices` gets.
+    upright: the file's own, with its profile in `info`; seen: the same as 8-bit sRGB on white; holds: the modes that
+    the format has; format: its name, for the sentences that `notices` gets.
     """
-    own, key = plain(upright, notices)
+    own = _plain(upright, notices)
     changed = share > 0
     values = np.asarray(edited)[changed]
-    needed = _with_colours(own.mode, values)
-    if needed != own.mode:
-        notices.append(f"it was {NAMES[own.mode]} and became {NAMES[needed]}, which the edit needs")
-    mode = _held(needed, holds)
-    if mode != needed:
-        notices.append(f"it became {NAMES[mode]}: a {format} file cannot hold {NAMES[needed]}")
+    profile: bytes | None = upright.info.get("icc_profile")
+    shows, inverse = _spaces(profile, _COLOURS[own.mode])
+    clear = own.has_transparency_data
 
-    stored: bytes | None = upright.info.get("icc_profile")
-    profile = _usable(stored, own.mode)
-    if profile and stored and not _invertible(profile, _colours(mode)):
-        profile, convert = None, True
+    needed = _needed(own.mode, values)
+    if shows and inverse is None:  # nothing can be painted in its colour space
+        needed = "RGB"
+    if needed == "RGB" and clear:
+        needed = "RGBA"
+    mode = needed
+    while mode not in holds:
+        mode = "L" if mode == "I;16" and not clear else _NEXT[mode]
+    flattened = clear and mode not in (*_ALPHA, "I;16")
+    same = _COLOURS[mode] == _COLOURS[own.mode]
+    if shows and (inverse is None or flattened or not same):
+        notices.append("its colours were converted from its colour profile to sRGB")
+    if flattened:
+        notices.append(f"transparency was filled with white, since a {format} file has none")
+    elif clear and upright.mode in ("1", "L", "RGB"):
+        notices.append("its transparent colour became an alpha channel")
+    if _opaque(mode) != _opaque(own.mode):
+        why = f"a {format} file has no other" if needed == own.mode else "the edit needs it"
+        notices.append(f"it was {NAMES[own.mode]} and became {NAMES[mode]}: {why}")
+    if flattened or own.mode == "CMYK" != mode:
+        base, kept = seen, False
+    elif shows and (inverse is None or not same):
+        base, kept = _with_alpha(images.in_srgb(images.colours(own), profile, []), own), False
     else:
-        convert = False
-    lost = _has_alpha(own.mode, key) and mode not in ("LA", "RGBA", "I;16")
-    if convert or lost or _colours(mode) != _colours(own.mode):
-        base = seen.convert(mode) if lost or own.mode == "CMYK" else _shown(own, upright, mode)
-        if _usable(stored, own.mode):
-            notices.append("its colours were converted to sRGB, without its colour profile")
-        stored, profile, same = None, None, False
+        base, kept = _as(own, mode), True
+    key = own.info.get("transparency") if mode == "I;16" else None
+    image = _paint(base, changed, values, share[changed], inverse if kept and same else None, key)
+    return Pixels(image, profile if kept and same else None, kept, key)
+
+
+def _plain(upright: Image.Image, notices: list[str]) -> Image.Image:
+    """The same pixels in one of the modes of `NAMES`."""
+    mode = upright.mode
+    if mode in ("P", "PA"):
+        notices.append("its palette became RGB, in the same colours")
+    if mode.startswith("I"):
+        grey = Image.fromarray(np.asarray(upright).astype(np.uint16))
+        grey.info = {key: upright.info[key] for key in ("transparency",) if key in upright.info}
+        return grey
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        return clear.convert("LA") if images.colours(upright).mode == "L" else clear
+    return upright if mode in NAMES else upright.convert("RGB")
+
+
+def _opaque(mode: str) -> str:
+    return {"LA": "L", "RGBA": "RGB"}.get(mode, mode)
+
+
+def _needed(mode: str, values: UInt8[np.ndarray, "n 3"]) -> str:
+    """The mode that holds the edit beside the file's own pixels."""
+    if _COLOURS[mode] != "L" or not len(values):
+        return mode
+    if int((values.max(1) - values.min(1)).max()) > _NEARLY:
+        return "RGBA" if mode == "LA" else "RGB"
+    middle = np.minimum(values, 255 - values).max()
+    return "L" if mode == "1" and middle > _NEARLY else mode
+
+
+def _spaces(profile: bytes | None, mode: str) -> tuple[bool, ImageCms.ImageCmsTransform | None]:
+    """Whether a profile shows pixels of a mode, as `images.rgb` judges it, and the way from sRGB into it."""
+    if not profile:
+        return False, None
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        ImageCms.buildTransform(embedded, images.SRGB, mode, "RGB")
+    except images.PROFILE_ERRORS:
+        return False, None
+    try:
+        return True, ImageCms.buildTransform(images.SRGB, embedded, "RGB", mode)
+    except images.PROFILE_ERRORS:
+        return True, None
+
+
+def _as(own: Image.Image, mode: str) -> Image.Image:
+    """The same numbers in a mode that holds them; 16 bits become 8 as `images.rgb` makes them."""
+    if own.mode == mode:
+        return own
+    if own.mode == "I;16":
+        own = images.eight_bit(own, 16)
+    return own.convert(mode)
+
+
+def _with_alpha(colours: Image.Image, own: Image.Image) -> Image.Image:
+    if own.has_transparency_data:
+        colours.putalpha((images.eight_bit(own, 16) if own.mode == "I;16" else own).getchannel("A"))
+    return colours
+
+
+def _paint(
+    base: Image.Image,
+    changed: np.ndarray[Any, Any],
+    values: UInt8[np.ndarray, "n 3"],
+    share: Float[np.ndarray, " n"],
+    inverse: ImageCms.ImageCmsTransform | None,
+    key: int | None,
+) -> Image.Image:
+    """The base with the changed pixels' values, sRGB on white, in its own mode and colour space."""
+    if not len(values):
+        return base
+    pixels = np.array(base)
+    if base.mode in _ALPHA:
+        pixels[changed, -1], values = _off_white(values, pixels[changed, -1], share)
+    row = Image.fromarray(values[None])
+    shown = row.convert(_COLOURS[base.mode]) if inverse is None else ImageCms.applyTransform(row, inverse)
+    numbers = np.asarray(cast(Image.Image, shown))[0]
+    if base.mode == "I;16":
+        numbers = numbers.astype(np.uint16) * 257
+        numbers[numbers == key] ^= 1  # what was painted is not transparent
+    elif base.mode == "1":
+        numbers = numbers >= 128
+    if base.mode in _ALPHA:
+        pixels[changed, :-1] = numbers.reshape(len(values), -1)
     else:
-        base, same = _as(own, mode), True
-    return Pixels(_paint(base, changed, values, share, profile, key), stored, same, key if mode == "I;16" else None)
+        pixels[changed] = numbers
+    return (
+        Image.frombytes("CMYK", base.size, pixels.tobytes())
+        if base.mode == "CMYK"
+        else Image.fromarray(pixels)
+    )
+
+
+def _off_white(
+    values: UInt8[np.ndarray, "n 3"], alpha: UInt8[np.ndarray, " n"], share: Float[np.ndarray, " n"]
+) -> tuple[UInt8[np.ndarray, " n"], UInt8[np.ndarray, "n 3"]]:
+    """Alpha and colours that give these values on white: at least as opaque as they were, as the edit's share, and as
+    the darkest channel asks for."""
+    opaque = np.maximum(np.maximum(alpha, 255 - values.min(1)), np.rint(255 * share).astype(np.uint8))
+    darkness = (255 - values.astype(np.float32)) * 255 / np.maximum(opaque, 1)[:, None]
+    return opaque, np.rint(255 - darkness).clip(0, 255).astype(np.uint8)
