@@ -138,12 +138,10 @@ def _tiff(found: Metadata, file: TiffImageFile) -> None:
     found.directory = _copied(file.tag_v2, file.getexif())
     if PHOTOSHOP in file.tag_v2:
         _photoshop(found, _as_bytes(file.tag_v2[PHOTOSHOP]))
-    if not found.photoshop and IPTC in file.tag_v2:
-        data: Any = file.tag_v2[IPTC]
-        if isinstance(data, tuple):  # some programs write it as 32-bit words
-            order = ">" if file.tag_v2.prefix == b"MM" else "<"
-            data = struct.pack(f"{order}{len(cast(tuple[int, ...], data))}L", *data)
-        found.photoshop = resource(1028, _as_bytes(data))
+    # As bytes: some programs write 32-bit words, of which Pillow decodes the first.
+    iptc: bytes = cast(Any, file.tag_v2)._tagdata.get(IPTC, b"")
+    if iptc and not found.photoshop:
+        found.photoshop = resource(1028, iptc)
 
 
 def directory(metadata: Metadata) -> ImageFileDirectory_v2:
@@ -161,7 +159,7 @@ def directory(metadata: Metadata) -> ImageFileDirectory_v2:
     if metadata.dpi:
         tags[296] = 2
         tags[282], tags[283] = metadata.dpi
-    for tag, data, kind in ((XMP, metadata.xmp, 1), (PHOTOSHOP, metadata.photoshop, 7)):
+    for tag, data, kind in ((XMP, metadata.xmp, 1), (PHOTOSHOP, metadata.photoshop, 1)):
         if data:
             tags.tagtype[tag] = kind
             tags[tag] = data
@@ -217,7 +215,7 @@ def _as_written(value: Any) -> Any:
 
 
 def _as_bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else bytes(value)
+    return b"".join(value) if isinstance(value, tuple) else value
 
 
 def oriented(exif: bytes, orientation: int) -> bytes:

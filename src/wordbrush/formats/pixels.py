@@ -2,10 +2,10 @@
 
 import io
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageCms
 
 from wordbrush import images
@@ -15,13 +15,23 @@ NAMES = {
     "L": "grey",
     "LA": "grey with transparency",
     "I;16": "16-bit grey",
+    "I;16A": "16-bit grey with a transparent value",
     "RGB": "RGB",
     "RGBA": "RGB with transparency",
     "CMYK": "CMYK",
 }
-_COLOURS = {"1": "L", "L": "L", "LA": "L", "I;16": "L", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
-_NEXT = {"1": "L", "I;16": "LA", "LA": "RGBA", "L": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
-_ALPHA = ("LA", "RGBA")
+_COLOURS = {
+    "1": "L",
+    "L": "L",
+    "LA": "L",
+    "I;16": "L",
+    "I;16A": "L",
+    "RGB": "RGB",
+    "RGBA": "RGB",
+    "CMYK": "CMYK",
+}
+_NEXT = {"1": "L", "I;16": "L", "I;16A": "LA", "LA": "RGBA", "L": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+_ALPHA = ("LA", "RGBA", "I;16A")
 _NEARLY = 2  # levels by which the channels of a grey may differ
 
 
@@ -50,56 +60,60 @@ def painted(
     upright: the file's own, with its profile in `info`; seen: the same as 8-bit sRGB on white; holds: the modes that
     the format has; format: its name, for the sentences that `notices` gets.
     """
-    own = _plain(upright, notices)
+    own, before = _plain(upright, notices)
     changed = share > 0
     values = np.asarray(edited)[changed]
     profile: bytes | None = upright.info.get("icc_profile")
-    shows, inverse = _spaces(profile, _COLOURS[own.mode])
-    clear = own.has_transparency_data
+    shows, inverse = _spaces(profile, _COLOURS[before])
+    clear = before in _ALPHA
 
-    needed = _needed(own.mode, values)
+    needed = _needed(before, values)
     if shows and inverse is None:  # nothing can be painted in its colour space
-        needed = "RGB"
-    if needed == "RGB" and clear:
-        needed = "RGBA"
+        needed = "RGBA" if clear else "RGB"
     mode = needed
     while mode not in holds:
-        mode = "L" if mode == "I;16" and not clear else _NEXT[mode]
-    flattened = clear and mode not in (*_ALPHA, "I;16")
-    same = _COLOURS[mode] == _COLOURS[own.mode]
+        mode = _NEXT[mode]
+    flattened = clear and mode not in _ALPHA
+    same = _COLOURS[mode] == _COLOURS[before]
     if shows and (inverse is None or flattened or not same):
         notices.append("its colours were converted from its colour profile to sRGB")
     if flattened:
         notices.append(f"transparency was filled with white, since a {format} file has none")
     elif clear and upright.mode in ("1", "L", "RGB"):
         notices.append("its transparent colour became an alpha channel")
-    if _opaque(mode) != _opaque(own.mode):
-        why = f"a {format} file has no other" if needed == own.mode else "the edit needs it"
-        notices.append(f"it was {NAMES[own.mode]} and became {NAMES[mode]}: {why}")
-    if flattened or own.mode == "CMYK" != mode:
+    if _opaque(mode) != _opaque(before):
+        why = f"a {format} file has no other" if needed == before else "the edit needs it"
+        notices.append(f"it was {NAMES[before]} and became {NAMES[mode]}: {why}")
+    if flattened or before == "CMYK" != mode:
         base, kept = seen, False
     elif shows and (inverse is None or not same):
-        base, kept = _with_alpha(images.in_srgb(images.colours(own), profile, []), own), False
+        base, kept = images.in_srgb(images.colours(_eight_bit(own)), profile, []), False
+        if clear:
+            base.putalpha(_eight_bit(own).getchannel("A"))
     else:
-        base, kept = _as(own, mode), True
-    key = own.info.get("transparency") if mode == "I;16" else None
+        base, kept = own if mode == before else _eight_bit(own).convert(mode), True
+    key = own.info.get("transparency") if mode == "I;16A" else None
     image = _paint(base, changed, values, share[changed], inverse if kept and same else None, key)
     return Pixels(image, profile if kept and same else None, kept, key)
 
 
-def _plain(upright: Image.Image, notices: list[str]) -> Image.Image:
-    """The same pixels in one of the modes of `NAMES`."""
+def _plain(upright: Image.Image, notices: list[str]) -> tuple[Image.Image, str]:
+    """The same pixels in one of the modes of `NAMES`, and its name: "I;16A" is what Pillow has no name for."""
     mode = upright.mode
     if mode in ("P", "PA"):
         notices.append("its palette became RGB, in the same colours")
     if mode.startswith("I"):
         grey = Image.fromarray(np.asarray(upright).astype(np.uint16))
-        grey.info = {key: upright.info[key] for key in ("transparency",) if key in upright.info}
-        return grey
+        if not upright.has_transparency_data:
+            return grey, "I;16"
+        grey.info["transparency"] = upright.info["transparency"]
+        return grey, "I;16A"
     if upright.has_transparency_data:
-        clear = upright.convert("RGBA")
-        return clear.convert("LA") if images.colours(upright).mode == "L" else clear
-    return upright if mode in NAMES else upright.convert("RGB")
+        own = upright.convert("RGBA")
+        own = own.convert("LA") if images.colours(upright).mode == "L" else own
+    else:
+        own = upright if mode in NAMES else upright.convert("RGB")
+    return own, own.mode
 
 
 def _opaque(mode: str) -> str:
@@ -111,7 +125,7 @@ def _needed(mode: str, values: UInt8[np.ndarray, "n 3"]) -> str:
     if _COLOURS[mode] != "L" or not len(values):
         return mode
     if int((values.max(1) - values.min(1)).max()) > _NEARLY:
-        return "RGBA" if mode == "LA" else "RGB"
+        return "RGBA" if mode in _ALPHA else "RGB"
     middle = np.minimum(values, 255 - values).max()
     return "L" if mode == "1" and middle > _NEARLY else mode
 
@@ -131,24 +145,13 @@ def _spaces(profile: bytes | None, mode: str) -> tuple[bool, ImageCms.ImageCmsTr
         return True, None
 
 
-def _as(own: Image.Image, mode: str) -> Image.Image:
-    """The same numbers in a mode that holds them; 16 bits become 8 as `images.rgb` makes them."""
-    if own.mode == mode:
-        return own
-    if own.mode == "I;16":
-        own = images.eight_bit(own, 16)
-    return own.convert(mode)
-
-
-def _with_alpha(colours: Image.Image, own: Image.Image) -> Image.Image:
-    if own.has_transparency_data:
-        colours.putalpha((images.eight_bit(own, 16) if own.mode == "I;16" else own).getchannel("A"))
-    return colours
+def _eight_bit(own: Image.Image) -> Image.Image:
+    return images.eight_bit(own, 16) if own.mode == "I;16" else own
 
 
 def _paint(
     base: Image.Image,
-    changed: np.ndarray[Any, Any],
+    changed: Bool[np.ndarray, "h w"],
     values: UInt8[np.ndarray, "n 3"],
     share: Float[np.ndarray, " n"],
     inverse: ImageCms.ImageCmsTransform | None,

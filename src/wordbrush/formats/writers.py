@@ -59,8 +59,8 @@ class Original:
 
 @dataclass(frozen=True)
 class Writer:
-    """A format. name: for messages. modes: what it holds. write: from the pixels, how a file of the same format was written, the metadata
-    and the record; it adds sentences for the user to a list."""
+    """A format. name: for messages. modes: what it holds. write: from the pixels, how a file of the same format was
+    written, the metadata and the record; it adds sentences for the user to a list."""
 
     name: str
     modes: frozenset[str]
@@ -120,17 +120,18 @@ def _jpeg(
         for start in range(0, len(metadata.photoshop), step)
     )
     extra += b"".join(stamp.segment(b"\xff\xfe", comment) for comment in metadata.comments)
-    how = original.how or {"quality": 95, "subsampling": 0}
-    return _saved(
-        pixels.image,
-        "JPEG",
-        exif=b"Exif\0\0" + exif if exif else b"",
-        xmp=xmp,
-        icc_profile=pixels.profile,
-        dpi=metadata.dpi or (0, 0),
-        extra=extra + (stamp.jpeg(record) if record is not None else b""),
-        **how,
-    )
+    how: dict[str, Any] = {
+        "exif": b"Exif\0\0" + exif if exif else b"",
+        "xmp": xmp,
+        "icc_profile": pixels.profile,
+        "dpi": metadata.dpi or (0, 0),
+        "extra": extra + (stamp.jpeg(record) if record is not None else b""),
+        **(original.how or {"quality": 95, "subsampling": 0}),
+    }
+    try:
+        return _saved(pixels.image, "JPEG", **how)
+    except OSError:  # Pillow guesses how long a progressive file will be, too short for much detail
+        return _saved(pixels.image, "JPEG", **{**how, "progressive": False})
 
 
 def _webp(
@@ -211,7 +212,7 @@ def _saved(image: Image.Image, format: str, **how: Any) -> bytes:
 
 
 WRITERS = {
-    "PNG": Writer("PNG", frozenset(("1", "L", "LA", "I;16", "RGB", "RGBA")), _png),
+    "PNG": Writer("PNG", frozenset(("1", "L", "LA", "I;16", "I;16A", "RGB", "RGBA")), _png),
     "JPEG": Writer("JPEG", frozenset(("L", "RGB", "CMYK")), _jpeg),
     "TIFF": Writer("TIFF", frozenset(("1", "L", "LA", "I;16", "RGB", "RGBA", "CMYK")), _tiff),
     "WEBP": Writer("WebP", frozenset(("RGB", "RGBA")), _webp),
