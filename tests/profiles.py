@@ -81,8 +81,9 @@ def _table(grid: int, inputs: int, outputs: np.ndarray) -> bytes:
 
 
 @cache
-def cmyk() -> bytes:
-    """CMYK whose inks take light away as a screen's lamps add it: C = 1 − R, and black is a factor."""
+def cmyk(*, back: bool = True) -> bytes:
+    """CMYK whose inks take light away as a screen's lamps add it: C = 1 − R, and black is a factor. back: whether it
+    also says which inks a colour needs."""
     ink = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 4, indexing="ij"), -1)
     lab = _lab((1 - ink[..., :3]) * (1 - ink[..., 3:]))
     forward = np.stack([lab[..., 0] * 652.8, (lab[..., 1] + 128) * 256, (lab[..., 2] + 128) * 256], -1)
@@ -90,5 +91,5 @@ def cmyk() -> bytes:
     coded = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1)
     lab = np.stack([coded[..., 0] / 652.8, coded[..., 1] / 256 - 128, coded[..., 2] / 256 - 128], -1)
     inks = np.concatenate([1 - _rgb(lab), np.zeros((33, 33, 33, 1))], -1) * 65535
-    tags = {b"A2B0": _table(9, 4, forward), b"B2A0": _table(33, 3, inks)}
+    tags = {b"A2B0": _table(9, 4, forward), **({b"B2A0": _table(33, 3, inks)} if back else {})}
     return _profile(b"prtr", b"CMYK", b"Lab ", tags)

@@ -297,6 +297,16 @@ def test_what_a_format_cannot_hold_is_said(suffix: str):
     assert notices == (told if suffix == ".jpg" else [])
 
 
+def test_a_profile_that_only_shows_colours_gives_way_to_srgb():
+    ink = saved(in_mode("CMYK", 8, 8, 0), "TIFF", icc_profile=cmyk(back=False))
+    edited = Image.new("RGB", (8, 8), (200, 30, 60))
+    content, notices = encoded(picture(ink), edited, np.eye(8), ".tif", None)
+    assert notices[0] == "its colours were converted from its colour profile to sRGB"
+    assert opened(content).mode == "RGB" and "icc_profile" not in opened(content).info
+    assert (loaded(content)[np.eye(8) > 0] == (200, 30, 60)).all()
+    assert (loaded(content) == loaded(ink))[np.eye(8) == 0].all()
+
+
 @pytest.mark.parametrize(("format", "how"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
 def test_the_first_frame_is_written_and_it_is_said(format: str, how: dict[str, Any]):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]

@@ -190,7 +190,9 @@ def _decoded(
         if profile is not None:
             file.info["icc_profile"] = profile
         try:
-            frames = getattr(file, "n_frames", 1)
+            with warnings.catch_warnings():  # of what follows the first frame
+                warnings.simplefilter("ignore")
+                frames = getattr(file, "n_frames", 1)
             image = rgb(file, background=background)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error

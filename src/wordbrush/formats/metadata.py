@@ -215,7 +215,7 @@ def _as_written(value: Any) -> Any:
 
 
 def _as_bytes(value: Any) -> bytes:
-    return b"".join(value) if isinstance(value, tuple) else value
+    return b"".join(cast(tuple[bytes, ...], value)) if isinstance(value, tuple) else value
 
 
 def oriented(exif: bytes, orientation: int) -> bytes:

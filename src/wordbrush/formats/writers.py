@@ -139,14 +139,17 @@ def _webp(
 ) -> bytes:
     left = {"text": _texts(metadata), "comment": metadata.comments}
     _without_place(notices, "WebP", **{"IPTC and Photoshop data": metadata.photoshop, **left})
+    lossless = original.how.get("lossless", True)
     content = _saved(
         pixels.image,
         "WEBP",
         icc_profile=pixels.profile,
         exif=_exif(metadata, original),
         xmp=metadata.xmp,
-        lossless=original.how.get("lossless", True),
-        quality=95,
+        lossless=lossless,
+        quality=50
+        if lossless
+        else 95,  # of lossless pixels, how hard to try: more takes long and gains nothing
         exact=True,  # the colours of transparent pixels stay
     )
     return content if record is None else stamp.in_webp(content, *pixels.image.size, record)
