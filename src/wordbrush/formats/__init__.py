@@ -115,7 +115,7 @@ def _encoded(
 ) -> tuple[bytes, list[str]]:
     notices = list[str]()
     text = provenance if isinstance(provenance, str | None) else stamp.as_text(provenance)
-    upright, original, kept = _read(picture, notices)
+    upright, original, kept, told = _read(picture, notices)
     writer = WRITERS[format]
     pixels = painted(upright, picture.image, edited.convert("RGB"), share, writer.modes, writer.name, notices)
     if original.orientation in _BACK:
@@ -132,6 +132,7 @@ def _encoded(
         return content, [*notices, *told]
 
     if metadata:
+        notices += told
         try:
             return attempt(kept)
         except OutputError:
@@ -155,8 +156,8 @@ def _check(content: bytes, orientation: int) -> None:
             raise ValueError("its orientation could not be written")
 
 
-def _read(picture: Picture, notices: list[str]) -> tuple[Image.Image, Original, Metadata]:
-    """A file's pixels, decoded and upright; how it was written; and its metadata."""
+def _read(picture: Picture, notices: list[str]) -> tuple[Image.Image, Original, Metadata, list[str]]:
+    """A file's pixels, decoded and upright; how it was written; its metadata, and what to say if they stay."""
     name = picture.path or "the picture"
     decoded, content = images.whole(picture.content, name)
     if content is not picture.content:
@@ -170,7 +171,7 @@ def _read(picture: Picture, notices: list[str]) -> tuple[Image.Image, Original, 
     with images.header(content, name) as file:
         # Text can follow a PNG's pixels, and a TIFF is turned when it is decoded.
         source = decoded if isinstance(decoded, PngImageFile) else file
-        return upright, Original.of(source, content), described.read(source, content, notices)
+        return upright, Original.of(source, content), described.read(source, content, told := []), told
 
 
 def _deep(file: Image.Image, content: bytes) -> bool:

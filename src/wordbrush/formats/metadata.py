@@ -16,39 +16,37 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from wordbrush import png, stamp
 
 XMP, IPTC, PHOTOSHOP, PROFILE = 700, 33723, 34377, 34675
+APP13 = b"Photoshop 3.0\0"
 # How a TIFF's pixels are stored, from the width to the YCbCr reference, beside those that say something of the picture.
 STORAGE = {
-    *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289),
-    *(
-        290,
-        291,
-        292,
-        293,
-        297,
-        301,
-        317,
-        318,
-        319,
-        320,
-        321,
-        322,
-        323,
-        324,
-        325,
-        330,
-        332,
-        333,
-        334,
-        336,
-        338,
-    ),
-    *(339, 340, 341, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
+    *(*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 297, 301),
+    *(*range(317, 326), 330, *range(332, 343), 347, *range(512, 522), *range(529, 533)),
 }
-_LAYERS = 37724  # Photoshop's: it would show them and not the edit
+_STALE = {37724, 52545}  # Photoshop's layers, which it would show and not the edit; a signature of the file
+_ELSEWHERE_IN_TIFF = {
+    XMP,
+    IPTC,
+    PHOTOSHOP,
+    PROFILE,
+    stamp.TIFF_TAG,
+    *map(int, (IFD.Exif, IFD.GPSInfo, IFD.Interop)),
+}
+_NOT_COPIED = STORAGE | _STALE | _ELSEWHERE_IN_TIFF
 _SHOWN = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_KEPT = (*_SHOWN, *TEXT, b"tIME")
+# What else there is in a JPEG (other pictures, signatures, depth) belongs to the picture before the edit.
+_KNOWN = {
+    "APP0": b"",
+    "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"),
+    "APP2": b"ICC_PROFILE\0",
+    "APP9": stamp.KEY.encode() + b"\0",
+    "APP13": APP13,
+    "APP14": b"Adobe",
+    "COM": b"",
+}
 _RAW_EXIF = ("Raw profile type exif", "Raw profile type APP1")
+_ELSEWHERE_IN_PNG = {name.encode() for name in (stamp.KEY, "XML:com.adobe.xmp", *_RAW_EXIF)}
 _THUMBNAILS = (1033, 1036)  # among Photoshop's resources
 _XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails\s*>", re.DOTALL)
 
@@ -95,16 +93,15 @@ def read(file: Image.Image, content: bytes, notices: list[str]) -> Metadata:
     if isinstance(file, JpegImageFile):
         found.comments = [data for name, data in file.applist if name == "COM"]
         attempt("Photoshop data", _photoshop, b"".join(_of_app13(file)))
+        if left := sorted({name for name, data in file.applist if not data.startswith(_KNOWN.get(name, ()))}):
+            notices.append(f"its data in the segments {', '.join(left)} was left out")
     if isinstance(file, PngImageFile):
         found.chunks = [
             (kind, data)
             for kind, data, _ in png.chunks(content)
-            if kind in _PNG_KEPT and not (kind in TEXT and _keyword(data) in _ELSEWHERE)
+            if kind in _PNG_KEPT and not (kind in TEXT and _keyword(data) in _ELSEWHERE_IN_PNG)
         ]
     return found
-
-
-_ELSEWHERE = {name.encode() for name in (stamp.KEY, "XML:com.adobe.xmp", *_RAW_EXIF)}
 
 
 def _keyword(text: bytes) -> bytes:
@@ -177,19 +174,7 @@ def block(metadata: Metadata) -> bytes:
 def _copied(source: ImageFileDirectory_v2, exif: Image.Exif) -> ImageFileDirectory_v2:
     """What a directory says of the picture, with its EXIF and GPS data."""
     copy = ImageFileDirectory_v2()
-    left = {
-        *STORAGE,
-        _LAYERS,
-        XMP,
-        IPTC,
-        PHOTOSHOP,
-        PROFILE,
-        stamp.TIFF_TAG,
-        IFD.Exif,
-        IFD.GPSInfo,
-        IFD.Interop,
-    }
-    for tag in sorted({*source} - left):
+    for tag in sorted({*source} - _NOT_COPIED):
         copy.tagtype[tag] = source.tagtype[tag]
         copy[tag] = _as_written(source[tag])
     for tag in (IFD.Exif, IFD.GPSInfo):
@@ -293,7 +278,6 @@ def resource(code: int, data: bytes) -> bytes:
 
 
 def _of_app13(file: JpegImageFile) -> Iterator[bytes]:
-    mark = b"Photoshop 3.0\0"
     for name, data in file.applist:
-        if name == "APP13" and data.startswith(mark):
-            yield data[len(mark) :]
+        if name == "APP13" and data.startswith(APP13):
+            yield data[len(APP13) :]

@@ -113,10 +113,9 @@ def _jpeg(
     if len(pixels.profile or b"") > 255 * (_SEGMENT - _PROFILE_HEADER):
         raise ValueError("its colour profile is too large")
     _without_place(notices, "JPEG", text=_texts(metadata))
-    mark = b"Photoshop 3.0\0"
-    step = _SEGMENT - len(mark)
+    step = _SEGMENT - len(described.APP13)
     extra = b"".join(
-        stamp.segment(b"\xff\xed", mark + metadata.photoshop[start : start + step])
+        stamp.segment(b"\xff\xed", described.APP13 + metadata.photoshop[start : start + step])
         for start in range(0, len(metadata.photoshop), step)
     )
     extra += b"".join(stamp.segment(b"\xff\xfe", comment) for comment in metadata.comments)
