@@ -383,6 +383,34 @@ def test_a_webp_is_lossless_if_the_file_was(mode: str, animated: bool):
     assert webp.lossless(after)
 
 
+def test_a_big_endian_tiff_keeps_its_sixteen_bits():
+    deep = np.arange(600, dtype=">u2").reshape(20, 30) * 100
+    content = saved(Image.frombytes("I;16B", (30, 20), deep.tobytes()), "TIFF")
+    assert content.startswith(b"MM") and opened(content).mode == "I;16B"
+    after, notices = encoded(picture(content), Image.new("RGB", (30, 20)), np.eye(20, 30), ".tif", RECORD)
+    kept = np.eye(20, 30) == 0
+    assert notices == [] and (np.asarray(opened(after))[kept] == deep[kept]).all()
+
+
+def test_a_jpeg_of_several_pictures_becomes_one_of_the_first():
+    first, second = smooth(40, 30, 0), smooth(40, 30, 1)
+    content = saved(first, "MPO", save_all=True, append_images=[second], quality=90)
+    assert opened(content).format == "MPO" and own_suffix(picture(content)) == ".jpg"
+    after, notices = encoded(picture(content), first, np.zeros((30, 40)), ".jpg", RECORD)
+    assert notices[0] == "only the first of its 2 frames was written"
+    assert opened(after).format == "JPEG" and opened(after).quantization == opened(content).quantization
+
+
+def test_a_palette_with_transparency_becomes_rgb_with_it():
+    image = smooth(20, 12, 0).convert("P")
+    image.putalpha(128)
+    content = saved(image, "TIFF")
+    assert opened(content).mode == "PA"
+    for suffix in LOSSLESS:
+        after, _ = encoded(picture(content), Image.new("RGB", (20, 12)), np.zeros((12, 20)), suffix, None)
+        assert opened(after).mode == "RGBA" and (loaded(after) == loaded(content)).all()
+
+
 def test_the_files_own_suffix_is_known():
     image = Image.new("RGB", (2, 2))
     found = {format: own_suffix(picture(saved(image, format))) for format in images.FORMATS}
