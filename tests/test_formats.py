@@ -384,7 +384,7 @@ def test_a_webp_is_lossless_if_the_file_was(mode: str, animated: bool):
 
 
 def test_a_big_endian_tiff_keeps_its_sixteen_bits():
-    deep = np.arange(600, dtype=">u2").reshape(20, 30) * 100
+    deep = (np.arange(600).reshape(20, 30) * 100).astype(">u2")
     content = saved(Image.frombytes("I;16B", (30, 20), deep.tobytes()), "TIFF")
     assert content.startswith(b"MM") and opened(content).mode == "I;16B"
     after, notices = encoded(picture(content), Image.new("RGB", (30, 20)), np.eye(20, 30), ".tif", RECORD)
