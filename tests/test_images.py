@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from profiles import grey
 from wordbrush import images
 from wordbrush.errors import ImageError, NumericsError, OutputError
 from wordbrush.images import Recorded, fit, load, read_provenance, rgb, save_png, to_image, to_tensor
@@ -198,6 +199,27 @@ def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path):
     assert "icc_profile" not in shifted.info
     plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert same(load(saved(red, tmp_path / "b.png", icc_profile=plain)), red, tolerance=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_a_profile_for_grey_shows_every_grey(tmp_path: Path, mode: str):
+    level = {"1": 255, "LA": (100, 255), "I;16": 100 * 257}.get(mode, 100)
+    image = Image.new(mode, (2, 2), level)
+    if mode == "I;16":
+        image = Image.fromarray(np.full((2, 2), level, np.uint16))
+    loaded = load(saved(image, tmp_path / "a.png", icc_profile=grey()))
+    value = 255 if mode == "1" else 118  # (100 / 255)^1.8 is 18.5 % of the light
+    assert all(abs(channel - value) <= 1 for channel in loaded.getpixel((0, 0)))
+    assert not any("profile" in notice for notice in loaded.info["notices"])
+
+
+def test_nothing_is_warned_of_frames_that_are_not_used(tmp_path: Path):
+    how: dict[str, Any] = {"save_all": True, "append_images": [gradient()], "dpi": (72, 72)}
+    content = bytearray(saved(gradient(), tmp_path / "a.tif", **how).read_bytes())
+    place = content.rindex(struct.pack("<HHI", 282, 5, 1))  # the second frame's resolution
+    struct.pack_into("<I", content, place + 8, len(content) - 3)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert load(tmp_path / "a.tif").info["notices"] == ["the first of 2 frames was used"]
 
 
 def test_a_broken_colour_profile_is_ignored_and_said(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Read and write pictures: files, PIL images, tensors in [-1, 1], and the provenance stored in a PNG.
+"""Read and write pictures: files, PIL images, tensors in [-1, 1], and the provenance stored in a file.
 
 Inside the package a picture is an 8-bit RGB `PIL.Image` or a float tensor `(…, 3, height, width)` in [-1, 1].
 `rgb` converts every other kind.
@@ -8,7 +8,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -18,11 +18,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import Base
-from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
-from wordbrush import png, reading
+from wordbrush import png, reading, stamp
 from wordbrush.errors import ImageError, NumericsError, OutputError, short
 from wordbrush.files import Opened, atomic_write
 
@@ -33,9 +32,9 @@ MAX_PIXELS = 40_000_000
 MAX_BYTES = 1_000_000_000
 
 WHITE = (255, 255, 255)
-PROVENANCE_KEY = "wordbrush"
 
-_SRGB = cast(Any, ImageCms.createProfile("sRGB"))
+SRGB = cast(Any, ImageCms.createProfile("sRGB"))
+PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, TypeError, ValueError)
 _EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
 
@@ -143,7 +142,7 @@ def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHIT
     try:
         return _decoded(content, name, background)
     except ImageError:
-        plain = png.without_metadata(content, PROVENANCE_KEY)
+        plain = png.without_metadata(content, stamp.KEY)
         if plain is None:
             raise
         image = _decoded(plain[0], name, background, profile=plain[1])
@@ -154,18 +153,34 @@ def decode(content: bytes, name: str, *, background: tuple[int, int, int] = WHIT
 def header(content: bytes, name: str) -> Image.Image:
     """A picture file of which only the header and the metadata were read, without metadata that Pillow refuses.
     name: the file's, for messages. Raises `ImageError`."""
-    try:
-        file = _opened(content, name)
-        file.getexif()
-        return file
-    except Exception:  # decoders raise nearly any exception for damaged bytes
-        plain = png.without_metadata(content, PROVENANCE_KEY)
-        if plain is None:
-            raise
-        file = _opened(plain[0], name)
-        if plain[1] is not None:
-            file.info["icc_profile"] = plain[1]
-        return file
+    return _without_refused(content, name, lambda file: None)[0]
+
+
+def whole(content: bytes, name: str) -> tuple[Image.Image, bytes]:
+    """A picture file, decoded in its own mode, and the file's bytes, both without metadata that Pillow refuses.
+    name: the file's, for messages. Raises `ImageError`."""
+    return _without_refused(content, name, lambda file: file.load())
+
+
+def _without_refused(
+    content: bytes, name: str, read: Callable[[Image.Image], object]
+) -> tuple[Image.Image, bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            file = _opened(content, name)
+            file.getexif()
+            read(file)
+            return file, content
+        except Exception:  # decoders raise nearly any exception for damaged bytes
+            plain = png.without_metadata(content, stamp.KEY)
+            if plain is None:
+                raise
+            file = _opened(plain[0], name)
+            if plain[1] is not None:
+                file.info["icc_profile"] = plain[1]
+            read(file)
+            return file, plain[0]
 
 
 def _decoded(
@@ -175,7 +190,9 @@ def _decoded(
         if profile is not None:
             file.info["icc_profile"] = profile
         try:
-            frames = getattr(file, "n_frames", 1)
+            with warnings.catch_warnings():  # of what follows the first frame
+                warnings.simplefilter("ignore")
+                frames = getattr(file, "n_frames", 1)
             image = rgb(file, background=background)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
@@ -233,19 +250,20 @@ def rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> Imag
         bits = _bits(image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):
-            upright = _eight_bit(upright, bits)
+            upright = eight_bit(upright, bits)
             notices.append("16-bit pixels were scaled to 8 bits")
         if upright.mode not in _EIGHT_BIT:
             raise ImageError(
                 f"expected an 8- or 16-bit picture, got mode {upright.mode}; save it as 8-bit RGB"
             )
+        profile: bytes | None = image.info.get("icc_profile")
         if upright.has_transparency_data:
-            with_alpha = upright.convert("RGBA")
+            alpha = upright.convert("RGBA").getchannel("A")
             opaque = Image.new("RGB", upright.size, background)
-            opaque.paste(_srgb(with_alpha.convert("RGB"), upright, notices), mask=with_alpha.getchannel("A"))
+            opaque.paste(in_srgb(colours(upright), profile, notices), mask=alpha)
             notices.append(f"transparency was filled with the colour {background}")
         else:
-            opaque = _srgb(upright.convert("RGB") if upright.mode == "P" else upright, upright, notices)
+            opaque = in_srgb(colours(upright), profile, notices)
     # A new info: Pillow would write the old picture's text, profile and transparency into the new file.
     opaque.info = {"notices": notices}
     return opaque
@@ -259,8 +277,9 @@ def _bits(image: Image.Image) -> int:
     return 16 if image.mode.startswith("I;16") else 32
 
 
-def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
-    """16-bit grey to 8-bit: 65535 / 257 = 255. Pillow's own conversion clips instead of scaling."""
+def eight_bit(image: Image.Image, bits: int) -> Image.Image:
+    """16-bit grey as 8-bit, "L" or, with a transparent value, "LA": 65535 / 257 = 255. Pillow's own conversion clips
+    instead of scaling. Raises `ImageError` for other bits."""
     if bits != 16:
         raise ImageError(
             f"expected at most 16 bits per pixel without a sign, got {bits or 'signed'}; save it as 8-bit RGB"
@@ -273,14 +292,24 @@ def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
     return grey
 
 
-def _srgb(image: Image.Image, original: Image.Image, notices: list[str]) -> Image.Image:
-    if profile := original.info.get("icc_profile"):
+def colours(image: Image.Image) -> Image.Image:
+    """An 8-bit picture without its transparency, in a mode that a colour profile can be for: L, RGB or CMYK."""
+    if image.mode in ("1", "L", "LA"):
+        return image.convert("L")
+    if image.mode == "CMYK":
+        return image
+    return (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
+
+
+def in_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
+    """What `colours` gives, as RGB in sRGB; `notices` gets a sentence for a profile that is not one for this mode."""
+    if profile:
         try:
             embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, embedded, _SRGB, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, embedded, SRGB, outputMode="RGB")
             assert converted is not None  # it is None only for in-place conversion
             return converted
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        except PROFILE_ERRORS:
             notices.append("its colour profile could not be used and was ignored")
     return image.convert("RGB")
 
@@ -340,13 +369,13 @@ class Recorded(Image.Image):
     def __init__(self, image: Image.Image, provenance: Mapping[str, Any]) -> None:
         super().__init__()
         self.__dict__.update(image.__dict__)
-        self.info = {**image.info, PROVENANCE_KEY: _as_text(provenance)}
+        self.info = {**image.info, stamp.KEY: stamp.as_text(provenance)}
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """As Pillow does it; a PNG gets the record, unless `pnginfo` is given."""
         by_name = str(fp).lower().endswith(".png") if isinstance(fp, str | Path) else False
         if (format or "").upper() == "PNG" or (format is None and by_name):
-            params.setdefault("pnginfo", _png_text(self.info.get(PROVENANCE_KEY)))
+            params.setdefault("pnginfo", stamp.png(self.info.get(stamp.KEY)))
         super().save(fp, format, **params)
 
 
@@ -364,42 +393,31 @@ def save_png(
     """
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"expected a file name that ends in .png, got {path}; pictures are written as PNG")
-    own = image.info.get(PROVENANCE_KEY) if isinstance(image, Recorded) else None
-    text = own if provenance is None else _as_text(provenance)
+    own = image.info.get(stamp.KEY) if isinstance(image, Recorded) else None
+    text = own if provenance is None else stamp.as_text(provenance)
     with opened(path) as file:
-        image.save(file, format="PNG", pnginfo=_png_text(text))
-
-
-def _as_text(provenance: Mapping[str, Any]) -> str:
-    return json.dumps(dict(provenance), allow_nan=False)
-
-
-def _png_text(provenance: str | None) -> PngInfo:
-    text = PngInfo()
-    if provenance is not None:
-        text.add_text(PROVENANCE_KEY, provenance)
-    return text
+        image.save(file, format="PNG", pnginfo=stamp.png(text))
 
 
 def read_provenance(picture: Image.Image | str | os.PathLike[str]) -> dict[str, Any]:
-    """A picture's provenance, from a PNG file as `save_png` wrote it, or from a picture's `info`.
+    """A picture's provenance, from a PNG, JPEG, WebP or TIFF file that this package wrote, or from a picture's `info`.
 
-    Raises `ImageError` if the file is not a PNG or there is no provenance (another program made it, or saved it again
-    without the text).
+    Raises `ImageError` if there is none (another program made the file, or saved it again without the record), or if
+    it is damaged or longer than `stamp.MOST`.
     """
     if isinstance(picture, Image.Image):
-        name, text = "this picture", picture.info.get(PROVENANCE_KEY)
+        name, text = "this picture", picture.info.get(stamp.KEY)
     else:
         name, content = os.fspath(picture), content_of(picture)
         try:
             text = _text(content, name)
         except ImageError:
-            plain = png.without_metadata(content, PROVENANCE_KEY)
+            plain = png.without_metadata(content, stamp.KEY)
             if plain is None:
                 raise
             text = _text(plain[0], name)
     if not isinstance(text, str):
-        raise ImageError(f"{name} does not say how it was made; expected a PNG written by wordbrush")
+        raise ImageError(f"{name} does not say how it was made; expected a picture written by wordbrush")
     try:
         provenance: object = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -414,6 +432,6 @@ def read_provenance(picture: Image.Image | str | os.PathLike[str]) -> dict[str, 
 def _text(content: bytes, name: str) -> str | None:
     with _opened(content, name) as file:
         try:
-            return file.text.get(PROVENANCE_KEY) if isinstance(file, PngImageFile) else None
+            return stamp.read(file, content)
         except Exception as error:  # text can follow the pixels, so they are decoded here
             raise ImageError(f"{name} is damaged or cut short ({error!s:.100})") from error

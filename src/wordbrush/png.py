@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _METADATA = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP"}
@@ -17,18 +18,24 @@ def without_metadata(content: bytes, kept: str) -> tuple[bytes, bytes | None] | 
     """
     if not content.startswith(_SIGNATURE):
         return None
-    parts, profile, position = [_SIGNATURE], None, len(_SIGNATURE)
-    while position + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        kind, stop = content[position + 4 : position + 8], position + 12 + length
-        data = content[position + 8 : stop - 4]
+    parts, profile = [_SIGNATURE], None
+    for kind, data, whole in chunks(content):
         if kind == b"iCCP":
             profile = _profile(data)
-        own = kind == b"tEXt" and length < _LARGEST_TEXT and data.startswith(kept.encode() + b"\0")
+        own = kind == b"tEXt" and len(data) < _LARGEST_TEXT and data.startswith(kept.encode() + b"\0")
         if own or kind not in _METADATA:
-            parts.append(content[position:stop])
-        position = stop
+            parts.append(whole)
     return b"".join(parts), profile
+
+
+def chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The name, the content and all bytes of each chunk; nothing for bytes that are no PNG."""
+    position = len(_SIGNATURE)
+    while content.startswith(_SIGNATURE) and position + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        kind, stop = content[position + 4 : position + 8], position + 12 + length
+        yield kind, content[position + 8 : stop - 4], content[position:stop]
+        position = stop
 
 
 def _profile(data: bytes) -> bytes | None:
