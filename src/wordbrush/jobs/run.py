@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from wordbrush.jobs.ledger import Entry, Ledger, Output
 from wordbrush.jobs.reading import Job
@@ -19,6 +19,7 @@ class Outcome:
     error: str = ""
 
 
+@runtime_checkable
 class Worker(Protocol):
     """Who does the jobs. What goes wrong with a job is an outcome; what is raised ends the loop."""
 
