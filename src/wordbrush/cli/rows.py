@@ -131,7 +131,7 @@ def clashes(lines: Sequence[tuple[Job, Line]], folder: Path) -> dict[str, str]:
     Jobs may run in any order and beside one another, so none may change what another one depends on. Of several that
     write one file, the first in the file of jobs may.
     """
-    read = {_place(path): job.line for job, line in lines for path in line.inputs}
+    read = {_place(path): job.line for job, line in reversed(lines) for path in line.inputs}
     readers = read | {above: number for path, number in read.items() for above in _above(path)}
     written: dict[str, str] = {_place(folder / SHEETS): "the sheets of all results"}
     above_written: dict[str, str] = {}

@@ -150,7 +150,7 @@ class _Worker:
 
     def model(self, job: "Job") -> list[str]:
         """What decides the model that a job needs."""
-        return [str(job.values.get(name, "")) for name in self._defaults]
+        return [str(job.values.get(name, own)) for name, own in self._defaults.items()]
 
     def fingerprint(self, job: "Job") -> str:
         from wordbrush.records import fingerprint
@@ -170,7 +170,7 @@ class _Worker:
         return self._command(job, _stop)
 
     def do(self, job: "Job") -> "Outcome":
-        if job.values["verb"] != "replay" and not any(self.model(job)):
+        if job.values["verb"] != "replay" and self.model(job) == list(map(str, self._defaults.values())):
             self._load(self._setup, True)  # where the batch's own model cannot be loaded, no job is to blame
         return self._command(job, self._load)
 
