@@ -90,7 +90,11 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 # A row is a command -----------------------------------------------------------------------------------------
 
-OPTIONS = {"reweight": {"dog": 2, "beach": -0.5}, "word_steps": {"dog": [0.2, 0.8]}, "self-replace-steps": [0, 0.5]}
+OPTIONS = {
+    "reweight": {"dog": 2, "beach": -0.5},
+    "word_steps": {"dog": [0.2, 0.8]},
+    "self-replace-steps": [0, 0.5],
+}
 TYPED = ("--reweight", "dog=2", "--reweight", "beach=-0.5", "--word-steps", "dog=0.2,0.8")
 SAME: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "generate": ({"prompt": "--out=a cat", "seed": 7}, ("generate", "--seed", "7", "--", "--out=a cat")),
@@ -186,7 +190,9 @@ def test_paths_start_at_the_files_folder_and_stay_below_it(here: Path, batch: Ru
     rows = [{**EDIT, "picture": "deep/photo.png", "target": DOG}]
     assert batch(rows, "--root", ".", jobs="deep/jobs.jsonl", out="root")[0] == 0
     code, _, err = batch(rows, "--root", "nowhere", out="none")
-    assert code == 2 and "expected --root to be the folder that paths in rows start from, got 'nowhere'" in err
+    assert (
+        code == 2 and "expected --root to be the folder that paths in rows start from, got 'nowhere'" in err
+    )
 
 
 def test_each_model_is_loaded_once_and_only_the_users_own_may_be_fetched(
@@ -214,7 +220,9 @@ def test_each_model_is_loaded_once_and_only_the_users_own_may_be_fetched(
     assert not Path("none").exists()  # no row is to blame
 
 
-def test_a_replay_does_not_decide_in_how_many_threads_the_next_row_runs(here: Path, batch: Run, folder: Path) -> None:
+def test_a_replay_does_not_decide_in_how_many_threads_the_next_row_runs(
+    here: Path, batch: Run, folder: Path
+) -> None:
     assert main(["generate", CAT, "--steps", "1", "--model", str(folder), "--out", "made.png"]) == 0
     record = read_provenance("made.png") | {"threads": 3}
     save_png(load("made.png"), here / "made.png", record)
@@ -226,11 +234,17 @@ def test_a_replay_does_not_decide_in_how_many_threads_the_next_row_runs(here: Pa
 
 BROKEN: list[tuple[Any, str]] = [
     ("nonsense", "expected JSON, got 'nonsense'"),
-    ({"picture": "photo.png"}, "expected 'verb' to name a command that makes a file, got None; there is generate,"),
+    (
+        {"picture": "photo.png"},
+        "expected 'verb' to name a command that makes a file, got None; there is generate,",
+    ),
     ({"verb": "edti"}, "got 'edti'; did you mean 'edit'?"),
     ({"verb": ["edit"]}, "expected 'verb' to name a command"),
     ({"verb": "compare", "picture": "photo.png"}, "expected 'verb' to name a command that makes a file"),
-    ({**EDIT, "target": DOG, "rewieght": {"dog": 2}}, "unknown name 'rewieght' in a row of 'edit'; did you mean 'rew"),
+    (
+        {**EDIT, "target": DOG, "rewieght": {"dog": 2}},
+        "unknown name 'rewieght' in a row of 'edit'; did you mean 'rew",
+    ),
     ({**EDIT, "target": DOG, "help": True}, "unknown name 'help'"),
     ({**EDIT, "target": DOG, "json": True}, "unknown name 'json'"),
     ({**EDIT, "target": DOG, "method": "direct"}, "direct is an inversion, not an editing method"),
@@ -243,7 +257,10 @@ BROKEN: list[tuple[Any, str]] = [
     ({**EDIT, "target": DOG, "sheet": "perhaps"}, "perhaps"),
     ({"verb": "generate", "prompt": ["a cat", "a dog"]}, "unexpected arguments: a dog"),
     ({"verb": "generate", "prompt": CAT, "seed": 1.5}, "expected a whole number, got '1.5'"),
-    ({**EDIT, "picture": "none.png", "target": DOG}, "expected a picture file, but there is none at none.png"),
+    (
+        {**EDIT, "picture": "none.png", "target": DOG},
+        "expected a picture file, but there is none at none.png",
+    ),
     ({**EDIT, "target": DOG, "out": "../dog.png"}, "expected 'out' to be below out, got '../dog.png'"),
     ({**EDIT, "target": DOG, "out": "/tmp/dog.png"}, "expected 'out' to be below out"),
     ({**EDIT, "target": DOG, "out": "dog.source"}, "expected --out to end in"),
@@ -397,7 +414,18 @@ def test_two_processes_do_not_do_the_same_shard(here: Path, batch: Run) -> None:
 
 def started(folder: Path, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "wordbrush", "batch", "jobs.jsonl", "--out", "out", "--model", str(folder), *flags],
+        [
+            sys.executable,
+            "-m",
+            "wordbrush",
+            "batch",
+            "jobs.jsonl",
+            "--out",
+            "out",
+            "--model",
+            str(folder),
+            *flags,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -428,7 +456,9 @@ def test_what_is_stopped_in_the_middle_goes_on_with_the_rest(
     assert times == {name: Path("out", f"{name}.png").stat().st_mtime_ns for name in done}
     assert len(names("out")) == len(rows) + 1
     last = ledger()[f"{len(rows):04}-a-cat-on-a-beach"]["outputs"][0]["path"]
-    assert main(["generate", CAT, "--steps", "12", "--seed", "7", "--model", str(folder), "--out", "a.png"]) == 0
+    assert (
+        main(["generate", CAT, "--steps", "12", "--seed", "7", "--model", str(folder), "--out", "a.png"]) == 0
+    )
     assert pixels(f"out/{last}") == pixels("a.png")
 
 
@@ -469,7 +499,9 @@ def test_a_line_for_each_row_and_one_for_all(
     assert ledger()["cat"]["seconds"] > 0
 
 
-def test_sheets_show_what_all_shards_have_made(here: Path, batch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sheets_show_what_all_shards_have_made(
+    here: Path, batch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("wordbrush.cli.commands.batch._PAGE", 4)
     rows = [*ROWS, {"verb": "invert", **PHOTO, "prompt": CAT}, {"verb": "edit"}]
     batch(rows, "--shard", "1/2")

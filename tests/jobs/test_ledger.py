@@ -45,7 +45,9 @@ def test_the_later_of_two_entries_counts_whatever_its_file(tmp_path: Path) -> No
 def test_a_shard_has_one_writer_and_any_number_of_readers(tmp_path: Path) -> None:
     with opened(tmp_path, (1, 2)) as ledger:
         ledger.add(entry("a"))
-        with pytest.raises(OutputError, match=r"ledger-1-of-2.jsonl is in use: another process does these jobs"):
+        with pytest.raises(
+            OutputError, match=r"ledger-1-of-2.jsonl is in use: another process does these jobs"
+        ):
             with opened(tmp_path, (1, 2)):
                 pass
         with opened(tmp_path, (2, 2)) as other:

@@ -75,7 +75,12 @@ def test_all_are_checked_before_the_first_is_done_and_failures_stop_none(did: Di
 def test_only_what_is_new_changed_gone_or_asked_for_is_done_again(did: Did, tmp_path: Path) -> None:
     did(JOBS[:3], bad="a")
     log, entries, told = did()
-    assert log == ["check d", "do d"] and [one.status for one in entries] == ["failed", "done", "done", "done"]
+    assert log == ["check d", "do d"] and [one.status for one in entries] == [
+        "failed",
+        "done",
+        "done",
+        "done",
+    ]
     (again,) = [one for one in told if isinstance(one, Finished) and not one.is_new]
     assert again.entry == entries[0]
     assert did()[0] == []

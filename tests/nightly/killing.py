@@ -18,6 +18,8 @@ from pathlib import Path
 
 IMPORTED = [
     "wordbrush.cli.app",
+    "wordbrush.cli.rows",
+    "wordbrush.jobs.run",
     "wordbrush.api",
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",

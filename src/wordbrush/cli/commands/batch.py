@@ -102,7 +102,7 @@ def batch(
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", "1/1" if text is None else text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise OptionsError(f"expected --shard as which/of how many, from 1/4 to 4/4, say, got {short(text)}")
     return int(found[1]), int(found[2])
