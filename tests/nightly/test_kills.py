@@ -165,7 +165,9 @@ def _check_end(ended: Run, end: End, left: set[str], partial: set[str]) -> None:
     elif ended.err == "" and not left:  # before the program began
         assert ended.code in (-end.asked, 1)
     else:
-        assert (ended.code, ended.err) == (CODES[end.asked], MESSAGE)
+        *notes, last = ended.err.splitlines(keepends=True)  # a batch says at once what is to say of a row
+        assert (ended.code, last) == (CODES[end.asked], MESSAGE)
+        assert all(note.startswith("note: ") for note in notes)
         assert not partial
 
 

@@ -58,7 +58,8 @@ def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, str | None])
     flags, argument, inputs = [f"--out={out}"], list[str](), list[Path]()
     for name, value in values.items():
         if name not in arguments:
-            raise OptionsError(f"unknown name {short(name)} in a row of '{verb}'{nearest(name, arguments)}")
+            known = nearest(name, ("id", "out", *arguments))
+            raise OptionsError(f"unknown name {short(name)} in a row of '{verb}'{known}")
         texts = list(_texts(name, value))
         if "pathlib.Path" in str(arguments[name].hint):
             paths = [inside(root, text, f"'{name}'") for text in texts]

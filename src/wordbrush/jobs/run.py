@@ -53,10 +53,12 @@ def run(
     `retry`. Stopping between two yields loses nothing. Returns an entry for each job. Raises `OutputError` if the
     ledger cannot be written.
     """
-    prints = {job.id: worker.fingerprint(job) for job in jobs}
+    prints: dict[str, str] = {}
     entries: dict[str, Entry] = {}
     waiting: list[Job] = []
-    for job in jobs:
+    for i, job in enumerate(jobs, 1):
+        prints[job.id] = worker.fingerprint(job)
+        yield Progress("comparing", i, len(jobs))
         known = ledger.known(job.id, prints[job.id])
         if known is None or (retry and known.status == "failed"):
             waiting.append(job)
