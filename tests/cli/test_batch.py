@@ -502,7 +502,7 @@ def test_a_line_for_each_row_and_one_for_all(
 def test_sheets_show_what_all_shards_have_made(
     here: Path, batch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wordbrush.cli.commands.batch._PAGE", 4)
+    monkeypatch.setattr("wordbrush.cli.worker._PAGE", 4)
     rows = [*ROWS, {"verb": "invert", **PHOTO, "prompt": CAT}, {"verb": "edit"}]
     batch(rows, "--shard", "1/2")
     code, told, _ = batch(rows, "--sheet")

@@ -18,8 +18,7 @@ from pathlib import Path
 
 IMPORTED = [
     "wordbrush.cli.app",
-    "wordbrush.cli.rows",
-    "wordbrush.jobs.run",
+    "wordbrush.cli.worker",
     "wordbrush.api",
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",

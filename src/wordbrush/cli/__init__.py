@@ -8,6 +8,7 @@
     outputs    the files that a command writes, checked before any work
     rows       a row of a batch as the command line that one would type
     stopping   Ctrl-C, `kill`, a terminal that closes
+    worker     the rows of a batch, done as commands in this process
     terminal   results on stdout, everything else on stderr
 
 Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found a difference, a job of

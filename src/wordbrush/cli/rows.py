@@ -13,6 +13,7 @@ from typing import cast
 
 from cyclopts.argument import Argument
 
+from wordbrush.cli.app import application
 from wordbrush.errors import InputError, OptionsError, nearest, short
 from wordbrush.files import inside
 from wordbrush.jobs.reading import Job
@@ -76,8 +77,6 @@ def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, str | None])
 @lru_cache(maxsize=64)
 def _arguments(*tokens: str) -> dict[str, Argument]:
     """What the command of these tokens can be given, by the names in a row. Raises `OptionsError`."""
-    from wordbrush.cli.app import application
-
     given = application(tokens)[tokens[0]].assemble_argument_collection()
     found = {key(each.name.lstrip("-").lower()): each for each in given if not each.children}
     return {name: each for name, each in found.items() if name not in ("out", "json")}
