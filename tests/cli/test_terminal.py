@@ -33,7 +33,11 @@ def test_who_listens_hears_everything_and_nothing_is_printed(capsys: pytest.Capt
             show(Progress("editing", 1, 2))
     assert capsys.readouterr() == ("", "")
     assert heard == Heard(
-        seen.append, ["a line", "  left  right"], ["of it"], ["an error"], {"command": "edit", "out": "dog.png"}
+        seen.append,
+        ["a line", "  left  right"],
+        ["of it"],
+        ["an error"],
+        {"command": "edit", "out": "dog.png"},
     )
     assert seen == [Progress("editing", 1, 2)]
     Terminal().say("a line")
