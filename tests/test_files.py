@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wordbrush.errors import InputError, OutputError
-from wordbrush.files import all_or_none, atomic_write, inside, room_in
+from wordbrush.files import all_or_none, atomic_write, inside, room_in, sole
 
 
 def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path):
@@ -256,3 +256,51 @@ def test_a_name_from_a_file_stays_in_its_folder(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         inside(home, "../" + "x" * 10**6)
     assert len(str(caught.value)) < 300 + len(str(home))
+
+
+def test_a_folder_is_held_by_one_and_gone_afterwards(tmp_path: Path):
+    folder = tmp_path / "new" / ".lock"
+    with sole(folder):
+        with pytest.raises(BlockingIOError), sole(folder):
+            pass
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
+    folder.mkdir(parents=True)  # as a killed process leaves it
+    with sole(folder):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["new"] and not folder.exists()
+
+
+def test_a_folder_whose_holder_removes_it_in_that_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, stat, left = tmp_path / ".lock", os.stat, [0, 1]
+
+    def remove(path: object, *arguments: object, **flags: object) -> os.stat_result:
+        if path == folder and left:
+            found = stat(folder)
+            if left.pop():
+                folder.rmdir()
+            return found
+        return stat(path, *arguments, **flags)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("wordbrush.files.os.stat", remove)
+    with sole(folder):
+        assert folder.is_dir() and not left
+    assert not folder.exists()
+
+
+def test_without_locks_a_folder_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("wordbrush.files.fcntl.flock", none)
+    with sole(tmp_path / ".lock"), sole(tmp_path / ".lock"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_not_held(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"), sole(tmp_path / "file" / ".lock"):
+        pass

@@ -76,10 +76,15 @@ def test_a_small_mask_in_a_large_picture_gets_a_window(
 def test_otherwise_the_picture_is_seen_whole(shares: np.ndarray, pocket: Model) -> None:
     height, width = shares.shape
     whole = framed(pocket, width, height)
-    assert framed(pocket, width, height, shares) == whole and whole.box[2:] == (
-        min(width, 3 * height),
-        height,
-    ) or whole.box == (100, 0, 700, 200)
+    assert (
+        framed(pocket, width, height, shares) == whole
+        and whole.box[2:]
+        == (
+            min(width, 3 * height),
+            height,
+        )
+        or whole.box == (100, 0, 700, 200)
+    )
 
 
 @given(

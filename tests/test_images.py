@@ -300,7 +300,7 @@ def test_a_png_is_read_whatever_its_metadata(content: bytes, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(content)
     image = load(tmp_path / "a.png")
     assert same(image, gradient(24, 16))
-    kept = Picture.of(tmp_path / "a.png", 16, 24)
+    kept = Picture.of(tmp_path / "a.png")
     assert kept.orientation == 1 and same(kept.image, gradient(24, 16))
     assert image.info["notices"][0] == "its text or EXIF data could not be read and was ignored"
 
@@ -310,7 +310,7 @@ def test_a_large_colour_profile_is_used(tmp_path: Path):
     large = profile_with_another_red() + bytes(2_000_000)
     (tmp_path / "a.png").write_bytes(with_chunk(b"iCCP", b"k\0\0" + zlib.compress(large)))
     assert same(load(tmp_path / "a.png"), load(swapped))
-    assert Picture.of(tmp_path / "a.png", 16, 24).profile == large
+    assert Picture.of(tmp_path / "a.png").profile == large
     assert not same(load(swapped), gradient(24, 16))
 
 

@@ -142,7 +142,7 @@ def test_the_command_line_has_its_flags_its_help_and_its_listing(
 
 
 def test_what_a_method_needs_and_what_it_does_not_read_is_checked(tiny: Tiny, photo: Path) -> None:
-    picture = Picture.of(photo, 32, 32)
+    picture = Picture.of(photo)
     request = EditRequest(("a dog",), None, prompt="a cat", picture=picture)
     request.check({"source", "picture"}, "sdedit")
     for needs, said in (

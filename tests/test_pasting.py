@@ -94,7 +94,9 @@ def test_hard_edges_fade_in_inside_and_leave_no_seam() -> None:
     allowed = np.zeros((SIZE, SIZE), np.uint8)
     allowed[16:48, 16:48] = 255
     before, after = torch.full((3, SIZE, SIZE), -1.0), torch.full((3, SIZE, SIZE), 1.0)
-    levels = np.asarray(pasted(own, (0, 0, SIZE, SIZE), before, after, None, allowed).image)[32, :, 0].astype(int)
+    levels = np.asarray(pasted(own, (0, 0, SIZE, SIZE), before, after, None, allowed).image)[32, :, 0].astype(
+        int
+    )
     assert np.abs(np.diff(levels)).max() < 140  # plain pasting: 255
     assert levels[24] == 255
 

@@ -77,3 +77,25 @@ def test_every_file_the_documents_point_to_exists():
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+@pytest.mark.slow
+def test_the_guide_to_batches_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    guide = (ROOT / "docs" / "batch.md").read_text()
+    (rows,) = re.findall(r"^```json\n(.+?)^```", guide, flags=re.MULTILINE | re.DOTALL)
+    assert rows == (ROOT / "examples" / "jobs.jsonl").read_text()
+    (table,) = re.findall(r"^```csv\n(.+?)^```", guide, flags=re.MULTILINE | re.DOTALL)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "examples" / "jobs.csv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    from wordbrush.cli import main
+
+    first, second = re.findall(r"^wordbrush .+", guide, flags=re.MULTILINE)
+    assert main(shlex.split(first)[1:]) == 0
+    assert "4 done, 0 failed, 0 done before" in capsys.readouterr().out
+    assert load("batch/sheets/1.png").size == load(ROOT / "docs" / "gallery" / "batch.webp").size
+    assert main(shlex.split(second)[1:]) == 0
+    assert '"done": 0, "failed": 0, "before": 4' in capsys.readouterr().out
+    assert main(["batch", "examples/jobs.csv", "--out", "table"]) == 0

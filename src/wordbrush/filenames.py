@@ -3,6 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+"""The ends of picture files' names that can be written, and their formats."""
+
 # How much of a text a file name keeps. A file system's limit is 255 bytes, most often, and names get endings.
 _CHARACTERS, _BYTES = 80, 160
 

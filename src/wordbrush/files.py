@@ -135,6 +135,37 @@ def _lock(folder: Path, *, wait: bool = False) -> Generator[None, None, None]:
 
 
 @contextmanager
+def sole(folder: Path) -> Generator[None, None, None]:
+    """Hold a folder that is there for the block alone, so that no other process does the same work meanwhile.
+
+    One that a killed process left is taken over. Where the system has no locks, nothing keeps others away. Raises
+    `BlockingIOError` if another process holds it, `OutputError` if it cannot be made.
+    """
+    with ExitStack() as ending:
+        with _output_errors(folder):
+            ending.enter_context(_temporary_if_empty(folder.parent))
+        held = False
+        while not held:
+            with _output_errors(folder):
+                folder.mkdir(exist_ok=True)
+            try:
+                seen = os.stat(folder)
+                ending.enter_context(_lock(folder))
+                held = os.path.samestat(seen, os.stat(folder))
+            except FileNotFoundError:  # its holder has just removed it
+                continue
+            except BlockingIOError:
+                raise
+            except OSError:  # there are no locks
+                break
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
 def room_in(folder: str | os.PathLike[str]) -> Generator[None, None, None]:
     """Check that files can be written in a folder; it is created for the block and removed if it stays empty.
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from wordbrush.model import Model
 
-Box = tuple[float, float, float, float]
+Box = tuple[float | int, float | int, float | int, float | int]
 """Left, top, right and bottom, in pixels of the upright picture."""
 
 _CONTEXT = 0.5
@@ -42,7 +42,7 @@ def framed(model: Model, width: int, height: int, mask: UInt8[np.ndarray, "h w"]
     return Frame(box, nearest_size(model, (box[2] - box[0]) / (box[3] - box[1])))
 
 
-def nearest_size(model: Model, aspect: float) -> tuple[int, int]:
+def nearest_size(model: Model, aspect: float | int) -> tuple[int, int]:
     """The height and width nearest to an aspect (width ÷ height), of about the area that the model was made for; its
     own size where that is the aspect."""
     own_height, own_width = model.image_size
@@ -77,6 +77,6 @@ def _window(model: Model, width: int, height: int, mask: UInt8[np.ndarray, "h w"
     wide, high = round(own_width * scale), round(own_height * scale)
     if scale < max(1.0, least) or wide * high > _LARGEST_WINDOW * width * height:
         return None
-    x = min(max(0, round((left + right - wide) / 2)), width - wide)
-    y = min(max(0, round((top + bottom - high) / 2)), height - high)
+    x = int(min(max(0, round((left + right - wide) / 2)), width - wide))
+    y = int(min(max(0, round((top + bottom - high) / 2)), height - high))
     return x, y, x + wide, y + high

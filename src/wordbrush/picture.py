@@ -85,7 +85,8 @@ class Picture:
     @property
     def orientation(self) -> int:
         """The file's EXIF orientation, 1 to 8; 1 is upright."""
-        return int(self._file().getexif().get(Base.Orientation, 1))
+        found = self._file().getexif().get(Base.Orientation)
+        return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
     def seen(self, height: int, width: int) -> Float[Tensor, "1 3 height width"]:
         """What a model sees at this size, in [−1, 1]; a box of another aspect is stretched, and so is the way back."""

@@ -27,8 +27,11 @@ class Records:
             records.add([{"method": "direct", "case": "7-add", "psnr": 27.2}])
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: Iterable[str]) -> None:
-        """Raises `OutputError` if the file cannot be read, or a complete line in it is not a row."""
+    def __init__(self, path: str | os.PathLike[str], key: Iterable[str], *, mend: bool = True) -> None:
+        """mend: False for a file that another process may be writing: it is read as it is, and left so.
+
+        Raises `OutputError` if the file cannot be read, or a complete line in it is not a row.
+        """
         self.path, self._fields = Path(path), tuple(key)
         self._rows: dict[Key, dict[str, Any]] = {}
         text = self._read()
@@ -43,7 +46,7 @@ class Records:
                     f"{self.path}, line {number}: expected a row of results, got {short(line)}; "
                     "remove the line, or choose another path"
                 ) from error
-        if len(complete) < len(text) or len(lines) > len(self._rows):
+        if mend and (len(complete) < len(text) or len(lines) > len(self._rows)):
             self._rewrite()
 
     def __contains__(self, key: object) -> bool:

@@ -5,20 +5,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import provenance
+from wordbrush import formats, provenance, stamp
 from wordbrush.files import Opened, atomic_write
 from wordbrush.images import Recorded, save_png, to_image
 from wordbrush.masks import Shares, Where
 from wordbrush.methods import key
 from wordbrush.model import Model
 from wordbrush.pasting import Pasted, pasted
+from wordbrush.picture import Picture
 from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
@@ -165,13 +168,25 @@ class Result:
             noted.__dict__["_decoded"] = self._decoded
         return noted
 
-    def save(self, path: str | os.PathLike[str], opened: Opened = atomic_write) -> None:
-        """Write the edited picture as a PNG that records how it was made.
+    def save(
+        self, path: str | os.PathLike[str], opened: Opened = atomic_write, *, metadata: bool = True
+    ) -> list[str]:
+        """Write the edited picture, with the record of how it was made, in the format that the path's end names: .png,
+        .jpg, .tif or .webp. Returns what to tell the user of the file, in sentences.
 
+        In the format of the picture that was edited, it keeps that file's mode, colour profile, orientation and
+        metadata; pixels that the edit left alone are the file's own, bit for bit unless the format loses some.
+        metadata: whether to keep, for example, where a photograph was taken; colours and orientation stay anyway.
         opened: the function that an open `files.all_or_none` yields, to write the picture together with other files.
         Raises `OutputError`.
         """
-        save_png(self.image, path, opened=opened)
+        own = self.source.picture
+        if own is None and Path(path).suffix.lower() == ".png":
+            save_png(self.image, path, opened=opened)
+            return []
+        picture, share = (own, self.pasted.share) if own is not None else _of(self.image)
+        record = self.image.info[stamp.KEY]
+        return formats.write(picture, self.image, share, path, record, opened, metadata)
 
     def heatmap(self, word: str) -> Image.Image:
         """Where `word` of the target's prompt looks in the edited picture, drawn over the model's rendering of it.
@@ -183,3 +198,8 @@ class Result:
     def word_map(self, word: str) -> Float[torch.Tensor, "height width"]:
         """The map behind `heatmap`, in [0, 1], at the size of the latents."""
         return word_map(self.model, self.prompt, word, self.trajectory, self.source.schedule)
+
+
+def _of(image: Image.Image) -> tuple[Picture, Float[np.ndarray, "height width"]]:
+    """A picture without a file, and that none of its pixels is to be changed."""
+    return Picture.of(image), np.zeros((image.height, image.width), np.float32)

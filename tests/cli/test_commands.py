@@ -334,7 +334,8 @@ def test_flags_outweigh_the_option_file(here: Path, run: Run):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "generate", "edit", "invert --method null-text", "heatmap", "replay", "methods", "models"]
+    "command",
+    ["", "generate", "edit", "invert --method null-text", "heatmap", "replay", "batch", "methods", "models"],
 )
 def test_help_does_not_wait_for_torch(command: str):
     code = "import sys; from wordbrush.cli import main; main(); assert 'torch' not in sys.modules"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 IMPORTED = [
     "wordbrush.cli.app",
+    "wordbrush.cli.worker",
     "wordbrush.api",
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",

@@ -20,6 +20,7 @@ from wordbrush.evaluation.judges.judges import Judges
 pytestmark = pytest.mark.nightly
 TRIES = list(tries())
 LONGEST = 60  # seconds of a try
+NO = "replay", "batch"  # what answers with 1
 STOPS_AMONG = "compare", "evaluate"  # what writes the results that it has before an error
 
 
@@ -27,7 +28,7 @@ STOPS_AMONG = "compare", "evaluate"  # what writes the results that it has befor
 def loaded() -> Generator[None]:
     """Models and judges are loaded once; a server ends at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Setup, "load", functools.cache(Setup.load))
+        patch.setattr(Setup, "fresh", functools.cache(Setup.fresh))
         patch.setattr(Judges, "load", functools.cache(Judges.load))
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr(
@@ -61,10 +62,10 @@ def broken(
     errors = [line for line in lines if line.startswith("error: ")]
     changed = {name for name in before if after.get(name) != before[name]}
     laws = {
-        "exit code 0 or 2, or 1 of a replay": code in (0, 2) or (code == 1 and each.command == "replay"),
+        "exit code 0 or 2, or 1 of a replay or of jobs": code in (0, 2) or (code == 1 and each.command in NO),
         "no traceback": "Traceback" not in err,
         "no error of wordbrush's own": "an error in wordbrush" not in err,
-        "one line says what is wrong": len(errors) == (code == 2),
+        "one line says what is wrong": len(errors) == (code == 2 or (code == 1 and each.command == "batch")),
         "nothing but notes beside it": all(line.startswith(("error: ", "note: ")) for line in lines),
         "no line of more than 2,000 characters": all(len(line) <= 2010 for line in lines),
         "nothing that a terminal obeys": not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out + err),

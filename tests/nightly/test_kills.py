@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("heatmap", "KIT/photo.png", "--prompt", CAT, "--word", "cat", *TWO, "--sheet"),
         *("--out", "out/heat.png"),
     ),
+    "batch": ("batch", "KIT/jobs.jsonl", "--sheet", "--out", "out"),
     "compare": ("compare", "KIT/photo.png", "--source", CAT, "--target", DOG, "--target", CAT, *ALONE),
     "bench": ("evaluate", "bench", "--count", "2", *ALONE),
     "pie": ("evaluate", "pie", "KIT/pie", *ALONE),
@@ -63,6 +64,12 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         assert main(["generate", CAT, "--steps", "1", "--out", "photo.png"]) == 0
         assert main(["evaluate", "pie", "pie", "--from-pocket", "2", *ALONE]) == 0
+        rows = [
+            {"verb": "edit", "picture": "photo.png", "source": CAT, "target": [DOG, f"{CAT} at night"]},
+            {"verb": "invert", "picture": "photo.png", "prompt": CAT},
+            {"verb": "generate", "prompt": CAT, "out": "deep/cat.png"},
+        ]
+        Path("jobs.jsonl").write_text("".join(json.dumps({**row, "steps": 2}) + "\n" for row in rows))
         shutil.rmtree("out")
     return folder
 
@@ -114,7 +121,9 @@ def _record(path: Path) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _timeless(each) for name, each in value.items() if "seconds" not in name}
+        return {
+            name: _timeless(each) for name, each in value.items() if "seconds" not in name and name != "at"
+        }
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
@@ -156,7 +165,9 @@ def _check_end(ended: Run, end: End, left: set[str], partial: set[str]) -> None:
     elif ended.err == "" and not left:  # before the program began
         assert ended.code in (-end.asked, 1)
     else:
-        assert (ended.code, ended.err) == (CODES[end.asked], MESSAGE)
+        *notes, last = ended.err.splitlines(keepends=True)  # a batch says at once what is to say of a row
+        assert (ended.code, last) == (CODES[end.asked], MESSAGE)
+        assert all(note.startswith("note: ") for note in notes)
         assert not partial
 
 

@@ -51,6 +51,9 @@ def _inputs() -> None:
     assert main(pie) == 0
     shutil.rmtree("first")
     Path("cases.jsonl").write_text(f'{{"picture": "photo.png", "input": "{CAT}", "output": "{DOG}"}}\n')
+    job = f'"verb": "edit", "picture": "photo.png", "source": "{CAT}", "target": "{DOG}", "steps": 1}}\n'
+    Path("jobs.jsonl").write_text("{" + job)
+    Path("ids.jsonl").write_text(f'{{"id": "a", {job}' * 2)
     Path("options.toml").write_text("steps = 1\n")
     photo = Image.open("photo.png")
     for place in ("real/cat", "generated/cat/0"):
@@ -130,7 +133,8 @@ def _texts() -> None:
         for listing in ("mapping_file.json", "model_index.json", "study.toml", "subjects.json"):
             Path(name).mkdir(exist_ok=True)
             Path(name, listing).write_text(text)
-        Path(name, "results.jsonl").write_text(text + "\n")
+        for results in ("results.jsonl", "ledger.jsonl"):
+            Path(name, results).write_text(text + "\n")
     Path("bytes.safetensors").write_bytes(b"\xff" * 100)
     Path("pickle.ckpt").write_bytes(b"\x80\x04.")
 

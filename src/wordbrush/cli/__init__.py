@@ -1,4 +1,4 @@
-"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `mask`, `replay`, `methods`, `models`,
+"""The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `mask`, `replay`, `batch`, `methods`, `models`,
 `compare`, `evaluate` and `study`.
 
     commands/  one file a command: it parses, calls the library and prints
@@ -6,11 +6,13 @@
     app        all commands as one application, and the message when one fails
     origins    what an edit starts from: a picture file or a saved source
     outputs    the files that a command writes, checked before any work
+    rows       a row of a batch as the command line that one would type
     stopping   Ctrl-C, `kill`, a terminal that closes
+    worker     the rows of a batch, done as commands in this process
     terminal   results on stdout, everything else on stderr
 
-Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found a difference, or an error in wordbrush;
-2 wrong input; 129 the terminal was closed; 130 Ctrl-C; 143 `kill`.
+Exit codes: 0 done, also for `study serve` when it is stopped; 1 `replay` found a difference, a job of
+`batch` failed, or an error in wordbrush; 2 wrong input; 129 the terminal was closed; 130 Ctrl-C; 143 `kill`.
 """
 
 import gc

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from wordbrush.cli.commands import compare, evaluate, listings, study
+from wordbrush.cli.commands.batch import batch
 from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
@@ -127,6 +128,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(evaluate.application(tokens))
     app.command(study.application())
     app.command(replay)
+    app.command(batch)
     app.command(listings.methods)
     app.command(listings.models)
     return app

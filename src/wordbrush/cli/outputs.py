@@ -6,32 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wordbrush.errors import ImageError, OptionsError, OutputError, PromptError
-from wordbrush.filenames import unique
+from wordbrush.filenames import SUFFIXES, unique
 from wordbrush.files import replaced, room_in
 
 PREVIEW = {"command": "preview"}
 """The record in a preview, by which the next command knows that nobody will miss it."""
 
 
-def destinations(out: str, prompts: Sequence[str]) -> list[Path]:
-    """A PNG path for each prompt: `out` itself, or files named after the prompts if `out` is a folder.
+def destinations(out: str, prompts: Sequence[str], like: Path) -> list[Path]:
+    """A picture's path for each prompt: `out` itself, or files named after the prompts if `out` is a folder. They end
+    like the file that is edited.
 
     `out` is a folder if it ends with a slash or exists as one; several prompts always need one. Raises `OptionsError`.
     """
     _require_name(out)
     if out.endswith(("/", os.sep)) or os.path.isdir(out) or (len(prompts) > 1 and not Path(out).suffix):
-        return [Path(out) / f"{name}.png" for name in unique(prompts, taken=("sheet", "preview"))]
+        suffix = like.suffix.lower() if like.suffix.lower() in SUFFIXES else ".png"
+        return [Path(out) / f"{name}{suffix}" for name in unique(prompts, taken=("sheet", "preview"))]
     if len(prompts) > 1:
         raise OptionsError(f"{len(prompts)} targets need a folder: expected --out FOLDER/, got {out}")
-    return [single(out, ".png")]
+    return [single(out, *SUFFIXES)]
 
 
-def single(out: str, suffix: str) -> Path:
+def single(out: str, *suffixes: str) -> Path:
     """`out` as one file's path. Raises `OutputError` if it has another suffix or is a folder."""
     _require_name(out)
     path = Path(out)
-    if path.suffix.lower() != suffix:
-        raise OutputError(f"expected --out to end in {suffix}, got {out}")
+    if path.suffix.lower() not in suffixes:
+        raise OutputError(f"expected --out to end in {' or '.join(suffixes)}, got {out}")
     if os.path.isdir(path):
         raise OutputError(f"expected --out to be a file, but {out} is a folder")
     return path

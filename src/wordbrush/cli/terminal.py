@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,44 @@ from wordbrush.progress import Progress
 _LONGEST = 2000  # characters of an error
 
 
+@dataclass
+class Heard:
+    """What a command says while another one listens; `show` gets its progress."""
+
+    show: Callable[[Progress], object]
+    said: list[str] = field(default_factory=list[str])
+    notices: list[str] = field(default_factory=list[str])
+    errors: list[str] = field(default_factory=list[str])
+    result: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+_LISTENING: ContextVar[Heard | None] = ContextVar("listening", default=None)
+
+
+@contextmanager
+def listening_to(heard: Heard) -> Generator[None, None, None]:
+    """Nothing that commands say in the block is printed: it is heard."""
+    token = _LISTENING.set(heard)
+    try:
+        yield
+    finally:
+        _LISTENING.reset(token)
+
+
 class Terminal:
     """A command's output. With `as_json`, stdout has only the one line of `finish`."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
+        self._heard = _LISTENING.get()
         self._said: set[str] = set()
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A line of the result."""
-        if not self.as_json:
+        if self._heard:
+            self._heard.said.append(text)
+        elif not self.as_json:
             _print(_plain(text))
 
     def rows(self, rows: Mapping[str, str]) -> None:
@@ -46,6 +75,9 @@ class Terminal:
             if notice in self._said:
                 continue
             self._said.add(notice)
+            if self._heard:
+                self._heard.notices.append(notice)
+                continue
             self.errors.print(Text(f"note: {_plain(' '.join(notice.split()))}"), style="yellow")
 
     def error(self, text: str) -> None:
@@ -55,11 +87,16 @@ class Terminal:
         """
         line = re.sub(r"\S{300,}", lambda found: f"{found[0][:80]}…", " ".join(text.split()))
         line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
-        self.errors.print(Text(f"error: {_plain(line)}"), style="bold red")
+        if self._heard:
+            self._heard.errors.append(line)
+        else:
+            self.errors.print(Text(f"error: {_plain(line)}"), style="bold red")
 
     def finish(self, **result: Any) -> None:
         """The result as JSON; paths become text."""
-        if self.as_json:
+        if self._heard:
+            self._heard.result = result
+        elif self.as_json:
             line = json.dumps(result, ensure_ascii=False, default=str)
             _print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
 
@@ -83,12 +120,18 @@ class Terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bars = Bars(*columns, console=self.errors, disable=not self._is_watched, transient=True)
         tasks: dict[str, Any] = {}
+        steps: dict[str, int] = {}
 
         def show(progress: Progress) -> None:
+            if self._heard:
+                self._heard.show(progress)
             if progress.stage not in tasks:
                 for done in (task.id for task in bars.tasks if task.finished):
                     bars.update(done, visible=False)  # many stages would fill the screen
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
+            elif progress.step < steps[progress.stage]:  # the same once more, of another picture
+                bars.reset(tasks[progress.stage], total=progress.total)
+            steps[progress.stage] = progress.step
             bars.update(tasks[progress.stage], completed=progress.step, visible=True)
             if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
@@ -105,7 +148,7 @@ class Terminal:
 
     @property
     def _is_watched(self) -> bool:
-        return self.errors.is_terminal and not self.as_json
+        return self.errors.is_terminal and not self.as_json and not self._heard
 
 
 # What a terminal obeys: a prompt from a stranger's picture could move its cursor, or rename its window.

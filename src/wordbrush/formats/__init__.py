@@ -16,22 +16,13 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from wordbrush import images, stamp
 from wordbrush.errors import ImageError, OutputError
+from wordbrush.filenames import SUFFIXES
 from wordbrush.files import Opened, atomic_write
 from wordbrush.formats import metadata as described
 from wordbrush.formats.metadata import Metadata
 from wordbrush.formats.pixels import painted
 from wordbrush.formats.writers import WRITERS, Original
 from wordbrush.picture import Picture
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-"""The file names' ends that can be written, and their formats."""
 
 _OWN = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "WEBP": ".webp"}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
+from wordbrush.cli.options.flags import DropMetadata, Given, OptionFile, Preview, Sheet
 from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.where import ANYWHERE, Masking
@@ -33,6 +33,7 @@ def edit(
     preview: Preview = None,
     long_prompt: LongPrompt = False,
     where: Masking = ANYWHERE,
+    drop_metadata: DropMetadata = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -45,7 +46,7 @@ def edit(
     target
         what the edited picture shall show; repeat it for more pictures
     out
-        the PNG to write, or a folder (FOLDER/), which several targets need
+        the file to write (.png, .jpg, .tif or .webp), or a folder (FOLDER/), which several targets need
     source
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     method
@@ -57,7 +58,9 @@ def edit(
     terminal = setup.terminal
     inversion = default(setup.model) if inversion is None else inversion
     inputs = [picture, option_file, where.mask]
-    files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
+    files = outputs.planned(
+        outputs.destinations(out, target, picture), out, inputs, sheet=sheet, preview=preview
+    )
     for prompt in target:
         outputs.require_text("--target", prompt)
     kinds = editing_options(method), inversion_options(inversion)
@@ -80,7 +83,8 @@ def edit(
         origin = start.origin(model, show, said.mask)
         edits = api.edit_steps(model, origin.source, target, method=method, options=options, where=said)
         results = drain(edits, show)
-    written = _write([result.noted(origin.notices) for result in results], origin, files)
+    noted = [result.noted(origin.notices) for result in results]
+    written = _write(noted, origin, files, metadata=not drop_metadata)
     for output in written:
         terminal.say(f"{output['out']}  {output['report']['words']}")
         if line := _decision(output["report"]):
@@ -106,6 +110,8 @@ def _write(
     results: "Sequence[Result]",
     origin: "Origin",
     files: outputs.Outputs,
+    *,
+    metadata: bool,
 ) -> list[dict[str, Any]]:
     """Write the edited pictures with their records, and the sheet, all or none; returns what `--json` prints."""
     from wordbrush import images, sheets
@@ -114,8 +120,9 @@ def _write(
     written: list[dict[str, Any]] = []
     with all_or_none() as opened:
         for path, result in zip(files.paths, results, strict=True):
-            result.save(path, opened)
-            written.append({"out": path, "target": result.prompt, "report": result.report.as_json()})
+            notices = result.save(path, opened, metadata=metadata)
+            report = result.noted(notices).report.as_json()
+            written.append({"out": path, "target": result.prompt, "report": report})
         if files.sheet is not None:
             pictures = [origin.image, *(result.image for result in results)]
             sheet = sheets.sheet(pictures, [origin.source.prompt, *targets])

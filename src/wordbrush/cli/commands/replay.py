@@ -40,14 +40,17 @@ def replay(
     record = provenance.read_record(picture)
     files = [file.path for file in (record.source.picture, record.source.saved) if file is not None]
     outputs.check([picture, *(Path(file) for file in files if file is not None)], [path])
-    if record.threads:
-        torch.set_num_threads(record.threads)  # the last bits of a sum depend on the number of threads
     # A model is never fetched because a stranger's picture names it.
     name, fetch = (model, True) if model is not None else (record.model.found(picture), False)
     setup = Setup(name, device, record.model.dtype, json)
     loaded = setup.load(fetch=fetch)
-    with terminal.watching() as show:
-        again = wordbrush.replay(picture, model=loaded, on_progress=show)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(record.threads or threads)  # the last bits of a sum depend on their number
+        with terminal.watching() as show:
+            again = wordbrush.replay(picture, model=loaded, on_progress=show)
+    finally:
+        torch.set_num_threads(threads)
     if path is not None:
         images.save_png(again.image, path)
     same = not again.differences

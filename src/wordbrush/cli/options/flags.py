@@ -130,6 +130,12 @@ OptionFile = Annotated[
     Path | None, Parameter(metavar="TOML", help="a file of options; flags take precedence over it")
 ]
 Sheet = Annotated[bool, Parameter(help="also write a sheet: before and after, with captions")]
+DropMetadata = Annotated[
+    bool,
+    Parameter(
+        help="leave the picture's metadata out, such as where it was taken; its colour profile and orientation stay"
+    ),
+]
 Preview = Annotated[
     Whole | None,
     Parameter(

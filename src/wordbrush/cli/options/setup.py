@@ -1,5 +1,8 @@
 """The flags of every command that computes: the model, the machine, and how to report."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from timeit import Timer
 from typing import TYPE_CHECKING, Annotated
@@ -54,6 +57,10 @@ class Setup:
 
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
         """Load the model. fetch: whether a hub id may be fetched. Raises `ModelError`."""
+        return _LOADING.get()(self, fetch)
+
+    def fresh(self, *, fetch: bool) -> "wordbrush.Model":
+        """`load`, whoever keeps models."""
         with self.terminal.busy(f"loading {self.model}"), no_collection():
             for library in libraries():
                 library.utils.logging.set_verbosity_error()
@@ -69,6 +76,20 @@ class Setup:
                     ]
                 )
         return model
+
+
+Loading = Callable[[Setup, bool], "wordbrush.Model"]
+_LOADING: ContextVar[Loading] = ContextVar("loading", default=lambda setup, fetch: setup.fresh(fetch=fetch))
+
+
+@contextmanager
+def loading(load: Loading) -> Generator[None, None, None]:
+    """Commands in the block get their model from `load`."""
+    token = _LOADING.set(load)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
 
 
 def times_float32(dtype: "torch.dtype") -> float:
