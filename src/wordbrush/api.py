@@ -215,7 +215,9 @@ def record(
     8
     """
     given = {"memory": memory, "precision": precision}
-    settings = options.parse(RecordOptions, {name: value for name, value in given.items() if value is not None})
+    settings = options.parse(
+        RecordOptions, {name: value for name, value in given.items() if value is not None}
+    )
     return drain(record_steps(model, source, settings), on_progress)
 
 

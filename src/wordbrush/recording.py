@@ -73,6 +73,16 @@ class Recording:
         return sum(reads != Reads(reads.prediction) for reads in self.reads) / len(self.reads)
 
     @property
+    def notices(self) -> list[str]:
+        """What to say of steps whose attention is not in it."""
+        if self.share == 1:
+            return []
+        return [
+            f"{self.share:.0%} of the steps are recorded in {self.options.memory} MB, and edits compute the source in "
+            "the others: more memory records more"
+        ]
+
+    @property
     def size(self) -> int:
         """Its bytes in memory."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
@@ -141,9 +151,7 @@ def fitting(
     return tuple(fitted)
 
 
-def shapes(
-    model: Model, latent_size: tuple[int, int], reads: Sequence[Reads]
-) -> dict[str, tuple[int, ...]]:
+def shapes(model: Model, latent_size: tuple[int, int], reads: Sequence[Reads]) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor in a recording of these reads."""
     sites = model.denoiser.sites(latent_size)
     found: dict[str, tuple[int, ...]] = {}

@@ -142,7 +142,10 @@ def recorded(
                 tensors |= {f"{i}.clean": predicted.clean, f"{i}.noise": predicted.noise}
         yield Progress("recording", i + 1, source.steps, rows=int(bool(own)))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise NumericsError("queries or keys of this model are too large for half precision: record in full")
+        raise NumericsError(
+            f"expected finite queries and keys, got some that {recorder.dtype} is too small for: record with precision "
+            "'full', or load the model in float32"
+        )
     return replace(source, recording=Recording(options, reads, tensors))
 
 
