@@ -210,7 +210,7 @@ def record(
     >>> model = Model.load("pocket")
     >>> source = record(model, from_seed(model, "a cat on a beach", seed=7, steps=4))
     >>> source.recording
-    <Recording, 100% of 4 steps, 2.4 MB>
+    <Recording, 100% of 4 steps, 1.1 MB>
     >>> edit(model, source, "a dog on a beach").report.unet_rows
     8
     """
