@@ -236,7 +236,7 @@ def test_a_source_with_a_right_checksum_is_input_like_any_other(
         Source.load(path, model)
 
 
-Q = "query.mid_block.attentions.0.transformer_blocks.0.attn1"
+Q = "query.down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 RECORDED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "reads that are none": lambda r: {"recording": {**r, "reads": [[True]]}},
     "reads of more parts": lambda r: {"recording": {**r, "reads": [[*reads, 1] for reads in r["reads"]]}},
@@ -250,9 +250,9 @@ RECORDED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "a memory below 0": lambda r: {"recording": {**r, "options": {"memory": -1}}},
     "an unknown option": lambda r: {"recording": {**r, "options": {"magic": 1}}},
     "no mapping": lambda _: {"recording": [1]},
-    "a query of another width": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 16, 3)},
-    "integers as a query": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 16, 16, dtype=torch.int32)},
-    "a query that is not a number": lambda _: {f"recording.0.{Q}": torch.full((1, 2, 16, 16), math.nan)},
+    "a query of another width": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 256, 3)},
+    "integers as a query": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 256, 8, dtype=torch.int32)},
+    "a query that is not a number": lambda _: {f"recording.0.{Q}": torch.full((1, 2, 256, 8), math.nan)},
 }
 
 
