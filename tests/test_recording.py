@@ -67,7 +67,10 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "replace": ((DOG,), {**NO_BLEND, "self_replace_steps": 0.0}),
     "refine": ((NIGHT,), {**NO_BLEND, "word_edit": "refine"}),
     "reweight": ((NIGHT,), {**NO_BLEND, "reweight": {"night": 3.0, "beach": -0.5}}),
-    "local blend": ((DOG,), {"finish": 1.0, "blend_threshold": 0.7, "spare": ("beach",), "spare_threshold": 0.95}),
+    "local blend": (
+        (DOG,),
+        {"finish": 1.0, "blend_threshold": 0.7, "spare": ("beach",), "spare_threshold": 0.95},
+    ),
     "self-injection": ((DOG,), {**NO_BLEND, "self_replace_steps": 0.4, "self_limit": 64}),
     "several targets": ((DOG, NIGHT, "a fox on a beach"), {"finish": 1.0, "blend_threshold": 0.7}),
     "no guidance": ((DOG, NIGHT), {**NO_BLEND, "guidance_scale": 1.0}),
@@ -104,7 +107,11 @@ def test_an_edit_of_a_recorded_source_is_the_edit_without_the_sources_row(
 def test_in_float32_too(shape: str, origin: str, tiny: Tiny) -> None:
     model = tiny(shape)
     source = made(model, origin)
-    options = {"blend_threshold": 0.7, "guidance_scale": 1.5, "finish": 1.0}  # little that makes last bits larger
+    options = {
+        "blend_threshold": 0.7,
+        "guidance_scale": 1.5,
+        "finish": 1.0,
+    }  # little that makes last bits larger
     (plainly,), _ = run(model, source, [DOG], options)
     (result,), _ = run(model, wordbrush.record(model, source, **FULL), [DOG], options)
     # On the straight path last bits are divided by the first levels' signal.
@@ -116,7 +123,10 @@ def test_in_float32_too(shape: str, origin: str, tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("options", "missing"),
     [
-        ({**NO_BLEND, "cross_replace_steps": 1.0, "self_replace_steps": 0.0}, (4,)),  # ⌊0.8·(5 + 1)⌋ = 4 is the end
+        (
+            {**NO_BLEND, "cross_replace_steps": 1.0, "self_replace_steps": 0.0},
+            (4,),
+        ),  # ⌊0.8·(5 + 1)⌋ = 4 is the end
         ({**NO_BLEND, "cross_replace_steps": (0.5, 1.0), "self_replace_steps": 0.0}, (4,)),
         ({**NO_BLEND, "cross_replace_steps": 0.0, "self_replace_steps": (0.8, 1.0)}, (4,)),
         ({**NO_BLEND, "self_replace_steps": (0.2, 0.4), "self_limit": 10**6}, (1,)),
@@ -328,9 +338,7 @@ def test_an_edit_of_a_recorded_source_is_made_again(start: str, tiny: Tiny, tmp_
     source = made(model, "seed")
     if start != "seed":
         options = {"steps": 3}
-        source = wordbrush.invert(
-            model, tmp_path / "photo.png", PROMPT, method="straight", options=options
-        )
+        source = wordbrush.invert(model, tmp_path / "photo.png", PROMPT, method="straight", options=options)
     source = wordbrush.record(model, source, memory=5, **FULL)
     if start not in ("seed", "picture"):
         source.save(tmp_path / "photo.source", recording=start != "saved")

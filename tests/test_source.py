@@ -243,7 +243,9 @@ RECORDED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "reads of other kinds": lambda r: {"recording": {**r, "reads": [["x"] * 4 for _ in r["reads"]]}},
     "reads of fewer steps": lambda r: {"recording": {**r, "reads": r["reads"][:1]}},
     "reads of more steps": lambda r: {"recording": {**r, "reads": r["reads"] * 2}},
-    "reads that were not recorded": lambda r: {"recording": {**r, "reads": [[True, *x[1:]] for x in r["reads"]]}},
+    "reads that were not recorded": lambda r: {
+        "recording": {**r, "reads": [[True, *x[1:]] for x in r["reads"]]}
+    },
     "fewer reads than recorded": lambda r: {"recording": {**r, "reads": [[False] * 2 + [0, 0]] * 2}},
     "no reads": lambda r: {"recording": {"options": r["options"]}},
     "options that are none": lambda r: {"recording": {**r, "options": [1]}},

@@ -201,7 +201,7 @@ def record(
     with default windows may read is recorded; an edit with wider windows, or with options of its own for self-attention
     sites, computes the source where the recording does not have it.
 
-    memory: MB that it may take, 1000 by default; early steps come first, and `source.recording.share` is the share of
+    memory: MB that it may take, 1200 by default; early steps come first, and `source.recording.share` is the share of
     steps that fitted. precision: "half" (the default) keeps queries and keys in half precision, which changes pixels
     by a grey level at most; "full" in the model's own.
 

@@ -83,7 +83,7 @@ class SeedOptions(InversionOptions):
 class RecordOptions(Options):
     """How to record what edits read of a source."""
 
-    memory: int = Field(1000, ge=1, le=10**6, description="MB that a recording may take")
+    memory: int = Field(1200, ge=1, le=10**6, description="MB that a recording may take")
     precision: Literal["half", "full"] = Field(
         "half", description="what recorded queries and keys are kept in; full: the model's own type"
     )

@@ -48,7 +48,7 @@ def invert(
     record
         also record what edits read of the source, so that they need not compute it again; the file is larger
     record_memory
-        how much may be recorded (default: 1000)
+        how much may be recorded (default: 1200)
     """
     terminal = setup.terminal
     method = default(setup.model) if method is None else method
