@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from shapes import NAMES, build
 
 import wordbrush
+from shapes import NAMES, build
 from wordbrush.editing.prompt_to_prompt.defaults import readable
 from wordbrush.model import Model, TextEmbeds
 from wordbrush.options import RecordOptions
