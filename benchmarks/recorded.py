@@ -20,7 +20,7 @@ import wordbrush
 from shapes import NAMES, build
 from wordbrush.editing.prompt_to_prompt.defaults import readable
 from wordbrush.model import Model, TextEmbeds
-from wordbrush.options import RecordOptions
+from wordbrush.options import RecordOptions, parse
 from wordbrush.recording import kept_in, shapes
 from wordbrush.source import Source
 from wordbrush.states import States, StraightPath, Trajectory
@@ -131,7 +131,7 @@ def sizes() -> None:
 
 def megabytes(model: Model, source: Source, of: str = "") -> float:
     """The size of a recording of all that is readable, or of the tensors whose names have a part."""
-    kept = kept_in(model, RecordOptions())
+    kept = kept_in(model, parse(RecordOptions, {}))
     found = shapes(model, source.latent_size, readable(model, source))
     sizes = {
         name: torch.Size(shape).numel()

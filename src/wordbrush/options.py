@@ -40,7 +40,7 @@ class Options(BaseModel):
     def _truth_is_no_number(cls, values: Any) -> Any:
         """pydantic reads True as 1: steps=True would be one step."""
         if not isinstance(values, Mapping):  # options within a record: pydantic says that they are none
-            return values
+            return cast(Any, values)
         for name, field in cls.model_fields.items():
             given = _parts(values.get(name))
             if any(isinstance(part, bool) for part in given) and not _mentions(field.annotation, bool):
