@@ -39,12 +39,12 @@ class Options(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
         """pydantic reads True as 1: steps=True would be one step."""
-        if not isinstance(values, Mapping):  # options within a record: pydantic says that they are none
-            return cast(Any, values)
+        # Options within a record may be anything: pydantic says what is no mapping.
+        known = cast(Mapping[str, Any], values) if isinstance(values, Mapping) else {}
         for name, field in cls.model_fields.items():
-            given = _parts(values.get(name))
+            given = _parts(known.get(name))
             if any(isinstance(part, bool) for part in given) and not _mentions(field.annotation, bool):
-                raise ValueError(f"option '{name}': expected a number or text, got {values[name]}")
+                raise ValueError(f"option '{name}': expected a number or text, got {known[name]}")
         return values
 
 
