@@ -40,12 +40,12 @@ class Options(BaseModel):
     def _truth_is_no_number(cls, values: Any) -> Any:
         """pydantic reads True as 1: steps=True would be one step."""
         # Options within a record may be anything: pydantic says what is no mapping.
-        known = cast(Mapping[str, Any], values) if isinstance(values, Mapping) else {}
+        known: Mapping[str, Any] = cast(Any, values if isinstance(values, Mapping) else {})
         for name, field in cls.model_fields.items():
             given = _parts(known.get(name))
             if any(isinstance(part, bool) for part in given) and not _mentions(field.annotation, bool):
                 raise ValueError(f"option '{name}': expected a number or text, got {known[name]}")
-        return values
+        return cast(Any, values)
 
 
 def _mentions(annotation: Any, kind: type) -> bool:
