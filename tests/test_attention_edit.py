@@ -19,6 +19,7 @@ from wordbrush.attention_edit import (
     window,
 )
 from wordbrush.model import Conditioning, Model, TextEmbeds
+from wordbrush.recording import Reads
 from wordbrush.words import align
 
 Tiny = Callable[..., Model]
@@ -105,7 +106,7 @@ def test_keep_is_bitwise_the_models_own(gated: bool, shape: str, tiny: Tiny) -> 
     if gated:
         words = model.read("a cat")
         edit = gate(replace(align(words, words)), torch.zeros(4, model.tokens))
-    attention = EditedAttention([edit, edit], steps=4, keep_source=lambda _: True)
+    attention = EditedAttention([edit, edit], steps=4, also=lambda _: Reads(prediction=True))
     assert attention.rows(0).count == 5
     before = predict_eps(model, z, 601, text)
     conditioning = Conditioning(text)
@@ -176,13 +177,13 @@ def test_edited_values_follow_the_text_and_the_step(tiny: Tiny) -> None:
     alpha[0], alpha[2] = 1, 0.5
     edit = gate(replace(align(words, model.read("a dog"))), alpha)
     texts = [batch(model, ["a cat", "a dog"]), batch(model, ["a cat", "a fox"])]
-    one = EditedAttention([edit], steps=4, keep_source=lambda _: True)
+    one = EditedAttention([edit], steps=4, also=lambda _: Reads(prediction=True))
     reused = [Conditioning(text) for _, text in texts]
     kept = [
         predict_eps(model, texts[i % 2][0], 601, reused[i % 2], one, step)
         for i, step in enumerate((0, 0, 0, 2, 1, 0))
     ]
     for i, step in enumerate((0, 0, 0, 2, 1, 0)):
-        another = EditedAttention([edit], steps=4, keep_source=lambda _: True)
+        another = EditedAttention([edit], steps=4, also=lambda _: Reads(prediction=True))
         fresh = predict_eps(model, texts[i % 2][0], 601, texts[i % 2][1], another, step)
         assert torch.equal(kept[i], fresh)

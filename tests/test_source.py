@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as to_safetensors
 
 from reference import conditions
-from wordbrush import images, invert
+from wordbrush import images, invert, record
 from wordbrush.denoise import denoise
 from wordbrush.errors import ModelError, NumericsError, OptionsError, OutputError, PromptError, SourceError
 from wordbrush.guidance import TextGuidance
@@ -232,6 +232,48 @@ def test_a_source_with_a_right_checksum_is_input_like_any_other(
     save_file(**doctored(path), filename=tmp_path / "same.source")
     assert torch.equal(Source.load(tmp_path / "same.source", model).trajectory, source.trajectory)
     save_file(**doctored(path, **DOCTORED[name](source)), filename=path)
+    with pytest.raises(SourceError, match="is damaged"):
+        Source.load(path, model)
+
+
+Q = "query.down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+RECORDED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "reads that are none": lambda r: {"recording": {**r, "reads": [[True]]}},
+    "reads of more parts": lambda r: {"recording": {**r, "reads": [[*reads, 1] for reads in r["reads"]]}},
+    "reads of other kinds": lambda r: {"recording": {**r, "reads": [["x"] * 4 for _ in r["reads"]]}},
+    "reads of fewer steps": lambda r: {"recording": {**r, "reads": r["reads"][:1]}},
+    "reads of more steps": lambda r: {"recording": {**r, "reads": r["reads"] * 2}},
+    "reads that were not recorded": lambda r: {
+        "recording": {**r, "reads": [[True, *x[1:]] for x in r["reads"]]}
+    },
+    "fewer reads than recorded": lambda r: {"recording": {**r, "reads": [[False] * 2 + [0, 0]] * 2}},
+    "no reads": lambda r: {"recording": {"options": r["options"]}},
+    "options that are none": lambda r: {"recording": {**r, "options": [1]}},
+    "a memory below 0": lambda r: {"recording": {**r, "options": {"memory": -1}}},
+    "an unknown option": lambda r: {"recording": {**r, "options": {"magic": 1}}},
+    "no mapping": lambda _: {"recording": [1]},
+    "a query of another width": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 256, 3)},
+    "integers as a query": lambda _: {f"recording.0.{Q}": torch.zeros(1, 2, 256, 8, dtype=torch.int32)},
+    "a query that is not a number": lambda _: {f"recording.0.{Q}": torch.full((1, 2, 256, 8), math.nan)},
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recording_in_a_file_is_input_like_any_other(
+    name: str, tiny: Tiny, seeded: Seeded, tmp_path: Path
+) -> None:
+    model, path = tiny("sd1", torch.float64), tmp_path / "a.source"
+    source = record(model, seeded("sd1", steps=2))
+    source.save(path, recording=True)
+    save_file(**doctored(path), filename=tmp_path / "same.source")
+    assert Source.load(tmp_path / "same.source", model).recording is not None
+    with safe_open(path, framework="pt") as file:
+        found = json.loads(file.metadata()["source"])["recording"]
+    changes = RECORDED[name](found)
+    assert source.recording is not None
+    tensors = source.recording.tensors
+    assert changes.keys() <= {"recording", *(f"recording.{each}" for each in tensors)}
+    save_file(**doctored(path, **changes), filename=path)
     with pytest.raises(SourceError, match="is damaged"):
         Source.load(path, model)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         heatmap,
         inversion_methods,
         invert,
+        record,
     )
     from wordbrush.errors import (
         ImageError,
@@ -72,6 +73,7 @@ __all__ = [
     "heatmap",
     "inversion_methods",
     "invert",
+    "record",
     "replay",
     "sheet",
 ]

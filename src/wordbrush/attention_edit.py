@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.attention import Heads, Site, TextProjections
+from wordbrush.recording import Reads, Recording
 from wordbrush.rows import Rows
 from wordbrush.words import Alignment
 
@@ -84,17 +85,18 @@ def window(
     window instead. A fraction f ends at step ⌊f (n + 1)⌋, the released code's rule for cross-attention.
     """
     alpha = torch.zeros(steps, length)
-    start, stop = _bounds(default, steps)
+    start, stop = bounds(default, steps)
     alpha[start:stop] = 1
     for indicator, fractions in spans:
         tokens = indicator > 0
-        start, stop = _bounds(fractions, steps)
+        start, stop = bounds(fractions, steps)
         alpha[:, tokens] = 0
         alpha[start:stop, tokens] = 1
     return alpha
 
 
-def _bounds(fractions: tuple[float, float], steps: int) -> tuple[int, int]:
+def bounds(fractions: tuple[float, float], steps: int) -> tuple[int, int]:
+    """The steps [start, stop) of a window of cross-attention."""
     start, stop = fractions
     return int(start * (steps + 1)), int(stop * (steps + 1))
 
@@ -130,7 +132,8 @@ class EditedAttention:
     self_window: steps [start, stop) in which the targets use the source's self-attention maps.
     self_limit: the largest site, in positions, that this self-attention injection touches.
     branches: the guidance's branches at a step, the edited one last.
-    keep_source: whether the source's row is kept in a step even where no edit reads it.
+    also: what a step reads of the source besides what the edits do: its prediction, and queries for word maps.
+    recording: of the source; where it has all that a step reads, the source's row is left out.
     """
 
     edits: Sequence[AttentionEdit]
@@ -138,7 +141,8 @@ class EditedAttention:
     self_window: tuple[int, int] = (0, 0)
     self_limit: int = 0
     branches: Callable[[int], tuple[str, ...]] = lambda _: ("null", "text")
-    keep_source: Callable[[int], bool] = lambda _: False
+    also: Callable[[int], Reads] = lambda _: Reads()
+    recording: Recording | None = None
     _phases: list[_Phase] = field(init=False)
     _values: dict[str, _EditedValues] = field(init=False, default_factory=dict[str, _EditedValues])
 
@@ -157,28 +161,34 @@ class EditedAttention:
     def rows(self, step: int) -> Rows:
         """The batch of one step: the source is in it only while something reads it."""
         start, stop = self.self_window
-        injects = self.self_limit > 0 and start <= step < stop
-        reads_source = self.keep_source(step) or injects or self._phases[step].A is not None
-        return Rows(len(self.edits), self.branches(step), source=reads_source)
+        limit = self.self_limit if start <= step < stop else 0
+        also, is_edited = self.also(step), self._phases[step].A is not None
+        reads = Reads(also.prediction, is_edited, also.maps, limit)
+        recorded = self.recording is not None and self.recording.reads[step].covers(reads)
+        return Rows(
+            len(self.edits), self.branches(step), bool(reads) and not recorded, bool(reads) and recorded
+        )
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
         """Attend at one site with this step's edit."""
         rows, phase = self.rows(step), self._phases[step]
         start, stop = self.self_window
         if site.is_cross and not phase.is_keep:
-            edited = self._edited_cross(site, phase, rows, heads)
+            edited = self._edited_cross(site, step, phase, rows, heads)
         elif not site.is_cross and start <= step < stop and site.positions <= self.self_limit:
-            edited = self._from_source(heads, rows, heads.value(rows.edited))
+            edited = self._from_source(site, step, heads, rows, heads.value(rows.edited))
         else:
             return heads.attend(heads.query(), heads.key(), heads.value())
         own = rows.untouched
+        if own.stop == 0:
+            return edited
         return torch.cat([heads.attend(heads.query(own), heads.key(own), heads.value(own)), edited])
 
-    def _edited_cross(self, site: Site, phase: _Phase, rows: Rows, heads: Heads) -> Tensor:
+    def _edited_cross(self, site: Site, step: int, phase: _Phase, rows: Rows, heads: Heads) -> Tensor:
         values = self._edited_values(site, phase, rows, heads)
         edited: Tensor | None = None
         if values.from_source is not None:
-            edited = self._from_source(heads, rows, values.from_source)
+            edited = self._from_source(site, step, heads, rows, values.from_source)
         if values.from_target is not None:
             targets = rows.edited
             own = heads.attend(heads.query(targets), heads.key(targets), values.from_target)
@@ -186,10 +196,14 @@ class EditedAttention:
         assert edited is not None, "an edit with A = 0 and B = 0 leaves nothing to attend to"
         return edited
 
-    def _from_source(self, heads: Heads, rows: Rows, values: Tensor) -> Tensor:
+    def _from_source(self, site: Site, step: int, heads: Heads, rows: Rows, values: Tensor) -> Tensor:
         """The source's map applied to each target's values; its one query and key row serve all of them."""
-        untouched = rows.untouched
-        query, key = heads.query(untouched)[-1:], heads.key(untouched)[-1:]
+        if rows.recorded:
+            assert self.recording is not None, "the layout says recorded and there is no recording"
+            query, key = self.recording.heads(site, step, values)
+        else:
+            untouched = rows.untouched
+            query, key = heads.query(untouched)[-1:], heads.key(untouched)[-1:]
         targets = (rows.targets, -1, -1, -1)
         return heads.attend(query.expand(targets), key.expand(targets), values)
 

@@ -16,6 +16,7 @@ from wordbrush.attention import Attend
 from wordbrush.errors import NumericsError
 from wordbrush.guidance import Guidance
 from wordbrush.model import Conditioning, Model
+from wordbrush.recording import Recording
 from wordbrush.rows import Rows
 from wordbrush.schedule import Level, Prediction, Schedule
 from wordbrush.states import States, StraightPath
@@ -28,7 +29,7 @@ conditioning for each step."""
 @dataclass(frozen=True, eq=False)
 class Step:
     """The state after step `index` of `total`: the latents, the predicted clean latents, and the number of rows that
-    the UNet computed. source_noise: what it predicted for the source's row, if that was among them."""
+    the UNet computed. source_noise: what it predicts for the source, where the step reads that."""
 
     index: int
     total: int
@@ -40,10 +41,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class SourceRow:
-    """What the loop reads of a source: its known latents at every step, and its text."""
+    """What the loop reads of a source: its known latents at every step, its text, and what is recorded of it."""
 
     states: States
     conditioning: Conditioning
+    recording: Recording | None = None
 
 
 AfterStep = Callable[[int, Tensor, Tensor], Tensor]
@@ -68,7 +70,7 @@ def denoise(
 
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
-    source: needed where `rows` asks for the source's row.
+    source: needed where `rows` asks for the source's row, or for what is recorded of it.
     attend: computes the attention layers. after_step: decides the latents to go on with (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
@@ -88,8 +90,12 @@ def denoise(
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
         check_finite(predicted.noise, where)
         found = {branch: predicted[layout.branch(branch)] for branch in own}
-        if layout.source:
-            found["source"] = predicted[layout.source_row]
+        own_row = predicted[layout.source_row] if layout.source else None
+        if layout.recorded:
+            assert source is not None and source.recording is not None, "nothing is recorded of the source"
+            own_row = source.recording.prediction(i)
+        if own_row is not None:
+            found["source"] = own_row
             if source is not None and isinstance(source.states, StraightPath):
                 found["known"] = Prediction(source.states.z_0.to(latents), source.states.noise.to(latents))
         for branch in branches:
@@ -102,7 +108,7 @@ def denoise(
             latents = after_step(i, latents, guided.clean)
         check_finite(latents, where)
         count = layout.count + len(latents) * (len(branches) - len(own))
-        seen = found["source"].noise if layout.source else None
+        seen = None if own_row is None else own_row.noise
         yield Step(i, schedule.steps, latents, guided.clean, count, seen)
     return latents
 

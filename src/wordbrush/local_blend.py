@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.attention import Attend, Heads, Site, column_maps
+from wordbrush.recording import Recording
 from wordbrush.rows import Rows
 
 
@@ -24,9 +25,9 @@ class WordMaps:
     """An `Attend` that calls another one and sums the maps of words.
 
     columns: indicator columns, "pictures tokens k": k groups of tokens for the source (first) and each target.
-    rows: the batch layout of a step; its source row must be present in the steps that are recorded.
-    positions: record at cross sites of this many positions only.
-    stop: the first step that is not recorded any more.
+    rows: the batch layout of a step; in the steps whose maps are summed it has the source's row, or `recording` has.
+    positions: the cross sites of this many positions only.
+    stop: the first step whose maps are not summed any more.
     """
 
     attend: Attend
@@ -34,26 +35,35 @@ class WordMaps:
     rows: Callable[[int], Rows]
     positions: int
     stop: int | float = math.inf
+    recording: Recording | None = None
     _sum: Tensor | None = field(init=False, default=None)
     _count: int = field(init=False, default=0)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
-        """Attend, and at the recorded sites attend once more to the words' indicators."""
+        """Attend, and at the sites of the maps attend once more to the words' indicators."""
         output = self.attend(site, step, heads)
         if site.is_cross and site.positions == self.positions and step < self.stop:
-            rows = self.rows(step)
-            unconditional = rows.count - len(self.columns)  # rows without words come first in the batch
-            columns = F.pad(self.columns.to(heads.hidden), (0, 0, 0, 0, unconditional, 0))
-            maps = torch.cat(
-                [
-                    column_maps(self.attend(site, step, heads.with_values(part)), site, part.shape[-1])
-                    for part in torch.split(columns, heads.channels, dim=-1)  # one call holds d columns
-                ],
-                dim=1,
-            )[unconditional:]
+            columns = torch.split(self.columns.to(heads.hidden), heads.channels, dim=-1)  # a call holds d
+            maps = torch.cat([self._maps(site, step, heads, part) for part in columns], dim=1)
             self._sum = maps if self._sum is None else self._sum + maps
             self._count += 1
         return output
+
+    def _maps(
+        self, site: Site, step: int, heads: Heads, columns: Float[Tensor, "pictures tokens k"]
+    ) -> Float[Tensor, "pictures k height width"]:
+        rows, source = self.rows(step), columns[:0]
+        if rows.recorded:
+            source, columns = columns[:1], columns[1:]
+        others = rows.count - len(columns)  # rows without words come first in the batch
+        padded = F.pad(columns, (0, 0, 0, 0, others, 0))
+        attended = self.attend(site, step, heads.with_values(padded))[others:]
+        if rows.recorded:
+            assert self.recording is not None, "the layout says recorded and there is no recording"
+            values = heads.with_values(source).value()
+            own = heads.attend(*self.recording.heads(site, step, values), values)
+            attended = torch.cat([own, attended])
+        return column_maps(attended, site, columns.shape[-1])
 
     @property
     def mean(self) -> Float[Tensor, "pictures k height width"]:

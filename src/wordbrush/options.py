@@ -39,11 +39,13 @@ class Options(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
         """pydantic reads True as 1: steps=True would be one step."""
+        # Options within a record may be anything: pydantic says what is no mapping.
+        known: Mapping[str, Any] = cast(Any, values if isinstance(values, Mapping) else {})
         for name, field in cls.model_fields.items():
-            given = _parts(values.get(name))
+            given = _parts(known.get(name))
             if any(isinstance(part, bool) for part in given) and not _mentions(field.annotation, bool):
-                raise ValueError(f"option '{name}': expected a number or text, got {values[name]}")
-        return values
+                raise ValueError(f"option '{name}': expected a number or text, got {known[name]}")
+        return cast(Any, values)
 
 
 def _mentions(annotation: Any, kind: type) -> bool:
@@ -76,6 +78,15 @@ class SeedOptions(InversionOptions):
     seed: int = Field(ge=0, lt=2**63)
     width: int | None
     height: int | None
+
+
+class RecordOptions(Options):
+    """How to record what edits read of a source."""
+
+    memory: int = Field(1200, ge=1, le=10**6, description="MB that a recording may take")
+    precision: Literal["half", "full"] = Field(
+        "half", description="what recorded queries and keys are kept in; full: the model's own type"
+    )
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

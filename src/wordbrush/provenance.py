@@ -16,7 +16,7 @@ from wordbrush.errors import OptionsError
 from wordbrush.images import read_provenance
 from wordbrush.inputs import FileRecord, places
 from wordbrush.model import Model
-from wordbrush.options import DType
+from wordbrush.options import DType, RecordOptions
 from wordbrush.source import Source
 from wordbrush.words import MOST_CHUNKS
 
@@ -41,7 +41,10 @@ class ModelRecord(_Value):
 
 
 class SourceRecord(_Value):
-    """The source: a seed, an inverted picture, or a saved source file."""
+    """The source: a seed, an inverted picture, or a saved source file.
+
+    recording: how it was recorded before the edit, where it was: rows that are not in the batch decide last bits, too.
+    """
 
     method: str
     prompt: str
@@ -52,6 +55,7 @@ class SourceRecord(_Value):
     options: dict[str, Any] = {}
     picture: FileRecord | None = None
     saved: FileRecord | None = None
+    recording: RecordOptions | None = None
 
 
 class Record(_Value):
@@ -109,6 +113,7 @@ def source_record(model: Model, source: Source) -> SourceRecord:
         options=dict(source.options),
         picture=picture,
         saved=source.saved,
+        recording=None if source.recording is None else source.recording.options,
     )
 
 

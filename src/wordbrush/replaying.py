@@ -1,7 +1,7 @@
 """Making a picture again from its record."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from wordbrush import editing, provenance, sampling
-from wordbrush.api import OnProgress, edit, generated_image, invert, require_words
+from wordbrush.api import OnProgress, edit, generated_image, invert, record_steps, require_words
 from wordbrush.model import Model
 from wordbrush.options import SeedOptions, parse
 from wordbrush.progress import drain
@@ -94,6 +94,11 @@ def _remake(
         settings = parse(SeedOptions, {**origin.options, **told})
         require_words(model, origin.prompt)
         found = drain(sampling.sample(model, origin.prompt, **settings.model_dump()), on_progress)
+    was = None if found.recording is None else found.recording.options
+    if origin.recording is None:
+        found = replace(found, recording=None)
+    elif origin.recording != was:
+        found = drain(record_steps(model, found, origin.recording), on_progress)
     if record.command == "generate":
         return generated_image(model, found)
     results = edit(

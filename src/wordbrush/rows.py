@@ -5,8 +5,8 @@ A step that edits a source into n targets needs at most
     [ each branch of the guidance but the last (n rows each) | the source with its text (1) | the last branch (n) ]
 
 rows; under text guidance that is [null (n) | source (1) | text (n)]. The source's own unconditional row never
-appears: the source's trajectory is known, so its guided noise is not needed. Once no edit reads the source any more,
-its conditional row is left out too.
+appears: the source's trajectory is known, so its guided noise is not needed. Once no edit reads the source any more, or
+where what it reads is recorded (`recording`), its conditional row is left out too.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 class Rows:
     """The layout of one batch: `targets` pictures in each branch of the guidance, with or without the source.
 
-    branches: names in the order of the batch; attention is edited in the last one.
+    branches: names in the order of the batch; attention is edited in the last one. recorded: whether the step reads the
+    source and finds all of it in a recording, without its row.
     """
 
     targets: int
     branches: tuple[str, ...] = ("null", "text")
     source: bool = False
+    recorded: bool = False
 
     @property
     def source_row(self) -> slice:

@@ -1,6 +1,7 @@
 """Where sources come from: a seed, sampled down to its picture, or a picture, walked up to noise."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -8,13 +9,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.denoise import Step, denoise, noise_up
-from wordbrush.errors import OptionsError
+from wordbrush.denoise import Step, check_finite, denoise, noise_up
+from wordbrush.errors import NumericsError, OptionsError
 from wordbrush.guidance import TextGuidance, check_scale
 from wordbrush.images import to_image
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import InversionOptions
+from wordbrush.options import InversionOptions, RecordOptions
 from wordbrush.progress import Progress
+from wordbrush.recording import Reads, Recorder, Recording, fitting, kept_in
 from wordbrush.source import Source
 from wordbrush.states import Trajectory
 
@@ -113,6 +115,38 @@ def reconstruct(
     loop = denoise(model, source.z_T, conditions, source.schedule, TextGuidance(guidance_scale))
     states = yield from watched("reconstructing", loop, model)
     return Trajectory(torch.cat([source.z_T, *states]))
+
+
+def recorded(
+    model: Model, source: Source, wanted: Sequence[Reads], options: RecordOptions
+) -> Generator[Progress, None, Source]:
+    """Record what each step of an edit wants to read of its source, as far as the memory of the options goes.
+
+    The source's row is alone in each batch, so that a recording can be made again bit for bit. Raises `SourceError` for
+    another model's source, `NumericsError` for what half precision is too small for.
+    """
+    source.check(model)
+    reads = fitting(model, source.latent_size, wanted, options)
+    tensors: dict[str, Tensor] = {}
+    recorder = Recorder(reads, tensors, kept_in(model, options))
+    row = source.row(model)
+    for i, own in enumerate(reads):
+        if own:
+            latents = row.states.at(i).to(model.device, model.latent_dtype)
+            with torch.no_grad():
+                predicted = model.predict(
+                    latents, source.schedule.levels[i], row.conditioning, attend=recorder, step=i
+                )
+            check_finite(predicted.noise, f"step {i + 1} of {source.steps}")
+            if own.prediction:
+                tensors |= {f"{i}.clean": predicted.clean, f"{i}.noise": predicted.noise}
+        yield Progress("recording", i + 1, source.steps, rows=int(bool(own)))
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise NumericsError(
+            f"expected finite queries and keys, got some that {recorder.dtype} is too small for: record with precision "
+            "'full', or load the model in float32"
+        )
+    return replace(source, recording=Recording(options, reads, tensors))
 
 
 def watched(

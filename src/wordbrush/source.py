@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -31,12 +31,15 @@ from wordbrush.files import Opened, atomic_write
 from wordbrush.images import to_image
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Conditioning, Model, TextEmbeds
+from wordbrush.options import RecordOptions
 from wordbrush.picture import Picture
 from wordbrush.reading import json_text
+from wordbrush.recording import Reads, Recording, shapes
 from wordbrush.schedule import Level, Schedule
 from wordbrush.states import States, restored
 
 _FORMAT, _VERSION = "wordbrush.source", 2
+_RECORDING = "recording."  # before the names of its tensors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +51,7 @@ class Source:
     guidance_scale: what the source was made for, and an edit's default.
     method: "seed", or the inversion's name. options: the method's, as given.
     picture: the picture it was made of, unless it was generated. saved: the file it was loaded from.
+    recording: what edits read of it, so that they need not compute it again (`record`).
 
     >>> model = Model.load("pocket")
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).save("cat.source")
@@ -66,6 +70,7 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     picture: Picture | None = None
     saved: FileRecord | None = None
+    recording: Recording | None = None
 
     @property
     def steps(self) -> int:
@@ -82,6 +87,12 @@ class Source:
         """The latents of the picture."""
         return self.states.at(self.steps)
 
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        height, width = self.z_T.shape[-2:]
+        return height, width
+
     @cached_property
     def trajectory(self) -> Float[Tensor, "steps_plus_1 c h w"]:
         """The latents before each step, z_T first, and z_0 last."""
@@ -89,7 +100,7 @@ class Source:
 
     def row(self, model: Model) -> SourceRow:
         """The source's row for the sampling loop."""
-        return SourceRow(self.states, Conditioning(model.encode_text([self.prompt])))
+        return SourceRow(self.states, Conditioning(model.encode_text([self.prompt])), self.recording)
 
     def unconditional(self) -> Conditioning | list[Conditioning]:
         """The null embeddings as the condition of the branch "null": one for the run, or one for each step."""
@@ -147,14 +158,21 @@ class Source:
                 "in the same dtype, or invert the picture again"
             )
 
-    def save(self, path: str | os.PathLike[str], opened: Opened = atomic_write) -> None:
+    def save(
+        self, path: str | os.PathLike[str], opened: Opened = atomic_write, *, recording: bool = False
+    ) -> None:
         """Write the source to one file: safetensors, with the rest as JSON in its header. All or nothing.
 
-        Equal sources make equal files. opened: the function that an open `files.all_or_none` yields, to write the
+        Equal sources make equal files. recording: write what is recorded of it, too; it is as large on disk as in
+        memory. opened: the function that an open `files.all_or_none` yields, to write the
         source together with other files. Raises `OutputError`.
         """
         tensors = {**self.states.tensors(), **self.null.tensors("null")}
-        picture = None
+        picture, recorded = None, None
+        if recording and self.recording is not None:
+            options = self.recording.options.model_dump()
+            recorded = {"options": options, "reads": [astuple(reads) for reads in self.recording.reads]}
+            tensors |= _prefixed(self.recording)
         if self.picture is not None:
             picture = {"name": self.picture.path, "box": self.picture.box}
             tensors["picture"] = torch.frombuffer(bytearray(self.picture.content), dtype=torch.uint8)
@@ -168,6 +186,7 @@ class Source:
                 "options": dict(self.options),
                 "model_hash": self.model_hash,
                 "picture": picture,
+                **({} if recorded is None else {"recording": recorded}),
             }
         )
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -201,6 +220,17 @@ class Source:
                 if header.picture is None or content is None
                 else Picture(content.numpy().tobytes(), header.picture.name, header.picture.box),
                 saved=FileRecord.of(path),
+                recording=None
+                if header.recording is None
+                else Recording(
+                    header.recording.options,
+                    tuple(header.recording.reads),
+                    {
+                        name.removeprefix(_RECORDING): tensor
+                        for name, tensor in tensors.items()
+                        if name.startswith(_RECORDING)
+                    },
+                ),
             )
         source.check(model)
         _require_shapes(source, model, path)
@@ -222,6 +252,11 @@ class _SavedPicture(BaseModel):
     box: tuple[float, float, float, float]
 
 
+class _SavedRecording(BaseModel):
+    options: RecordOptions
+    reads: list[Reads]
+
+
 class _Header(BaseModel):
     """What a source file says in words and numbers. It may come from elsewhere, so all of it is checked."""
 
@@ -235,6 +270,7 @@ class _Header(BaseModel):
     options: dict[str, Any]
     model_hash: str
     picture: _SavedPicture | None = None
+    recording: _SavedRecording | None = None
 
     @field_validator("levels")
     @classmethod
@@ -265,6 +301,12 @@ def _require_shapes(source: Source, model: Model, path: str | os.PathLike[str]) 
         "null.pooled": [] if null.pooled is None else [(n, *null.pooled.shape[1:]) for n in rows],
     }
     tensors = {**source.states.tensors(), **source.null.tensors("null")}
+    if (recording := source.recording) is not None:
+        own = shapes(model, source.latent_size, recording.reads)
+        expected |= {f"{_RECORDING}{name}": [shape] for name, shape in own.items()}
+        tensors |= _prefixed(recording)
+        if own.keys() != recording.tensors.keys() or len(recording.reads) != steps:
+            raise SourceError(f"{path} is damaged: its recording is not one of {steps} steps of this model")
     if (null.pooled is None) != (source.null.pooled is None):
         raise SourceError(f"{path} is damaged: its null embeddings are of another kind of model")
     for name, tensor in tensors.items():
@@ -275,6 +317,10 @@ def _require_shapes(source: Source, model: Model, path: str | os.PathLike[str]) 
             )
         if not bool(torch.isfinite(tensor).all()):
             raise SourceError(f"{path} is damaged: {name} is not finite")
+
+
+def _prefixed(recording: Recording) -> dict[str, Tensor]:
+    return {f"{_RECORDING}{name}": tensor for name, tensor in recording.tensors.items()}
 
 
 @contextmanager
@@ -326,6 +372,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
         levels = Schedule.from_alphas([*header["timesteps"], 0], header["alphas"]).levels
         header["levels"] = [(level.t, level.signal, level.sigma) for level in levels]
     header["levels"] = [Level(*level) for level in header["levels"]]
+    if header.get("recording") is not None:
+        header["recording"]["reads"] = [Reads(*reads) for reads in header["recording"]["reads"]]
     return _Header.model_validate(header), tensors
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wordbrush import editing, inversion
+from wordbrush import editing, inversion, recording
 from wordbrush.cli import main
 from wordbrush.cli.options import flags, setup
 from wordbrush.images import load, read_provenance
@@ -143,6 +143,40 @@ def test_invert_once_edit_for_ever(here: Path, run: Run):
     assert made["options"] == {"reweight": {"beach": 2.0}}
     assert names(here) == {"photo.png", "photo.source", "photo.sheet.png", "more.png"}
     assert run("replay", "more.png")[0] == 0
+
+
+@pytest.mark.parametrize("method", ["straight", "direct"])
+def test_invert_and_record_and_an_edit_computes_less(here: Path, run: Run, method: str):
+    start = ("invert", "photo.png", "--prompt", CAT, "--method", method, "--steps", "3")
+    assert run(*start, "--out", "plain.source")[0] == 0
+    code, out, err = run(*start, "--record", "--out", "photo.source")
+    assert (code, out, err) == (0, f"photo.source  {CAT}\n", "")
+    assert Path("photo.source").stat().st_size > Path("plain.source").stat().st_size
+    rows: list[int] = []
+    for name in ("plain", "photo"):
+        code, out, err = run("edit", f"{name}.source", "--target", DOG, "--out", f"{name}-dog.png", "--json")
+        assert code == 0, err
+        rows.append(json.loads(out)["outputs"][0]["report"]["unet_rows"])
+        assert run("replay", f"{name}-dog.png")[:2] == (0, f"{name}-dog.png  every pixel is the same\n")
+    assert rows[1] < rows[0]
+    assert read_provenance("photo-dog.png")["source"]["recording"] == {}
+    assert "recording" not in read_provenance("plain-dog.png")["source"]
+
+
+def test_what_does_not_fit_into_the_memory_of_a_recording_is_told(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    start = ("invert", "photo.png", "--prompt", CAT, "--steps", "3", "--out", "photo.source")
+    monkeypatch.setattr(recording, "_MB", 1000)
+    code, _, err = run(*start, "--record", "--record-memory", "40")
+    assert code == 0 and "of the steps are recorded in 40 MB" in err
+    code, out, _ = run(*start, "--record", "--record-memory", "1", "--json")
+    assert code == 0 and json.loads(out)["notices"][0].startswith("0% of the steps")
+    assert run("edit", "photo.source", "--target", DOG, "--out", "dog.png")[0] == 0
+    code, _, err = run(*start, "--record-memory", "1")
+    assert code == 2 and "give both, or neither" in err
+    code, _, err = run(*start, "--record", "--record-memory", "0")
+    assert code == 2 and "'memory'" in err
 
 
 def test_heatmap_of_a_word(here: Path, run: Run):

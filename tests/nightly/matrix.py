@@ -32,13 +32,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 ALSO = {
     "--mask": ("--truth", "photo.png"),
     "--lpips-weights": ("--lpips", "alex"),
+    "--record-memory": ("--record",),
     "evaluate pie --lpips-weights": ("--lpips-network", "alex"),
 }
 """What a flag needs beside it to be read at all."""
 
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
-    "--self-limit --inner-steps --port",
+    "--self-limit --inner-steps --port --record-memory",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--learning-rate --early-stop --early-stop-growth --most-alike",
     "window": "--cross-replace-steps --self-replace-steps",
@@ -48,7 +49,7 @@ TYPES = {
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel "
     "--shard",
-    "switch": "--json --sheet --keep-inattentive --long-prompt --retry-failed",
+    "switch": "--json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
     "folder": "FOLDER --edited --root",

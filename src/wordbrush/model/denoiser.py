@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.attention import Attend, install
+from wordbrush.attention import Attend, Site, install
 from wordbrush.errors import ModelError, short
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.schedule import Level, Prediction
@@ -99,12 +99,8 @@ class Denoiser:
 
     def map_positions(self, latent_size: tuple[int, int]) -> int:
         """Positions of the cross-attention sites at which word maps are read, for latents of this size."""
-        grids: set[int] = set()
-        height, width = latent_size
-        for has_cross in self._cross_levels:
-            if has_cross:
-                grids.add(height * width)
-            height, width = (height + 1) // 2, (width + 1) // 2
+        levels = zip(self._grids(latent_size), self._cross_levels, strict=True)
+        grids = {height * width for (height, width), has_cross in levels if has_cross}
         if not grids:
             raise ModelError("this model's UNet has no cross-attention in its down blocks")
         # Nearest by ratio, the larger grid on a tie.
@@ -112,6 +108,32 @@ class Denoiser:
             sorted(grids, reverse=True),
             key=lambda positions: max(positions, _MAP_POSITIONS) / min(positions, _MAP_POSITIONS),
         )
+
+    def sites(self, latent_size: tuple[int, int]) -> dict[Site, tuple[int, int]]:
+        """Every attention layer under latents of this size: its number of heads, and of channels per head."""
+        grids = self._grids(latent_size)
+        found: dict[Site, tuple[int, int]] = {}
+        for processor in self.unet.attn_processors:
+            name = processor.removesuffix(".processor")
+            match name.split("."):
+                case "down_blocks", number, *_:
+                    level = int(number)
+                case "up_blocks", number, *_:
+                    level = -1 - int(number)
+                case _:  # the middle
+                    level = -1
+            layer = self.unet.get_submodule(name)
+            site = Site(name, layer.is_cross_attention, *grids[level])
+            found[site] = layer.heads, layer.to_q.out_features // layer.heads
+        return found
+
+    def _grids(self, latent_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width of each level, the latents' own first: the UNet halves its grid, rounding up."""
+        grids = [latent_size]
+        for _ in self._cross_levels[1:]:
+            height, width = grids[-1]
+            grids.append(((height + 1) // 2, (width + 1) // 2))
+        return grids
 
     @cached_property
     def _cross_levels(self) -> tuple[bool, ...]:

@@ -101,7 +101,14 @@ class Blending:
             columns[0, :, i], columns[i + 1, :, i] = one.columns(0), one.columns(1)
         positions = model.map_positions(self._size)
         self.maps = (
-            WordMaps(attention, columns.flatten(2).to(model.device), attention.rows, positions, stop)
+            WordMaps(
+                attention,
+                columns.flatten(2).to(model.device),
+                attention.rows,
+                positions,
+                stop,
+                attention.recording,
+            )
             if any(one.is_read for one in words)
             else None
         )

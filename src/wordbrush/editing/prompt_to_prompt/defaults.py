@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.attention_edit import bounds
 from wordbrush.changes import Change, Kind
 from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.model import Model
+from wordbrush.recording import Reads
 from wordbrush.source import Source
 from wordbrush.states import StraightPath
 
@@ -80,6 +82,23 @@ def decided(options: Options, change: Change, source: Source) -> Options:
         values.pop("guidance_scale", None)
     left_out = {name: value for name, value in values.items() if getattr(options, name) in (None, "auto")}
     return options.model_copy(update=left_out)
+
+
+def readable(model: Model, source: Source) -> list[Reads]:
+    """What edits may read of this source at each step, by the widest of these defaults."""
+    tables = [_PUBLISHED, *(_STRAIGHT.values() if isinstance(source.states, StraightPath) else ())]
+
+    def widest(name: str) -> float:
+        return max(table.get(name, 0.0) for table in tables)
+
+    steps, maps = source.steps, model.map_positions(source.latent_size)
+    guidance = source.states.guidance(source.guidance_scale)
+    cross = bounds((0.0, widest("cross_replace_steps")), steps)[1]
+    injected = int(widest("self_replace_steps") * steps)
+    return [
+        Reads(guidance.reads_source(i / steps), i < cross, maps, maps if i < injected else 0)
+        for i in range(steps)
+    ]
 
 
 def chosen(given: Options, options: Options) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from wordbrush.guidance import DifferenceGuidance, SwitchedGuidance, TextGuidanc
 from wordbrush.local_blend import LocalBlend
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
+from wordbrush.recording import Reads
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
@@ -263,16 +264,18 @@ class _Run:
         is_reading = any(words.is_read for words in self._words)
         steps, size = source.steps, (source.z_T.shape[-2], source.z_T.shape[-1])
         start, stop = window_of(_decided(options.self_replace_steps))
-        limit = self._model.map_positions(size) if options.self_limit is None else options.self_limit
+        maps = self._model.map_positions(size)
         return EditedAttention(
             edits=[_gated(planned, steps, options) for planned in self._plans],
             steps=steps,
             self_window=(int(start * steps), int(stop * steps)),
-            self_limit=limit,
+            self_limit=maps if options.self_limit is None else options.self_limit,
             branches=lambda step: guidance.branches(step / steps),
-            keep_source=lambda step: (
-                guidance.reads_source(step / steps) or (is_reading and step < self._finish)
+            also=lambda step: Reads(
+                prediction=guidance.reads_source(step / steps),
+                maps=maps if is_reading and step < self._finish else 0,
             ),
+            recording=source.recording,
         )
 
 
