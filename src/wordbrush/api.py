@@ -197,6 +197,7 @@ def edit(  # pyright: ignore[reportOverlappingOverload] - a str is a Sequence[st
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> Result: ...
 @overload
@@ -210,6 +211,7 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Result]: ...
 @overload
@@ -223,6 +225,7 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = ...,
     method: str = ...,
     options: Mapping[str, Any] | Options | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Any]: ...
 def edit(
@@ -235,6 +238,7 @@ def edit(
     inversion_options: Mapping[str, Any] | Options | None = None,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    strength: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Any]:
     """Edit a source into what `target` describes; several targets share one source and one batch.
@@ -242,7 +246,7 @@ def edit(
     source: what `invert` or `from_seed` made, or a picture, which is inverted first; then `prompt` says what it shows,
     and `inversion` and `inversion_options` how (see `invert`). A list of those gives a list of what each gives; one
     prompt stands for all. method: see `editing_methods`. options: that method's
-    `Options`, e.g. {"reweight": {"night": 2}}.
+    `Options`, e.g. {"reweight": {"night": 2}}. strength: how far to go, from 0, the source, to 1, the whole edit.
 
     Raises `PromptError` if the prompts do not fit the edit, `OptionsError`, `ImageError`, or `SourceError` if the
     source was made with another model.
@@ -255,7 +259,7 @@ def edit(
     targets = [target] if isinstance(target, str) else _several(target)
     if isinstance(source, list):
         given = {"prompt": prompt, "inversion": inversion, "inversion_options": inversion_options}
-        given |= {"method": method, "options": options, "on_progress": on_progress}
+        given |= {"method": method, "options": options, "strength": strength, "on_progress": on_progress}
         return [cast(Any, edit)(model, each, target, **given) for each in source]
     if not isinstance(source, Source):
         if prompt is None:
@@ -263,7 +267,7 @@ def edit(
                 f"expected a source, as invert and from_seed make them, got {type(source).__name__}; to edit a "
                 'picture at once, say what it shows: edit(…, prompt="a cat on a beach")'
             )
-        check_edit(model, prompt, targets, method=method, options=options)
+        check_edit(model, prompt, targets, method=method, options=options, strength=strength)
         source = invert(
             model, source, prompt, method=inversion, options=inversion_options, on_progress=on_progress
         )
@@ -279,7 +283,8 @@ def edit(
         raise OptionsError(
             f"the source already has its prompt and its steps: leave {', '.join(superfluous)} out"
         )
-    results = drain(edit_steps(model, source, targets, method=method, options=options), on_progress)
+    steps = edit_steps(model, source, targets, method=method, options=options, strength=strength)
+    results = drain(steps, on_progress)
     return results[0] if isinstance(target, str) else results
 
 
@@ -290,6 +295,7 @@ def edit_steps(
     *,
     method: str,
     options: Mapping[str, Any] | Options | None = None,
+    strength: float | None = None,
 ) -> Generator[Progress, None, list[Result]]:
     """`edit` of a source as a generator, for callers that pause, show previews or measure."""
     _require_model(model)
@@ -297,9 +303,9 @@ def edit_steps(
         raise SourceError(
             f"expected a source, as invert and from_seed make them, got {type(source).__name__}"
         )
-    module, request = _requested(model, source.prompt, targets, method, options)
+    given = editing.dialled(method, _given(options), strength)
+    module, request = _requested(model, source.prompt, targets, method, given)
     results = yield from module.edit(model, replace(request, source=source))
-    given = _given(options)
     return [
         replace(result, method=method, options=given, targets=request.targets, index=i).noted(
             [model.strange(result.prompt)]
@@ -334,6 +340,7 @@ def check_edit(
     *,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    strength: float | None = None,
 ) -> list[Check]:
     """Raise what `edit` would raise for these words and options with a source of `prompt`, before there is one: an
     invalid word is reported before the inversion starts. Returns what is known of each edit. Raises `PromptError`,
@@ -348,7 +355,8 @@ def check_edit(
     """
     _require_model(model)
     require_words(model, prompt)
-    module, request = _requested(model, prompt, targets, method, options)
+    given = editing.dialled(method, _given(options), strength)
+    module, request = _requested(model, prompt, targets, method, given)
     module.plan(model, request)
     found: list[Check] = []
     for target in request.targets:

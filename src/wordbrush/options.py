@@ -70,6 +70,17 @@ class InversionOptions(Options):
     negative_prompt: str = Field("", description="what guidance leads away from: what shall not be seen")
 
 
+class StrengthOptions(Options):
+    """What every edit has: one slider. `editing.dialled` says it in the method's own option."""
+
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how far to go from the source (0) to the whole edit (1) (default: all the way)",
+    )
+
+
 class SeedOptions(InversionOptions):
     """What a picture is generated from, besides its prompt."""
 

@@ -38,7 +38,7 @@ ALSO = {
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port",
-    "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
+    "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish --start --strength "
     "--learning-rate --early-stop --early-stop-growth --most-alike",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",

@@ -24,6 +24,7 @@ from wordbrush.cli.options.methods import (
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import OptionsError, WordbrushError, short
+from wordbrush.options import StrengthOptions
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -107,6 +108,7 @@ def application(tokens: Sequence[str]) -> App:
             edit,
             Editing=editing_options(named(tokens, "edit", "--method") or EDITING),
             Inversion=inverting(tokens, "edit", "--inversion"),
+            Strength=StrengthOptions,
         )
     )
     app.command(

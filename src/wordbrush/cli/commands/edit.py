@@ -12,6 +12,7 @@ from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 from wordbrush.methods import typed
+from wordbrush.options import StrengthOptions
 
 if TYPE_CHECKING:
     from wordbrush.cli.origins import Origin
@@ -59,11 +60,12 @@ def edit(
     for prompt in target:
         outputs.require_text("--target", prompt)
     kinds = editing_options(method), inversion_options(inversion)
-    options, inverting = flags.shared(given, option_file, *kinds)
+    options, inverting, slider = flags.shared(given, option_file, *kinds, StrengthOptions)
     with terminal.busy("starting"):
-        from wordbrush import api
+        from wordbrush import api, editing
         from wordbrush.cli import origins
     unused = inverting.keys() - options
+    options = editing.dialled(method, options, slider.get("strength"))
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
     if long_prompt:
