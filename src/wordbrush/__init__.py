@@ -42,9 +42,21 @@ if TYPE_CHECKING:
     from wordbrush.result import Report, Result
     from wordbrush.sheets import sheet
     from wordbrush.source import Source
+    from wordbrush.sweeping import sweep
 
 # Where the names below are, those that import least first.
-_MODULES = ("errors", "options", "progress", "sheets", "model", "source", "result", "api", "replaying")
+_MODULES = (
+    "errors",
+    "options",
+    "progress",
+    "sheets",
+    "model",
+    "source",
+    "result",
+    "api",
+    "replaying",
+    "sweeping",
+)
 
 __all__ = [
     "Check",
@@ -74,6 +86,7 @@ __all__ = [
     "invert",
     "replay",
     "sheet",
+    "sweep",
 ]
 
 

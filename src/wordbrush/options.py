@@ -2,8 +2,9 @@
 from a method's `Options` class and are checked here, with the same messages."""
 
 import os
+import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -87,6 +88,23 @@ class SeedOptions(InversionOptions):
     seed: int = Field(ge=0, lt=2**63)
     width: int | None
     height: int | None
+
+
+def branches(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, without None; any other type alone, without its validators."""
+    if get_origin(annotation) is Annotated:
+        return branches(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = (branch for branch in get_args(annotation) if branch is not type(None))
+        return tuple(branch for member in members for branch in branches(member))
+    return (annotation,)
+
+
+def numeric(options: type[Options]) -> list[str]:
+    """The names of the options that may be one number."""
+    return [
+        name for name, field in options.model_fields.items() if {int, float} & {*branches(field.annotation)}
+    ]
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

@@ -13,6 +13,7 @@ from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.replay import replay
+from wordbrush.cli.commands.sweep import sweep
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.methods import (
     EDITING,
@@ -121,6 +122,14 @@ def application(tokens: Sequence[str]) -> App:
         flags.with_flags(
             heatmap,
             Inversion=inversion_options(named(tokens, "heatmap", "--inversion") or INVERSION),
+        )
+    )
+    app.command(
+        flags.with_flags(
+            sweep,
+            Editing=editing_options(named(tokens, "sweep", "--method") or EDITING),
+            Inversion=inverting(tokens, "sweep", "--inversion"),
+            Strength=StrengthOptions,
         )
     )
     app.command(compare.command(tokens))

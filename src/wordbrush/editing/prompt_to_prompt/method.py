@@ -7,8 +7,9 @@ re-weighting, per-word windows, self-attention injection and local blend (sectio
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
 `wordbrush.attention_edit`); windows, blend words and the like follow from what the words change, where the user does
 not choose (see `defaults`); what is inside the mask may be finished with ordinary guidance and without the source
-(`finish`, ours); an edit may begin late in its source's run (`start`, ours: the method's strength); the source's unconditional row is never computed and its conditional row only while something reads
-it; an unknown word is an error instead of an empty mask; where the words ask for nothing the result is the source.
+(`finish`, ours); an edit may begin late in its source's run (`start`, ours: the method's strength); the source's
+unconditional row is never computed and its conditional row only while something reads it; an unknown word is an error
+instead of an empty mask; where the words ask for nothing the result is the source.
 """
 
 import time
