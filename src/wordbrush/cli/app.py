@@ -18,6 +18,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.methods import (
     EDITING,
     INVERSION,
+    editing_of,
     editing_options,
     inversion_options,
     inverting,
@@ -107,7 +108,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(
         flags.with_flags(
             edit,
-            Editing=editing_options(named(tokens, "edit", "--method") or EDITING),
+            Editing=editing_of(tokens, "edit"),
             Inversion=inverting(tokens, "edit", "--inversion"),
             Strength=StrengthOptions,
         )

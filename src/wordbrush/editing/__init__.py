@@ -60,6 +60,11 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "cross-attention edits: swap, add or reweight words, keep the layout",
         "wordbrush.editing.prompt_to_prompt.options",
     ),
+    "mask_based": Method(
+        "wordbrush.editing.mask_based.method",
+        "noise a picture and draw it again where the new words look; the rest is kept",
+        "wordbrush.editing.mask_based.options",
+    ),
 }
 
 

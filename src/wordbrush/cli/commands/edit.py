@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given, OptionFile, Preview, Sheet
-from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
+from wordbrush.cli.options.methods import editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
+from wordbrush.editing import presets
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 from wordbrush.methods import typed
@@ -26,7 +27,9 @@ def edit(
     target: list[str],
     out: str,
     source: str | None = None,
-    method: str = EDITING,
+    method: str | None = None,
+    preset: str | None = None,
+    word: str | None = None,
     inversion: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
@@ -48,12 +51,17 @@ def edit(
     source
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     method
-        how to edit; `wordbrush methods` lists them
+        how to edit; `wordbrush methods` lists them (default: prompt-to-prompt)
+    preset
+        an edit of the papers, as a method with options; `wordbrush methods` lists them
+    word
+        the thing that --preset object-preservation preserves
     inversion
         how to invert a picture file; `wordbrush methods` lists them (default: straight for pocket, direct for other
         models, on which nobody has measured straight yet)
     """
     terminal = setup.terminal
+    method, named = presets.chosen(method, preset, word)
     inversion = default(setup.model) if inversion is None else inversion
     inputs = [picture, option_file]
     files = outputs.planned(outputs.destinations(out, target), out, inputs, sheet=sheet, preview=preview)
@@ -65,6 +73,7 @@ def edit(
         from wordbrush import api, editing
         from wordbrush.cli import origins
     unused = inverting.keys() - options
+    options = {**named, **options}
     options = editing.dialled(method, options, slider.get("strength"))
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
