@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         inversion_methods,
         invert,
     )
+    from wordbrush.editing.presets import preset
     from wordbrush.errors import (
         ImageError,
         InputError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "errors",
     "options",
+    "editing.presets",
     "progress",
     "sheets",
     "model",
@@ -84,6 +86,7 @@ __all__ = [
     "heatmap",
     "inversion_methods",
     "invert",
+    "preset",
     "replay",
     "sheet",
     "sweep",
