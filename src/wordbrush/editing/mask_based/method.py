@@ -55,6 +55,9 @@ def _placed(alignment: Alignment, options: Options) -> Placed:
     if options.mask_words != "auto":
         return alignment, tuple(word for phrase in options.mask_words for word in target.find(phrase))
     found = tuple(word for part in read(alignment).parts for word in part.target)
+    if not found:  # a place or a light is no thing's: the new words themselves
+        new = (word for match in alignment.matches if match.kind != "same" for word in match.target)
+        found = tuple(word for word in new if word.names_something)
     if not found:
         raise PromptError(
             f"expected a target with a new word, which says where to edit, got '{target.prompt}' for "
