@@ -105,7 +105,11 @@ def test_without_a_new_word_the_mask_needs_one(tiny: Tiny) -> None:
         edit(model, source, "a cat", method="mask_based")
     with pytest.raises(PromptError, match="has no 'dog'"):
         check_edit(model, CAT, [CAT], method="mask_based", options={"mask_words": ["dog"]})
-    for target, words in (("a cat", ["cat"]), ("a cat in a forest", "auto"), ("a red cat and a tree", "auto")):
+    for target, words in (
+        ("a cat", ["cat"]),
+        ("a cat in a forest", "auto"),
+        ("a red cat and a tree", "auto"),
+    ):
         result = edit(model, source, target, method="mask_based", options={"mask_words": words})
         said = {"a cat": ["cat"], "a cat in a forest": ["forest"]}.get(target, ["red", "cat"])
         assert result.report.details["local_blend"] == said
