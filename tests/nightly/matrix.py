@@ -41,10 +41,10 @@ TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
-    "--start --strength --learning-rate --early-stop --early-stop-growth --most-alike",
+    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
-    "words": "--local-blend --spare --word",
+    "words": "--local-blend --spare --word --mask-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
