@@ -13,7 +13,7 @@ import wordbrush
 from wordbrush import editing, inversion
 from wordbrush.cli import main
 from wordbrush.errors import InputError, OptionsError
-from wordbrush.images import load, to_image
+from wordbrush.images import load, read_provenance, to_image
 from wordbrush.methods import Method, key, typed
 from wordbrush.model import Model
 from wordbrush.picture import Picture
@@ -27,15 +27,17 @@ EDITOR = '''
 
 from pydantic import Field
 
+from wordbrush.editing import Dial
 from wordbrush.options import Options as BaseOptions
 from wordbrush.progress import Progress
 from wordbrush.result import Report, Result
 
 NEEDS = frozenset({"source"})
+STRENGTH = Dial(option="left", source=1.0, full=0.5)
 
 
 class Options(BaseOptions):
-    strength: float = Field(0.5, ge=0, le=1, description="how much is left of the picture")
+    left: float = Field(0.5, ge=0, le=1, description="how much is left of the picture")
 
 
 def plan(model, request):
@@ -47,7 +49,7 @@ def edit(model, request):
     source = request.started(model)
     yield Progress("scaling", 1, 1)
     report = Report(words=request.targets[0], edited_share=1.0, guidance_scale=1.0, unet_rows=0, seconds=0.0)
-    path = source.trajectory * request.options.strength
+    path = source.trajectory * request.options.left
     return [Result(target, report, source, path, model) for target in request.targets]
 '''
 
@@ -108,7 +110,7 @@ def test_the_library_runs_it(tiny: Tiny, photo: Path, tmp_path: Path) -> None:
         model, photo, "a cat", method="straightaway", options={"steps": 3, "noise_seed": 4}
     )
     assert source.method == "straightaway" and source.options == {"steps": 3, "noise_seed": 4}
-    result = wordbrush.edit(model, source, "a dog", method="fade", options={"strength": 0.25})
+    result = wordbrush.edit(model, source, "a dog", method="fade", options={"left": 0.25})
     assert torch.equal(result.trajectory, source.trajectory * 0.25)
     # A source of this kind is edited by the methods that ship, and saved.
     source.save(tmp_path / "a.source")
@@ -117,9 +119,18 @@ def test_the_library_runs_it(tiny: Tiny, photo: Path, tmp_path: Path) -> None:
         wordbrush.edit(model, each, "a dog", options={"local_blend": "off"}) for each in (source, loaded)
     ]
     assert torch.equal(edits[0].trajectory, edits[1].trajectory)
-    with pytest.raises(OptionsError, match="'strength'.*less than or equal to 1, got 2"):
-        wordbrush.edit(model, source, "a dog", method="fade", options={"strength": 2})
+    with pytest.raises(OptionsError, match="'left'.*less than or equal to 1, got 2"):
+        wordbrush.edit(model, source, "a dog", method="fade", options={"left": 2})
     assert wordbrush.editing_methods()["fade"] == "scales latents"
+    # The dial that it declares is turned by the one slider of all methods.
+    weak, whole, untold = (
+        wordbrush.edit(model, source, "a dog", method="fade", strength=strength)
+        for strength in (0.25, 1.0, None)
+    )
+    assert torch.equal(weak.trajectory, source.trajectory * 0.875) and weak.options == {"left": 0.875}
+    assert torch.equal(whole.trajectory, untold.trajectory)
+    with pytest.raises(OptionsError, match="strength or left, which says the same"):
+        wordbrush.edit(model, source, "a dog", method="fade", options={"left": 1.0}, strength=1.0)
 
 
 @pytest.mark.usefixtures("added")
@@ -128,13 +139,18 @@ def test_the_command_line_has_its_flags_its_help_and_its_listing(
 ) -> None:
     folder = str(saved(tiny("sd1"), tmp_path / "model"))
     asked = ["edit", str(photo), "--source", "a cat", "--target", "a dog", "--model", folder, "--json"]
-    asked += ["--method", "fade", "--strength", "0.25", "--inversion", "straightaway", "--noise-seed", "4"]
+    asked += ["--method", "fade", "--left", "0.25", "--inversion", "straightaway", "--noise-seed", "4"]
     assert main([*asked, "--steps", "2", "--out", str(tmp_path / "dog.png")]) == 0
     (output,) = json.loads(capsys.readouterr().out)["outputs"]
     assert output["report"]["words"] == "a dog" and load(tmp_path / "dog.png").size == (32, 32)
     assert main(["replay", str(tmp_path / "dog.png")]) == 0
+    asked = [*asked[: asked.index("--left")], "--strength", "0", *asked[asked.index("--left") + 2 :]]
+    assert main([*asked, "--steps", "2", "--out", str(tmp_path / "none.png")]) == 0
+    assert read_provenance(tmp_path / "none.png")["options"] == {"left": 1.0}
+    assert main(["replay", str(tmp_path / "none.png")]) == 0
+    capsys.readouterr()
     assert main(["methods", "fade"]) == 0
-    assert "--strength X" in capsys.readouterr().out
+    assert "--left X" in capsys.readouterr().out
     assert main(["edit", "--help", "--method", "fade"]) == 0
     assert "how much is left of the picture" in " ".join(capsys.readouterr().out.split())
     assert main(["edit", str(photo), "--target", "a dog", "--method", "fad", "--out", "x.png"]) == 2

@@ -223,6 +223,20 @@ def test_a_stochastic_step_wants_its_noise() -> None:
         Prediction(noise(0), noise(1)).step(level(0.5), level(0.6), eta=0.1)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("start", [0.25, 0.3, 0.5, 0.999])
+def test_a_late_schedule_has_as_many_steps_over_what_is_left(start: float, spacing: str) -> None:
+    whole = Schedule.from_config({**SD, "timestep_spacing": spacing}, 4)
+    late = whole.late(start, training_alphas_cumprod(SD))
+    ts = [level.t for level in late.levels]
+    assert late.steps == 4 and ts == sorted(ts, reverse=True) and ts[0] <= whole.levels[int(4 * start)].t
+    assert late.levels[-1] == whole.levels[-1]
+    known = alphas(Schedule.from_alphas(range(1000), training_alphas_cumprod(SD).tolist()))
+    assert all(level in whole.levels or level.signal**2 == known[level.t] for level in late.levels)
+    if start == 0.5:
+        assert late.levels[::2] == whole.levels[2:]
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_step_counts_out_of_range_are_named(steps: int) -> None:
     with pytest.raises(OptionsError, match=rf"between 1 and 1000.*got {steps}"):

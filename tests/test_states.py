@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from wordbrush.model import Model
+from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
-from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, restored
+from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, late, restored
 
 Tiny, Seeded = Callable[..., Model], Callable[..., Source]
 
@@ -60,3 +61,19 @@ def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None
 def test_another_kind_is_not_guessed(seeded: Seeded) -> None:
     with pytest.raises(KeyError, match="spiral"):
         restored("spiral", {}, seeded("sd1").schedule)
+
+
+@pytest.mark.parametrize("start", [0.1, 0.25, 0.5, 0.9])
+def test_between_two_steps_a_trajectory_is_where_its_steps_lead(
+    start: float, tiny: Tiny, seeded: Seeded
+) -> None:
+    """On the straight path each level's state is known, and the same path as a trajectory must pass through it."""
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    straight = StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels)
+    walked = Trajectory(torch.cat([straight.levels[i].mix(straight.z_0, straight.noise) for i in range(4)]))
+    after = source.schedule.late(start, training_alphas_cumprod(model.schedule_config))
+    found, known = late(walked, start, source.schedule, after), late(straight, start, source.schedule, after)
+    assert len(after.levels) == 4 and after.levels[-1] == source.schedule.levels[-1]
+    for i in range(3):
+        torch.testing.assert_close(found.at(i), known.at(i), atol=1e-9, rtol=0)
+    assert torch.equal(found.at(3), walked.at(3)) and torch.equal(known.at(3), straight.z_0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         invert,
         record,
     )
+    from wordbrush.editing.presets import preset
     from wordbrush.errors import (
         ImageError,
         InputError,
@@ -43,9 +44,22 @@ if TYPE_CHECKING:
     from wordbrush.result import Report, Result
     from wordbrush.sheets import sheet
     from wordbrush.source import Source
+    from wordbrush.sweeping import sweep
 
 # Where the names below are, those that import least first.
-_MODULES = ("errors", "options", "progress", "sheets", "model", "source", "result", "api", "replaying")
+_MODULES = (
+    "errors",
+    "options",
+    "editing.presets",
+    "progress",
+    "sheets",
+    "model",
+    "source",
+    "result",
+    "api",
+    "replaying",
+    "sweeping",
+)
 
 __all__ = [
     "Check",
@@ -73,9 +87,11 @@ __all__ = [
     "heatmap",
     "inversion_methods",
     "invert",
+    "preset",
     "record",
     "replay",
     "sheet",
+    "sweep",
 ]
 
 

@@ -264,6 +264,7 @@ def edit(  # pyright: ignore[reportOverlappingOverload] - a str is a Sequence[st
     mask: Pixels | None = ...,
     mask_words: str | Sequence[str] | None = ...,
     keep_words: str | Sequence[str] | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> Result: ...
 @overload
@@ -280,6 +281,7 @@ def edit(
     mask: Pixels | None = ...,
     mask_words: str | Sequence[str] | None = ...,
     keep_words: str | Sequence[str] | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Result]: ...
 @overload
@@ -296,6 +298,7 @@ def edit(
     mask: Pixels | None = ...,
     mask_words: str | Sequence[str] | None = ...,
     keep_words: str | Sequence[str] | None = ...,
+    strength: float | None = ...,
     on_progress: OnProgress | None = ...,
 ) -> list[Any]: ...
 def edit(
@@ -311,6 +314,7 @@ def edit(
     mask: Pixels | None = None,
     mask_words: str | Sequence[str] | None = None,
     keep_words: str | Sequence[str] | None = None,
+    strength: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result | list[Any]:
     """Edit a source into what `target` describes; several targets share one source and one batch.
@@ -318,7 +322,7 @@ def edit(
     source: what `invert` or `from_seed` made, or a picture, which is inverted first; then `prompt` says what it shows,
     and `inversion` and `inversion_options` how (see `invert`). A list of those gives a list of what each gives; one
     prompt stands for all. method: see `editing_methods`. options: that method's
-    `Options`, e.g. {"reweight": {"night": 2}}.
+    `Options`, e.g. {"reweight": {"night": 2}}. strength: how far to go, from 0, the source, to 1, the whole edit.
     mask: where the picture may change (1, white) and where not; any size of the picture's aspect. mask_words,
     keep_words: words of the source's prompt; only where the ones are may it change, and not where the others are.
     The result is the picture itself, edited: outside of the masks, and where nothing changed, it keeps its pixels.
@@ -334,7 +338,7 @@ def edit(
     targets = [target] if isinstance(target, str) else _several(target)
     if isinstance(source, list):
         given = {"prompt": prompt, "inversion": inversion, "inversion_options": inversion_options}
-        given |= {"method": method, "options": options, "on_progress": on_progress}
+        given |= {"method": method, "options": options, "strength": strength, "on_progress": on_progress}
         given |= {"mask": mask, "mask_words": mask_words, "keep_words": keep_words}
         return [cast(Any, edit)(model, each, target, **given) for each in source]
     where = masks.read(mask, mask_words, keep_words)
@@ -344,7 +348,7 @@ def edit(
                 f"expected a source, as invert and from_seed make them, got {type(source).__name__}; to edit a "
                 'picture at once, say what it shows: edit(…, prompt="a cat on a beach")'
             )
-        check_edit(model, prompt, targets, method=method, options=options)
+        check_edit(model, prompt, targets, method=method, options=options, strength=strength)
         where.check(model, prompt)
         steps = invert_steps(
             model, source, prompt, method=inversion, options=inversion_options, mask=where.mask
@@ -362,7 +366,7 @@ def edit(
         raise OptionsError(
             f"the source already has its prompt and its steps: leave {', '.join(superfluous)} out"
         )
-    edits = edit_steps(model, source, targets, method=method, options=options, where=where)
+    edits = edit_steps(model, source, targets, method=method, options=options, strength=strength, where=where)
     results = drain(edits, on_progress)
     return results[0] if isinstance(target, str) else results
 
@@ -374,18 +378,20 @@ def edit_steps(
     *,
     method: str,
     options: Mapping[str, Any] | Options | None = None,
+    strength: float | None = None,
     where: Where = ANYWHERE,
 ) -> Generator[Progress, None, list[Result]]:
     """`edit` of a source as a generator, for callers that pause, show previews or measure."""
     _require_model(model)
     _require_source(source)
-    module, request = _requested(model, source.prompt, targets, method, options)
+    given = editing.dialled(method, _given(options), strength)
+    module, request = _requested(model, source.prompt, targets, method, given)
     source.check(model)
     where.check(model, source.prompt)
     shares = where.shares(model, source)
     mask = None if shares is None else masks.seen(shares, source, model)
     results = yield from module.edit(model, replace(request, source=source, mask=mask))
-    told: dict[str, Any] = {"method": method, "options": _given(options), "targets": request.targets}
+    told: dict[str, Any] = {"method": method, "options": given, "targets": request.targets}
     told |= {"where": where, "shares": shares}
     return [
         replace(result, index=i, **told).noted([model.strange(result.prompt)])
@@ -419,6 +425,7 @@ def check_edit(
     *,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    strength: float | None = None,
 ) -> list[Check]:
     """Raise what `edit` would raise for these words and options with a source of `prompt`, before there is one: an
     invalid word is reported before the inversion starts. Returns what is known of each edit. Raises `PromptError`,
@@ -433,7 +440,8 @@ def check_edit(
     """
     _require_model(model)
     require_words(model, prompt)
-    module, request = _requested(model, prompt, targets, method, options)
+    given = editing.dialled(method, _given(options), strength)
+    module, request = _requested(model, prompt, targets, method, given)
     module.plan(model, request)
     found: list[Check] = []
     for target in request.targets:
@@ -493,7 +501,7 @@ def editing_methods() -> dict[str, str]:
     """Name and summary of every editing method.
 
     >>> list(editing_methods())
-    ['prompt_to_prompt']
+    ['prompt_to_prompt', 'mask_based']
     """
     return {name: method.summary for name, method in editing.METHODS.items()}
 

@@ -2,8 +2,9 @@
 from a method's `Options` class and are checked here, with the same messages."""
 
 import os
+import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -72,6 +73,17 @@ class InversionOptions(Options):
     negative_prompt: str = Field("", description="what guidance leads away from: what shall not be seen")
 
 
+class StrengthOptions(Options):
+    """What every edit has: one slider. `editing.dialled` says it in the method's own option."""
+
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how far to go from the source (0) to the whole edit (1) (default: all the way)",
+    )
+
+
 class SeedOptions(InversionOptions):
     """What a picture is generated from, besides its prompt."""
 
@@ -87,6 +99,23 @@ class RecordOptions(Options):
     precision: Literal["half", "full"] = Field(
         "half", description="what recorded queries and keys are kept in; full: the model's own type"
     )
+
+
+def branches(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, without None; any other type alone, without its validators."""
+    if get_origin(annotation) is Annotated:
+        return branches(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = (branch for branch in get_args(annotation) if branch is not type(None))
+        return tuple(branch for member in members for branch in branches(member))
+    return (annotation,)
+
+
+def numeric(options: type[Options]) -> list[str]:
+    """The names of the options that may be one number."""
+    return [
+        name for name, field in options.model_fields.items() if {int, float} & {*branches(field.annotation)}
+    ]
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

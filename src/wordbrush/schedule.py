@@ -153,6 +153,28 @@ class Schedule:
         alphas = [float(alphas_cumprod[t]) for t in timesteps]
         return cls.from_alphas([*timesteps, 0], [*alphas, clean])
 
+    def late(self, start: float, alphas_cumprod: Float[Tensor, " timesteps"]) -> "Schedule":
+        """As many steps over what is left of the run after its fraction `start`, 0 ≤ start < 1.
+
+        Step i of n begins where step start · n + i · (1 − start) would. Between two levels that is the level of the
+        nearest training timestep; alphas_cumprod: ᾱ of those.
+        """
+        levels: list[Level] = []
+        for k, part in (self.at(start, i) for i in range(self.steps + 1)):
+            here, to = self.levels[k], self.levels[k + 1]
+            t = round(here.t + part * (to.t - here.t))
+            alpha = float(alphas_cumprod[t])
+            between = Level(t, math.sqrt(alpha), math.sqrt(1 - alpha))
+            levels.append(here if part == 0 else to if part == 1 else between)
+        return Schedule(tuple(levels))
+
+    def at(self, start: float, i: int) -> tuple[int, float]:
+        """Where step i of `late` begins: a step of this schedule, and the fraction of it that is over (1: all)."""
+        position = start * self.steps + i * (1 - start)
+        k = min(int(position), self.steps - 1)
+        # The last level is the end of the run, however the products above were rounded.
+        return k, 1.0 if i == self.steps else position - k
+
     @classmethod
     def from_alphas(cls, timesteps: Sequence[int], alphas: Sequence[float]) -> "Schedule":
         """A variance-preserving schedule from the timestep and ᾱ of each of its n + 1 levels."""

@@ -35,8 +35,8 @@ from wordbrush.options import RecordOptions
 from wordbrush.picture import Picture
 from wordbrush.reading import json_text
 from wordbrush.recording import Reads, Recording, shapes
-from wordbrush.schedule import Level, Schedule
-from wordbrush.states import States, restored
+from wordbrush.schedule import Level, Schedule, training_alphas_cumprod
+from wordbrush.states import States, late, restored
 
 _FORMAT, _VERSION = "wordbrush.source", 2
 _RECORDING = "recording."  # before the names of its tensors
@@ -107,6 +107,20 @@ class Source:
         if len(self.null) == 1:
             return Conditioning(self.null)
         return [Conditioning(self.null[i : i + 1]) for i in range(len(self.null))]
+
+    def late(self, start: float, model: Model) -> "Source":
+        """The same source with as many steps over the last part of its run; `start` of it (0 ≤ start < 1) is left out.
+
+        An edit of it begins from a state that has more of the picture, and changes less. It has no recording.
+        """
+        if start == 0:
+            return self
+        schedule = self.schedule.late(start, training_alphas_cumprod(model.schedule_config))
+        states, null = late(self.states, start, self.schedule, schedule), self.null
+        if len(null) > 1:
+            null = null[[self.schedule.at(start, i)[0] for i in range(self.steps)]]
+        # What was recorded was recorded at other levels.
+        return replace(self, schedule=schedule, states=states, null=null, recording=None)
 
     def encoded(self, model: Model) -> Float[Tensor, "1 c h w"]:
         """The latents of the picture that it was made of, as the autoencoder encodes it; z_0 of a generated source.

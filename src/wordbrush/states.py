@@ -5,9 +5,10 @@ because exact inversions store more than a trajectory.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -116,6 +117,28 @@ class CoupledPath:
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"first": self.first, "second": self.second}
+
+
+def late(states: States, start: float, before: Schedule, after: Schedule) -> States:
+    """The states at the levels of `after`, which is `before.late(start, …)`.
+
+    A DDIM step from one level to the next is a line: along it the clean latents and the noise are the same. So the
+    state at a level in between is the combination of the two that has its shares of both.
+    """
+    if isinstance(states, StraightPath):
+        return replace(states, levels=after.levels)
+    found: list[Tensor] = []
+    for i, level in enumerate(after.levels):
+        k, _ = before.at(start, i)
+        here, to = before.levels[k], before.levels[k + 1]
+        if level in (here, to):
+            found.append(states.at(k if level == here else k + 1))
+            continue
+        area = here.signal * to.sigma - to.signal * here.sigma
+        a = (level.signal * to.sigma - to.signal * level.sigma) / area
+        b = (here.signal * level.sigma - level.signal * here.sigma) / area
+        found.append(a * states.at(k) + b * states.at(k + 1))
+    return Trajectory(torch.cat(found))
 
 
 def restored(kind: str, tensors: Mapping[str, Tensor], schedule: Schedule) -> States:

@@ -117,6 +117,23 @@ def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
     )
 
 
+def test_one_slider_goes_from_the_source_to_the_edit(here: Path, run: Run):
+    assert run(*EDIT, "--strength", "0.25")[0] == 0
+    assert read_provenance("dog.png")["options"] == {"start": 0.75}
+    assert run("replay", "dog.png")[0] == 0
+    code, _, err = run(*EDIT, "--strength", "0")
+    assert code == 0 and "the picture is the source" in err
+    assert run(*EDIT, "--strength", "1")[0] == 0
+    whole = load("dog.png").tobytes()
+    assert run(*EDIT)[0] == 0 and load("dog.png").tobytes() == whole
+    for flag, said in ((("--start", "0.5"), "strength or start"), (("--sheet",), "got '2'")):
+        code, _, err = run(*EDIT, "--strength", "2" if flag == ("--sheet",) else "1", *flag)
+        assert code == 2 and said in err
+    Path("weak.toml").write_text("strength = 0.5")
+    assert run(*EDIT, "--option-file", "weak.toml")[0] == 0
+    assert read_provenance("dog.png")["options"] == {"start": 0.5}
+
+
 def test_several_targets_share_a_folder_and_have_names_of_their_own(here: Path, run: Run):
     targets = [DOG, "A dog, on a beach!", "a cat on a beach at night", "sheet"]
     flags_ = [token for target in targets for token in ("--target", target)]

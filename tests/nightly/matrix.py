@@ -9,9 +9,11 @@ from wordbrush.cli.app import application
 
 ONE = ("--steps", "1")
 ALONE = ("--method", "prompt-to-prompt", "--inversion", "direct")
+SWEPT = ("--option", "strength", "--values", "0.5")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": (CAT, *ONE, "--out", "out/cat.png"),
     "edit": ("photo.png", "--source", CAT, "--target", DOG, *ONE, "--out", "out/dog.png"),
+    "sweep": ("photo.png", "--source", CAT, "--target", DOG, *ONE, *SWEPT, "--out", "out/strip.png"),
     "invert": ("photo.png", "--prompt", CAT, *ONE, "--out", "out/photo.source"),
     "heatmap": ("photo.png", "--prompt", CAT, "--word", "cat", *ONE, "--out", "out/heat.png"),
     "replay": ("made.png", "--out", "out/again.png"),
@@ -41,14 +43,14 @@ TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
-    "--learning-rate --early-stop --early-stop-growth --most-alike",
+    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
-    "words": "--local-blend --spare --word",
+    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
-    "--method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel "
-    "--shard",
+    "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
+    "--rightmost-panel --shard",
     "switch": "--json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
@@ -58,10 +60,10 @@ TYPES = {
     "model": "--model --clip --encoder",
     "device": "--device",
     "png": "--plot --out",
-    "place": "batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out",
+    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out",
     "source": "invert:--out",
     "csv": "export:--out",
-    "sweep": "--sweep",
+    "sweep": "--sweep --values",
     "host": "--host",
     "token": "--token",
 }
@@ -147,7 +149,7 @@ VALUES: dict[str, dict[str, str]] = {
         "equals": "dog==1",
         "long": "dog=" + "1" * 5000,
     },
-    "words": {
+    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
         "unknown": "unicorn",
         "empty": "",
         "spaces": "  ",
@@ -475,8 +477,8 @@ def tries() -> Iterator[Try]:
 
 def _is_right(command: str, label: str) -> bool:
     """Whether a value is bad for other commands only: a picture that this one does not read, results not of its own."""
-    return ("input" in label and command not in ("edit", "heatmap", "compare")) or (
-        label.endswith("results") and command == "compare"
+    return ("input" in label and command not in ("edit", "sweep", "heatmap", "compare")) or (
+        label.endswith("results") and command in ("compare", "sweep")
     )
 
 

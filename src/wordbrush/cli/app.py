@@ -15,10 +15,12 @@ from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.mask import mask
 from wordbrush.cli.commands.replay import replay
+from wordbrush.cli.commands.sweep import sweep
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.methods import (
     EDITING,
     INVERSION,
+    editing_of,
     editing_options,
     inversion_options,
     inverting,
@@ -26,6 +28,7 @@ from wordbrush.cli.options.methods import (
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import OptionsError, WordbrushError, short
+from wordbrush.options import StrengthOptions
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -107,8 +110,9 @@ def application(tokens: Sequence[str]) -> App:
     app.command(
         flags.with_flags(
             edit,
-            Editing=editing_options(named(tokens, "edit", "--method") or EDITING),
+            Editing=editing_of(tokens, "edit"),
             Inversion=inverting(tokens, "edit", "--inversion"),
+            Strength=StrengthOptions,
         )
     )
     app.command(
@@ -124,6 +128,14 @@ def application(tokens: Sequence[str]) -> App:
         )
     )
     app.command(flags.with_flags(mask, Inversion=inverting(tokens, "mask", "--inversion")))
+    app.command(
+        flags.with_flags(
+            sweep,
+            Editing=editing_options(named(tokens, "sweep", "--method") or EDITING),
+            Inversion=inverting(tokens, "sweep", "--inversion"),
+            Strength=StrengthOptions,
+        )
+    )
     app.command(compare.command(tokens))
     app.command(evaluate.application(tokens))
     app.command(study.application())

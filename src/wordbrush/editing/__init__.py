@@ -1,9 +1,12 @@
 """Editing methods: from a request to pictures. One file or folder a method, one line each in this table."""
 
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from wordbrush.methods import Method
+from wordbrush.errors import OptionsError
+from wordbrush.methods import Method, find
+from wordbrush.options import StrengthOptions, parse
 from wordbrush.progress import Progress
 
 if TYPE_CHECKING:
@@ -12,12 +15,33 @@ if TYPE_CHECKING:
     from wordbrush.result import Result
 
 
+@dataclass(frozen=True)
+class Dial:
+    """The option of a method that runs from the source to the whole edit, and its values at both ends.
+
+    >>> from wordbrush.editing import Dial
+    >>> Dial("start", source=1.0, full=0.0).at(0.25)
+    {'start': 0.75}
+    """
+
+    option: str
+    source: float
+    full: float
+
+    def at(self, strength: float) -> dict[str, float]:
+        """The option for a strength from 0 to 1."""
+        return {self.option: (1 - strength) * self.source + strength * self.full}
+
+
 @runtime_checkable
 class EditingMethod(Protocol):
     """What an editing method's module has."""
 
     NEEDS: "frozenset[Need]"
     """What of a request it reads besides the targets and the options."""
+
+    STRENGTH: Dial
+    """Which of its options makes the edit stronger, from the source itself to what it does by default."""
 
     def plan(self, model: "Model", request: "EditRequest") -> object:
         """Raise what is wrong with the request, before any work; the source may not be there yet, its prompt is."""
@@ -36,4 +60,25 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "cross-attention edits: swap, add or reweight words, keep the layout",
         "wordbrush.editing.prompt_to_prompt.options",
     ),
+    "mask_based": Method(
+        "wordbrush.editing.mask_based.method",
+        "noise a picture and draw it again where the new words look; the rest is kept",
+        "wordbrush.editing.mask_based.options",
+    ),
 }
+
+
+def dialled(method: str, options: Mapping[str, Any], strength: float | None) -> Mapping[str, Any]:
+    """The options of an editing method with this strength, said by the option of its dial.
+
+    Raises `OptionsError` for a strength that is not from 0 to 1, and beside a value for that option.
+    """
+    far = parse(StrengthOptions, {"strength": strength}).strength
+    if far is None:
+        return options
+    dial = find(METHODS, method, "editing").load().STRENGTH
+    if dial.option in options:
+        raise OptionsError(
+            f"expected strength or {dial.option}, which says the same, got both: leave one of them out"
+        )
+    return {**options, **dial.at(far)}

@@ -22,7 +22,7 @@ class TextEmbeds:
     def __len__(self) -> int:
         return self.hidden.shape[0]
 
-    def __getitem__(self, rows: slice) -> "TextEmbeds":
+    def __getitem__(self, rows: slice | list[int]) -> "TextEmbeds":
         return TextEmbeds(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
 
     def tensors(self, name: str) -> dict[str, Tensor]:

@@ -35,6 +35,13 @@ ONE, WAYS = {"direct": FAST}, {"direct": FAST, "ddim": FAST}
 Tiny = Callable[..., Model]
 
 
+@pytest.fixture(autouse=True)
+def one_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default all methods are compared; what is tested here does not depend on how many there are."""
+    for name in [name for name in editing.METHODS if name != editing.DEFAULT]:
+        monkeypatch.delitem(editing.METHODS, name)
+
+
 def noise(side: int = 32, seed: int = 0) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(values).resize((side, side))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import DropMetadata, Given, OptionFile, Preview, Sheet
-from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
+from wordbrush.cli.options.methods import editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.where import ANYWHERE, Masking
+from wordbrush.editing import presets
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
 from wordbrush.methods import typed
+from wordbrush.options import StrengthOptions
 
 if TYPE_CHECKING:
     from wordbrush.cli.origins import Origin
@@ -26,7 +28,9 @@ def edit(
     target: list[str],
     out: str,
     source: str | None = None,
-    method: str = EDITING,
+    method: str | None = None,
+    preset: str | None = None,
+    word: str | None = None,
     inversion: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
@@ -50,12 +54,17 @@ def edit(
     source
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     method
-        how to edit; `wordbrush methods` lists them
+        how to edit; `wordbrush methods` lists them (default: prompt-to-prompt)
+    preset
+        an edit of the papers, as a method with options; `wordbrush methods` lists them
+    word
+        the thing that --preset object-preservation preserves
     inversion
         how to invert a picture file; `wordbrush methods` lists them (default: straight for pocket, direct for other
         models, on which nobody has measured straight yet)
     """
     terminal = setup.terminal
+    method, named = presets.chosen(method, preset, word)
     inversion = default(setup.model) if inversion is None else inversion
     inputs = [picture, option_file, where.mask]
     files = outputs.planned(
@@ -64,13 +73,15 @@ def edit(
     for prompt in target:
         outputs.require_text("--target", prompt)
     kinds = editing_options(method), inversion_options(inversion)
-    options, inverting = flags.shared(given, option_file, *kinds)
+    options, inverting, slider = flags.shared(given, option_file, *kinds, StrengthOptions)
     with terminal.busy("starting"):
-        from wordbrush import api
+        from wordbrush import api, editing
         from wordbrush.cli import origins
         from wordbrush.progress import drain
     said = where.read()
     unused = inverting.keys() - options
+    options = {**named, **options}
+    options = editing.dialled(method, options, slider.get("strength"))
     start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
     model = setup.load()
     if long_prompt:

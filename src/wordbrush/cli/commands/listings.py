@@ -9,6 +9,7 @@ from wordbrush import editing, inversion
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.setup import Json
 from wordbrush.cli.terminal import Terminal
+from wordbrush.editing.presets import PRESETS
 from wordbrush.methods import Method, find, key, typed
 
 _TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
@@ -30,7 +31,10 @@ def methods(name: str | None = None, /, *, json: Json = False) -> int:
         for kind, table in _TABLES.items():
             terminal.say(f"{kind}:")
             terminal.rows({typed(name): method.summary for name, method in table.items()})
-        terminal.finish(**{kind: _summaries(table) for kind, table in _TABLES.items()})
+        terminal.say("presets of edit:")
+        terminal.rows({typed(name): preset.summary for name, preset in PRESETS.items()})
+        summaries = {kind: _summaries(table) for kind, table in _TABLES.items()}
+        terminal.finish(**summaries, presets={name: preset.summary for name, preset in PRESETS.items()})
         return 0
     method = find(
         {name: method for table in _TABLES.values() for name, method in table.items()}, name, "such"

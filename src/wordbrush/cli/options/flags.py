@@ -2,11 +2,10 @@
 
 import functools
 import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter, Token, validators
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from wordbrush.errors import OptionsError, nearest, short
 from wordbrush.methods import key
-from wordbrush.options import Options, parse, read_toml
+from wordbrush.options import Options, branches, parse, read_toml
 
 Given = Mapping[str, str | list[str]]
 """Options as given on the command line, by name: still text."""
@@ -48,7 +47,7 @@ def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callabl
 
 
 def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
-    several = any(get_origin(branch) in (dict, tuple) for branch in _branches(field.annotation))
+    several = any(get_origin(branch) in (dict, tuple) for branch in branches(field.annotation))
     flag = Parameter(
         help=describe(field),
         group=group,
@@ -81,7 +80,7 @@ def describe(field: FieldInfo) -> str:
 
 def metavar(annotation: Any) -> str:
     """How a value of this type is typed: `X|X,X`, `TEXT=X`, `auto|replace|refine`."""
-    return "|".join(map(_looks, _branches(annotation)))
+    return "|".join(map(_looks, branches(annotation)))
 
 
 def _looks(branch: Any) -> str:
@@ -95,16 +94,6 @@ def _looks(branch: Any) -> str:
             return ",".join("…" if argument is Ellipsis else metavar(argument) for argument in arguments)
         case origin:
             return {int: "N", float: "X", bool: "true|false"}.get(origin, "TEXT")
-
-
-def _branches(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, without None; any other type alone, without its validators."""
-    if get_origin(annotation) is Annotated:
-        return _branches(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        members = (branch for branch in get_args(annotation) if branch is not type(None))
-        return tuple(branch for member in members for branch in _branches(member))
-    return (annotation,)
 
 
 # Flags of the commands themselves ---------------------------------------------------------------------------
@@ -175,7 +164,7 @@ def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
     if isinstance(text, str):
         return text
     annotation: Any = field.annotation
-    if any(get_origin(branch) is dict for branch in _branches(annotation)):
+    if any(get_origin(branch) is dict for branch in branches(annotation)):
         pairs: dict[str, Any] = {}
         for pair in text:
             word, equals, value = pair.rpartition("=")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from wordbrush import editing, inversion
+from wordbrush.editing.presets import PRESETS
 from wordbrush.errors import OptionsError
 from wordbrush.methods import find, key, typed
 from wordbrush.options import Options
@@ -15,6 +16,13 @@ def editing_options(method: str) -> type[Options]:
     if key(method) in inversion.METHODS:
         raise OptionsError(f"{method} is an inversion, not an editing method: expected --inversion {method}")
     return find(editing.METHODS, method, "editing").options()
+
+
+def editing_of(tokens: Sequence[str], command: str) -> type[Options]:
+    """The options of the editing method that a command line uses, by its name or a preset's. Raises `OptionsError`."""
+    preset = named(tokens, command, "--preset")
+    known = PRESETS.get(key(preset)) if preset is not None else None
+    return editing_options(named(tokens, command, "--method") or (known.method if known else EDITING))
 
 
 def inversion_options(method: str) -> type[Options]:

@@ -7,8 +7,9 @@ re-weighting, per-word windows, self-attention injection and local blend (sectio
 Deviations from the released code: words are aligned, not tokens (see `wordbrush.words`); no map is built (see
 `wordbrush.attention_edit`); windows, blend words and the like follow from what the words change, where the user does
 not choose (see `defaults`); what is inside the mask may be finished with ordinary guidance and without the source
-(`finish`, ours); the source's unconditional row is never computed and its conditional row only while something reads
-it; an unknown word is an error instead of an empty mask; where the words ask for nothing the result is the source.
+(`finish`, ours); an edit may begin late in its source's run (`start`, ours: the method's strength); the source's
+unconditional row is never computed and its conditional row only while something reads it; an unknown word is an error
+instead of an empty mask; where the words ask for nothing the result is the source.
 """
 
 import time
@@ -24,6 +25,7 @@ from wordbrush import attention_edit
 from wordbrush.attention_edit import AttentionEdit, EditedAttention, gate, refine, reweight, window
 from wordbrush.changes import Change, read
 from wordbrush.denoise import Step, denoise
+from wordbrush.editing import Dial
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt.blending import Blending, BlendWords, WordPair, found, kept_things
 from wordbrush.editing.prompt_to_prompt.idle import idle
@@ -42,6 +44,8 @@ from wordbrush.states import StraightPath
 from wordbrush.words import Alignment, Words, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
+
+STRENGTH = Dial(option="start", source=1.0, full=0.0)
 
 NEVER: Window = (0.0, 0.0)
 T = TypeVar("T")
@@ -101,10 +105,13 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     source, given = request.started(model), request.options
     began = time.perf_counter()
     plans = plan(model, request)
+    is_source = given.start == 1
+    if not is_source:
+        source = source.late(given.start, model)
     decided = [defaults.decided(given, planned.change, source) for planned in plans]
     batches: dict[str, list[int]] = {}
     for i, (planned, options) in enumerate(zip(plans, decided, strict=True)):
-        if not planned.asks_for_nothing:
+        if not (planned.asks_for_nothing or is_source):
             batches.setdefault(options.model_dump_json(), []).append(i)
     outcomes: dict[int, _Outcome] = {}
     idles: dict[int, list[str]] = {}
@@ -118,9 +125,9 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     seconds = round(time.perf_counter() - began, 3)
     results: list[Result] = []
     for i, (target, planned, options) in enumerate(zip(request.targets, plans, decided, strict=True)):
-        outcome = outcomes.get(i) or _Outcome.unchanged(model, source)
-        notices = [*_notices(planned, outcome, request.mask is not None), *idles.get(i, [])]
-        if not planned.asks_for_nothing:
+        outcome = outcomes.get(i) or _Outcome.unchanged(model, source, planned.asks_for_nothing)
+        notices = [*_notices(planned, outcome, is_source, request.mask is not None), *idles.get(i, [])]
+        if i in outcomes:
             notices += defaults.notices(model, source, is_strange)
         report = _report(planned, options, given, outcome, source, rows, seconds, notices)
         results.append(Result(target, report, source, outcome.trajectory, model, outcome.mask))
@@ -141,9 +148,12 @@ class _Outcome:
         return float(self.mask.float().mean())
 
     @classmethod
-    def unchanged(cls, model: Model, source: Source) -> "_Outcome":
-        """The source, and at its end the picture that it was made of, however well it was inverted."""
-        trajectory = torch.cat([source.trajectory[:-1], source.encoded(model)])
+    def unchanged(cls, model: Model, source: Source, is_asked: bool) -> "_Outcome":
+        """The source. is_asked: by the words, and then it ends with the picture that it was made of, however well that
+        was inverted; where an edit was only not begun, it ends where weaker and weaker ones do."""
+        trajectory = source.trajectory
+        if is_asked:
+            trajectory = torch.cat([trajectory[:-1], source.encoded(model)])
         nowhere = torch.zeros(trajectory.shape[-2:], dtype=torch.bool)
         return cls(trajectory.to(model.device), nowhere)
 
@@ -384,10 +394,12 @@ def _blend_words(planned: Plan, options: Options, source: Source) -> BlendWords:
     return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added)
 
 
-def _notices(planned: Plan, outcome: _Outcome, is_confined: bool) -> list[str]:
+def _notices(planned: Plan, outcome: _Outcome, is_source: bool, is_confined: bool) -> list[str]:
     notices: list[str] = []
     if planned.asks_for_nothing:
         notices.append("both prompts say the same: without a reweight, the edit is the source")
+    elif is_source:
+        notices.append("the picture is the source: an edit of strength 0 (start 1) changes nothing")
     elif outcome.share == 0:
         where = "what changes is outside of the mask" if is_confined else "the local blend's mask is empty"
         notices.append(f"{where}, so the picture is the source: lower blend_threshold, or local_blend off")

@@ -93,6 +93,13 @@ class Options(BaseOptions):
         description="fraction of steps after which the mask is fixed and what is inside is drawn with the model's "
         "ordinary guidance (1: never; default: by what changes)",
     )
+    start: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of the source's run after which the edit begins, with all its steps: the later, the less "
+        "changes (1: nothing)",
+    )
     guidance_scale: float | None = Field(
         None,
         ge=0,

@@ -1,0 +1,1 @@
+"""Mask-based editing: `method`, and its `options`, which do not import torch."""
