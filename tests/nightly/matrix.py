@@ -149,7 +149,7 @@ VALUES: dict[str, dict[str, str]] = {
         "equals": "dog==1",
         "long": "dog=" + "1" * 5000,
     },
-    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
+    "words": {
         "unknown": "unicorn",
         "empty": "",
         "spaces": "  ",
