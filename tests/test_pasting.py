@@ -64,7 +64,7 @@ def test_outside_of_a_mask_nothing_changes_at_any_size(
     allowed = np.zeros((size[1], size[0]), np.uint8)
     allowed[top : top + extent, left : left + extent] = 200 if is_soft else 255
     before, after = torch.full((3, 32, 32), -0.5), torch.full((3, 32, 32), 0.9)
-    result = pasted(own, (0, 0, *size), before, after, None, allowed)
+    result = pasted(own, (0, 0, *size), before, after, allowed=allowed)
     outside = allowed == 0
     assert (np.asarray(result.image)[outside] == np.asarray(own)[outside]).all()
     assert not result.share[outside].any()
@@ -85,7 +85,7 @@ def test_soft_edges_are_respected() -> None:
     own = Image.new("RGB", (SIZE, SIZE), "black")
     ramp = np.tile(np.linspace(0, 255, SIZE).round().astype(np.uint8), (SIZE, 1))
     before, after = torch.full((3, SIZE, SIZE), -1.0), torch.full((3, SIZE, SIZE), 1.0)
-    result = pasted(own, (0, 0, SIZE, SIZE), before, after, None, ramp)
+    result = pasted(own, (0, 0, SIZE, SIZE), before, after, allowed=ramp)
     assert np.abs(np.asarray(result.image)[..., 0].astype(int) - ramp).max() <= 1
 
 
@@ -94,9 +94,9 @@ def test_hard_edges_fade_in_inside_and_leave_no_seam() -> None:
     allowed = np.zeros((SIZE, SIZE), np.uint8)
     allowed[16:48, 16:48] = 255
     before, after = torch.full((3, SIZE, SIZE), -1.0), torch.full((3, SIZE, SIZE), 1.0)
-    levels = np.asarray(pasted(own, (0, 0, SIZE, SIZE), before, after, None, allowed).image)[32, :, 0].astype(
-        int
-    )
+    levels = np.asarray(pasted(own, (0, 0, SIZE, SIZE), before, after, allowed=allowed).image)[
+        32, :, 0
+    ].astype(int)
     assert np.abs(np.diff(levels)).max() < 140  # plain pasting: 255
     assert levels[24] == 255
 

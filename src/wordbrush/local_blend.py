@@ -27,7 +27,7 @@ class WordMaps:
     columns: indicator columns, "pictures tokens k": k groups of tokens for the source (first) and each target.
     rows: the batch layout of a step; in the steps whose maps are summed it has the source's row, or `recording` has.
     positions: the cross sites of this many positions only.
-    stop: the first step whose maps are not summed any more.
+    start, stop: the first step whose maps are summed, and the first whose are not any more.
     """
 
     attend: Attend
@@ -36,13 +36,14 @@ class WordMaps:
     positions: int
     stop: int | float = math.inf
     recording: Recording | None = None
+    start: int = 0
     _sum: Tensor | None = field(init=False, default=None)
     _count: int = field(init=False, default=0)
 
     def __call__(self, site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
         """Attend, and at the sites of the maps attend once more to the words' indicators."""
         output = self.attend(site, step, heads)
-        if site.is_cross and site.positions == self.positions and step < self.stop:
+        if site.is_cross and site.positions == self.positions and self.start <= step < self.stop:
             columns = torch.split(self.columns.to(heads.hidden), heads.channels, dim=-1)  # a call holds d
             maps = torch.cat([self._maps(site, step, heads, part) for part in columns], dim=1)
             self._sum = maps if self._sum is None else self._sum + maps

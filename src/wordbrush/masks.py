@@ -33,7 +33,7 @@ _NOISE = 8
 # Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs
 # to it, and how unsure that is; the variance of a colour below which a window counts as flat; how soft a mask's edges
 # are.
-_WORD, _RAMP = 0.45, 0.2
+_WORD, _NEAR, _RAMP = 0.45, 0.3, 0.2
 _FLAT = 1e-3
 _EDGE = 0.6
 _ROOM = 2
@@ -128,14 +128,36 @@ def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
     """
     heat = word_map(model, source.prompt, word, source.trajectory, source.schedule)
     height, width = source.size(model)
-    fine = Image.fromarray(heat.numpy()).resize((width, height), Image.Resampling.BICUBIC)
-    # A ramp instead of a step: a map knows an edge to a latent pixel or so, and the picture knows it better.
-    rough = np.clip((np.asarray(fine) - _WORD) / _RAMP + 0.5, 0, 1)
-    picture = (source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]) / 2
-    exact = _guided(picture, torch.from_numpy(rough), 2 * model.downscale)
-    grown = F.max_pool2d(exact, 2 * grow + 1, stride=1, padding=grow)[0, 0]
-    shares = np.clip((grown.numpy() - 0.5) / _EDGE + 0.5, 0, 1)
+    picture = source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]
+    shares = _grown(_exact(heat, picture, _WORD, model.downscale), grow)
     return _placed(np.rint(shares * 255).astype(np.uint8), model, source)
+
+
+def near(
+    heat: Float[Tensor, "mh mw"], picture: Float[Tensor, "3 h w"], downscale: int
+) -> Float[np.ndarray, "h w"]:
+    """Where words look in a picture in [−1, 1], with what they bring along (a shadow, a glow): 1 there, 0 elsewhere.
+
+    downscale: the picture's pixels for one of the latents.
+    """
+    return _grown(_exact(heat, picture, _NEAR, downscale), downscale)
+
+
+def _grown(mask: Float[Tensor, "1 1 h w"], by: int) -> Float[np.ndarray, "h w"]:
+    grown = F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)[0, 0]
+    return np.clip((grown.numpy() - 0.5) / _EDGE + 0.5, 0, 1)
+
+
+def _exact(
+    heat: Float[Tensor, "mh mw"], picture: Float[Tensor, "3 h w"], threshold: float, downscale: int
+) -> Float[Tensor, "1 1 h w"]:
+    """What a word's map means, with the picture's own edges."""
+    height, width = picture.shape[-2:]
+    scaled = ((heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)).float().numpy()
+    fine = Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC)
+    # A ramp instead of a step: a map knows an edge to a latent pixel or so, and the picture knows it better.
+    rough = np.clip((np.asarray(fine) - threshold) / _RAMP + 0.5, 0, 1)
+    return _guided(picture / 2, torch.from_numpy(rough), 2 * downscale)
 
 
 def _guided(

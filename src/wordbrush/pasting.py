@@ -24,7 +24,8 @@ from wordbrush.framing import Box
 
 # Grey levels, chosen on the bench (docs/benchmarks/pasting.md).
 _UNCHANGED, _CHANGED = 6.0, 12.0
-_DETAILED, _NEW = 8.0, 64.0
+_DETAILED, _NEW = 8.0, 32.0
+_STRONG, _LEAST = 128.0, 0.1
 _FEATHER = 3.0
 """How far inside a mask with hard edges the edit fades in, in pixels of the rendering."""
 
@@ -43,12 +44,14 @@ def pasted(
     before: Float[Tensor, "3 h w"],
     after: Float[Tensor, "3 h w"],
     region: Bool[Tensor, "lh lw"] | None = None,
+    named: Float[np.ndarray, "h w"] | None = None,
     allowed: UInt8[np.ndarray, "height width"] | None = None,
 ) -> Pasted:
     """The edit of what a model sees in `box` of an 8-bit RGB picture, in the whole picture.
 
     before, after: the model's renderings of the source and of the target, in [−1, 1]. region: the latents that were
-    free to change; None for all. allowed: how much each of the picture's pixels may change (`masks.Shares`); None for
+    free to change; None for all. named: how much each pixel of the rendering belongs to what the change is about; None
+    for a change of everything. allowed: how much each of the picture's pixels may change (`masks.Shares`); None for
     all.
     """
     left, top, right, bottom = map(round, box)
@@ -57,13 +60,17 @@ def pasted(
     share = np.zeros(pixels.shape[:2], np.float32)
     old, new = (_levels(rendering) for rendering in (before, after))
     strength = _blurred(_widest(np.abs(new - old).max(0)), 1.0)
-    weight = _smooth(strength, _UNCHANGED, _CHANGED)
+    # In fog all changes are small: what counts as one is measured by the largest.
+    scale = float(np.clip(np.quantile(strength, 0.99) / _STRONG, _LEAST, 1))
+    weight = _smooth(strength, _UNCHANGED * scale, _CHANGED * scale)
     if region is not None and not bool(region.all()):
         weight = weight * _reach(region, (weight.shape[0], weight.shape[1]))
+    if named is not None:
+        weight = weight * named
     m = _enlarged(weight, size).clip(0, 1)
     if allowed is not None:
         m = m * _faded(allowed[top:bottom, left:right], size[0] / weight.shape[1])
-    beta = _enlarged(_smooth(strength, _DETAILED, _NEW), size).clip(0, 1)
+    beta = _enlarged(_smooth(strength, _DETAILED * scale, _NEW * scale), size).clip(0, 1)
     part = pixels[top:bottom, left:right]
     changed = np.zeros(m.shape, bool)
     for channel in range(3):  # one at a time: a large picture has room for a few of these arrays only

@@ -17,7 +17,7 @@ from torch import Tensor
 from wordbrush import formats, provenance, stamp
 from wordbrush.files import Opened, atomic_write
 from wordbrush.images import Recorded, save_png, to_image
-from wordbrush.masks import Shares, Where
+from wordbrush.masks import Shares, Where, near
 from wordbrush.methods import key
 from wordbrush.model import Model
 from wordbrush.pasting import Pasted, pasted
@@ -25,6 +25,9 @@ from wordbrush.picture import Picture
 from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
+
+Looks = tuple[Float[Tensor, "h w"] | None, Float[Tensor, "h w"] | None]
+"""Where the words of a change looked, in the source and in the target; None where a prompt has no such words."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Result:
     autoencoder. A source that was generated has no other picture than its rendering.
 
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
-    latents; None where a method has none. method, options: the edit's, as given. targets: all prompts that were
+    latents; None where a method has none. looks: where the words of the change looked, for methods that say what is
+    about things; the edit is brought back where these are and around them. method, options: the edit's, as given. targets: all prompts that were
     edited together; index: this one's place among them. where: the user's masks and words; shares: how much of each of
     the picture's pixels they let change. The verbs fill these six in.
 
@@ -85,6 +89,7 @@ class Result:
     trajectory: Float[Tensor, "steps_plus_1 c h w"]
     model: Model
     mask: Bool[Tensor, "height width"] | None = None
+    looks: Looks = (None, None)
     method: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     targets: tuple[str, ...] = ()
@@ -131,7 +136,18 @@ class Result:
         before = self.source.decoded(self.model)
         own = to_image(before) if picture is None else picture.image
         box = (0, 0, *own.size) if picture is None else picture.box
-        return pasted(own, box, before, self._decoded, self.mask, self.shares)
+        return pasted(own, box, before, self._decoded, self.mask, self._named, self.shares)
+
+    @property
+    def _named(self) -> Float[np.ndarray, "height width"] | None:
+        """How near each pixel of the rendering is to what the change is about; None for a change of everything."""
+        pictures = self.source.decoded(self.model), self._decoded
+        found = [
+            near(heat.cpu(), picture, self.model.downscale)
+            for heat, picture in zip(self.looks, pictures, strict=True)
+            if heat is not None
+        ]
+        return np.maximum.reduce(found) if found else None
 
     @cached_property
     def _decoded(self) -> Float[Tensor, "3 height width"]:

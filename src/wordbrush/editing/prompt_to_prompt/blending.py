@@ -12,6 +12,7 @@ from wordbrush.attention_edit import EditedAttention
 from wordbrush.changes import Change, things
 from wordbrush.local_blend import LocalBlend, WordMaps
 from wordbrush.model import Model
+from wordbrush.result import Looks
 from wordbrush.source import Source
 from wordbrush.words import Alignment, Word, Words
 
@@ -65,7 +66,7 @@ def kept_things(alignment: Alignment, change: Change) -> WordPair:
 
 
 class Blending:
-    """Local blend during one run: `maps` sees the attention, `after_step` puts the source back outside of the masks.
+    """Local blend during one run: `attend` sees the attention, `after_step` puts the source back outside of the masks.
 
     difference: what changed less than this share of the largest change so far is kept too.
     hold: how much less than elsewhere an edit does where the words to hold are.
@@ -112,6 +113,23 @@ class Blending:
             if any(one.is_read for one in words)
             else None
         )
+        self._drawn: WordMaps | None = None  # what is drawn without the source looks as it does there
+        if self.maps is not None and stop < source.steps:
+            own = torch.stack([one.columns(1)[:, :1] for one in words]).to(model.device)
+            self._drawn = WordMaps(self.maps, own, attention.rows, positions, start=stop)
+        self.attend = self._drawn or self.maps or attention
+
+    @property
+    def looks(self) -> list[Looks]:
+        """For each target, where the words to edit looked in the source and in the target; None without such words."""
+        if self.maps is None:
+            return [(None, None)] * len(self._words)
+        sources, targets = self._pairs()
+        drawn = targets if self._drawn is None else self._drawn.mean
+        return [
+            (sources[i, 0] if words.edited[0] else None, drawn[i, 0] if words.edited[1] else None)
+            for i, words in enumerate(self._words)
+        ]
 
     @property
     def masks(self) -> Bool[Tensor, "targets height width"]:

@@ -37,7 +37,7 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.recording import Reads
 from wordbrush.request import EditRequest, Need
-from wordbrush.result import Report, Result
+from wordbrush.result import Looks, Report, Result
 from wordbrush.sampling import watched
 from wordbrush.source import Source
 from wordbrush.states import StraightPath
@@ -130,17 +130,19 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         if i in outcomes:
             notices += defaults.notices(model, source, is_strange)
         report = _report(planned, options, given, outcome, source, rows, seconds, notices)
-        results.append(Result(target, report, source, outcome.trajectory, model, outcome.mask))
+        results.append(Result(target, report, source, outcome.trajectory, model, outcome.mask, outcome.looks))
     return results
 
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What became of one target. mask: where it was free to change; blended: the words it kept to."""
+    """What became of one target. mask: where it was free to change; blended: the words it kept to; looks: where those
+    looked."""
 
     trajectory: Float[Tensor, "steps_plus_1 c h w"]
     mask: Bool[Tensor, "height width"]
     blended: tuple[str, ...] = ()
+    looks: Looks = (None, None)
 
     @property
     def share(self) -> float:
@@ -214,14 +216,16 @@ class _Run:
             self._guidance,
             rows=self._attention.rows,
             source=source.row(model),
-            attend=self._blending.maps or self._attention,
+            attend=self._blending.attend,
             after_step=self._blending.after_step,
         )
         states = yield from watched("editing", loop, model, done=done, of=of, see=self._see)
         trajectories = torch.stack([z_T.expand_as(states[0]), *states], dim=1)
         return [
-            _Outcome(trajectory, mask, one.texts)
-            for trajectory, mask, one in zip(trajectories, self._blending.masks, self._words, strict=True)
+            _Outcome(trajectory, mask, one.texts, looks)
+            for trajectory, mask, one, looks in zip(
+                trajectories, self._blending.masks, self._words, self._blending.looks, strict=True
+            )
         ]
 
     def idle(self, given: Options) -> list[list[str]]:
