@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wordbrush.framing import framed, nearest_size
@@ -27,10 +27,10 @@ def test_the_nearest_size(aspect: float, size: tuple[int, int], pocket: Model) -
 
 
 @given(st.floats(1 / 3, 3))
-def test_sizes_are_near_in_aspect_and_in_area_and_the_unet_halves_them(aspect: float) -> None:
-    model = Model.load("pocket")
-    height, width = nearest_size(model, aspect)
-    assert height % model.side_multiple == width % model.side_multiple == 0
+@settings(deadline=None)
+def test_sizes_are_near_in_aspect_and_in_area(aspect: float) -> None:
+    height, width = nearest_size(Model.load("pocket"), aspect)
+    assert height % 16 == width % 16 == 0
     assert abs(math.log(width / height / aspect)) < 0.08
     assert 0.7 <= height * width / 128**2 <= 1.1
 
@@ -87,6 +87,7 @@ def test_otherwise_the_picture_is_seen_whole(shares: np.ndarray, pocket: Model) 
     )
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(20, 900), st.integers(20, 900), st.integers(0, 899), st.integers(0, 899), st.integers(1, 300)
 )
@@ -104,6 +105,5 @@ def test_a_window_holds_its_mask_and_lies_in_the_picture(
 
 def test_models_of_other_shapes(tiny: Tiny) -> None:
     model = tiny("sd1")
-    assert model.side_multiple == 8
     assert nearest_size(model, 1) == (32, 32)
-    assert nearest_size(model, 2) == (24, 40) or nearest_size(model, 2)[1] > nearest_size(model, 2)[0]
+    assert nearest_size(model, 4 / 3) == (28, 36)

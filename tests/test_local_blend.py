@@ -82,13 +82,19 @@ def test_a_new_thing_is_placed_where_nothing_to_leave_alone_is() -> None:
     there, new = point(0, 0), point(0, 0, 1.0)
     new[4][4], new[2][4] = 0.3, 0.1
     blend = LocalBlend(threshold=0.4, spare_threshold=0.4)
-    place = blend.place(maps([ZERO, there]), maps([new, ZERO]), (5, 5))[0, 0]
+    everywhere = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    place = blend.place(maps([ZERO, there]), maps([new, ZERO]), everywhere)[0, 0]
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[3:, 3:] = True  # 3 × 3 around (4, 4); (2, 4) is below its share, (0, 0) is taken
     assert torch.equal(place, expected)
-    by_target = blend.place(maps([ZERO, ZERO]), maps([new, there]), (5, 5))[0, 0]
+    by_target = blend.place(maps([ZERO, ZERO]), maps([new, there]), everywhere)[0, 0]
     assert torch.equal(by_target, expected)
-    assert blend.place(maps([ZERO, ZERO]), maps([new, ZERO]), (10, 10))[0, 0, :4, :4].all()
+    large = torch.ones(1, 1, 10, 10, dtype=torch.bool)
+    assert blend.place(maps([ZERO, ZERO]), maps([new, ZERO]), large)[0, 0, :4, :4].all()
+    # Where the user lets nothing change is no place either.
+    large[..., :4, :4] = False
+    elsewhere = blend.place(maps([ZERO, ZERO]), maps([new, ZERO]), large)[0, 0]
+    assert elsewhere[6:, 6:].all() and not elsewhere[:4, :4].any()
 
 
 def test_targets_do_not_see_each_other() -> None:

@@ -332,10 +332,14 @@ def test_a_source_keeps_the_file_that_it_was_made_of(tiny: Tiny, tmp_path: Path)
         assert picture is not None
         assert picture.content == path.read_bytes() and picture.path == str(path)
         assert picture.orientation == 6 and picture.profile == profile
-        assert picture.image.size == (30, 50) and picture.box == (0, 10, 30, 40)
+        assert picture.image.size == (30, 50) and picture.box == (0, 0, 30, 50)
         assert picture.image.tobytes() == images.load(path).tobytes()
         seen = images.to_image(picture.seen(32, 32)[0])
-        assert seen.tobytes() == images.fit(images.load(path), 32, 32).tobytes()
+        assert seen.tobytes() == images.load(path).resize((32, 32), Image.Resampling.LANCZOS).tobytes()
+        assert picture.notices == []
+        part = picture.within((3.0, 4.0, 19.0, 20.0))
+        assert images.to_image(part.seen(16, 16)[0]).tobytes() == picture.image.crop((3, 4, 19, 20)).tobytes()
+        assert "sees 16 × 16 pixels at (3, 4)" in part.notices[0]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])

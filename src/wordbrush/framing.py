@@ -48,7 +48,9 @@ def nearest_size(model: Model, aspect: float | int) -> tuple[int, int]:
     own_height, own_width = model.image_size
     if math.isclose(own_width / own_height, aspect, rel_tol=0.01):
         return own_height, own_width
-    step, area = model.side_multiple, own_height * own_width
+    # Even latents: a UNet halves them more than once, and rounds up where it must. Multiples of all its halvings (64
+    # pixels for Stable Diffusion) would be up to a fifth off the aspect.
+    step, area = 2 * model.downscale, own_height * own_width
     least, most = (share * area for share in _AREAS)
     sides = range(step, math.isqrt(int(most * 2 * _LONGEST)) + step, step)
     sizes = [(h, w) for h in sides for w in sides if least <= h * w <= most] or [(own_height, own_width)]
@@ -61,7 +63,7 @@ def _whole(width: int, height: int) -> Box:
     """The whole picture, or of a very long one the middle."""
     wide, high = min(width, _LONGEST * height), min(height, _LONGEST * width)
     left, top = math.floor((width - wide) / 2), math.floor((height - high) / 2)
-    return left, top, left + math.floor(wide), top + math.floor(high)
+    return float(left), float(top), float(left + math.floor(wide)), float(top + math.floor(high))
 
 
 def _window(model: Model, width: int, height: int, mask: UInt8[np.ndarray, "h w"]) -> Box | None:
@@ -77,6 +79,6 @@ def _window(model: Model, width: int, height: int, mask: UInt8[np.ndarray, "h w"
     wide, high = round(own_width * scale), round(own_height * scale)
     if scale < max(1.0, least) or wide * high > _LARGEST_WINDOW * width * height:
         return None
-    x = int(min(max(0, round((left + right - wide) / 2)), width - wide))
-    y = int(min(max(0, round((top + bottom - high) / 2)), height - high))
-    return x, y, x + wide, y + high
+    x = min(max(0, round((left + right - wide) / 2)), width - wide)
+    y = min(max(0, round((top + bottom - high) / 2)), height - high)
+    return float(x), float(y), float(x + wide), float(y + high)

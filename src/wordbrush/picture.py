@@ -44,7 +44,7 @@ class Picture:
         else:
             whole = images.from_pixels(picture)
             content, image = _as_png(whole), images.rgb(whole)
-        return cls(content, path, (0, 0, *image.size))._decoded(image)
+        return cls(content, path, (0.0, 0.0, float(image.width), float(image.height)))._decoded(image)
 
     def within(self, box: Box) -> "Picture":
         """The same picture, of which a model sees a part."""

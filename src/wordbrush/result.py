@@ -69,8 +69,8 @@ class Result:
     autoencoder. A source that was generated has no other picture than its rendering.
 
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
-    latents; None where a method has none. looks: where the words of the change looked, for methods that say what is
-    about things; the edit is brought back where these are and around them. method, options: the edit's, as given. targets: all prompts that were
+    latents; None where a method has none. looks: where the words of the change looked, where a change is about things:
+    the edit is brought back there and around it. method, options: the edit's, as given. targets: all prompts that were
     edited together; index: this one's place among them. where: the user's masks and words; shares: how much of each of
     the picture's pixels they let change. The verbs fill these six in.
 

@@ -110,6 +110,10 @@ SAME: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"picture": "photo.png", "prompt": CAT, "word": "cat", "option_file": "options.toml"},
         ("heatmap", "photo.png", "--prompt", CAT, "--word", "cat", "--option-file", "options.toml"),
     ),
+    "mask": (
+        {"picture": "photo.png", "prompt": CAT, "mask_words": ["cat"]},
+        ("mask", "photo.png", "--prompt", CAT, "--mask-words", "cat"),
+    ),
     "replay": ({"picture": "made.png"}, ("replay", "made.png")),
 }
 
@@ -487,13 +491,13 @@ def test_a_line_for_each_row_and_one_for_all(
         {"id": "cat", **ROWS[0]},
     ]
     Path("jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    Image.new("RGB", (40, 32)).save("photo.png")
+    Image.new("RGBA", (40, 32)).save("photo.png")
     assert main(["batch", "jobs.jsonl", "--out", "out", "--model", str(folder)]) == 1
     out, err = capsys.readouterr()
     assert out == f"dog.png  a unicorn on a beach\ncat.png  {CAT}\nout: 2 done, 1 failed, 0 done before\n"
     error, *notes = err.splitlines()
     assert error.startswith("error: line 2, bad: ")
-    assert "note: photo.png (40 × 32) was cropped around its middle to fit 32 × 32" in notes
+    assert "note: transparency was filled with the colour (255, 255, 255)" in notes
     assert ledger()["dog"]["notices"] == [note.removeprefix("note: ") for note in notes]
     assert ledger()["dog"]["row"] == {**EDIT, "target": "a unicorn on a beach"}
     assert ledger()["cat"]["seconds"] > 0

@@ -403,7 +403,7 @@ def test_help_does_not_wait_for_torch(command: str):
 
 
 def test_json_is_one_line_and_the_rest_goes_to_stderr(here: Path, run: Run):
-    Image.new("RGBA", (40, 32)).save("wide.png")
+    Image.new("RGBA", (160, 32)).save("wide.png")
     prompts = ("--source", CAT, "--target", DOG, "--target", CAT)
     code, out, err = run("edit", "wide.png", *prompts, "--out", "edits", "--json", "--sheet")
     assert code == 0 and out.count("\n") == 1
@@ -414,8 +414,9 @@ def test_json_is_one_line_and_the_rest_goes_to_stderr(here: Path, run: Run):
         first["out"] == "edits/a-dog-on-a-beach.png"
         and first["report"]["words"] == "a [cat → dog] on a beach"
     )
-    assert "wide.png (40 × 32) was cropped around its middle to fit 32 × 32" in second["report"]["notices"]
-    for notice in ("transparency was filled", "was cropped", "both prompts say the same"):
+    seen = "of wide.png (160 × 32) the model sees 96 × 32 pixels at (32, 0); the rest stays as it is"
+    assert seen in second["report"]["notices"]
+    for notice in ("transparency was filled", "the model sees", "both prompts say the same"):
         assert err.count(notice) == 1
 
 

@@ -49,11 +49,6 @@ class Denoiser:
         size: int | tuple[int, int] = self.unet.config.sample_size
         return (size, size) if isinstance(size, int) else size
 
-    @property
-    def halvings(self) -> int:
-        """How often the network halves its latents."""
-        return len(self.unet.config.down_block_types) - 1
-
     def predict(
         self,
         latents: Float[Tensor, "rows c h w"],

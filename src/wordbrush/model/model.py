@@ -187,11 +187,6 @@ class Model:
         return height * self.downscale, width * self.downscale
 
     @property
-    def side_multiple(self) -> int:
-        """Sides that are multiples of so many pixels are halved without a rest, however deep the UNet is."""
-        return self.downscale * 2**self.denoiser.halvings
-
-    @property
     def latent_channels(self) -> int:
         """Channels of the latents."""
         return self.autoencoder.channels

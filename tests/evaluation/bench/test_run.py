@@ -17,7 +17,7 @@ from wordbrush.cli import main
 from wordbrush.errors import OutputError, PromptError
 from wordbrush.evaluation.bench import report as bench_report
 from wordbrush.evaluation.bench.cases import ADDED, KINDS, UNCHANGED, split
-from wordbrush.evaluation.bench.run import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench
+from wordbrush.evaluation.bench.run import BOUNDS, KEPT_SOURCE, SOURCE, TRUTH, Bench, pasted
 from wordbrush.evaluation.bench.scores import columns, crop
 from wordbrush.evaluation.contender import Contender
 from wordbrush.evaluation.judges.judges import Judges
@@ -57,7 +57,7 @@ def lasting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable[..., Bench]) -> None:
     bench = at(tmp_path)
     rows = drain(bench.run([DIRECT, DDIM]))
-    labels = [*BOUNDS, DIRECT.label, DDIM.label]
+    labels = [*BOUNDS, DIRECT.label, pasted(DIRECT.label), DDIM.label, pasted(DDIM.label)]
     assert [(row["method"], row["case"]) for row in rows] == [
         (label, case.name) for label in labels for case in bench.cases
     ]
@@ -227,7 +227,9 @@ def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[
             assert page.width > 4 * 128
     with open(tmp_path / "table.csv") as file:
         table = {line["method"]: line for line in csv.DictReader(file)}
-    assert list(table) == [*BOUNDS, DIRECT.label]
+    assert list(table) == [*BOUNDS, DIRECT.label, pasted(DIRECT.label)]
+    # What is pasted back keeps the picture's own pixels, and is scored by itself.
+    assert float(table[pasted(DIRECT.label)]["outside_psnr"]) > float(table[DIRECT.label]["outside_psnr"])
     assert set(columns("")) <= set(table[SOURCE])
     own = [
         row["truth_psnr"]
@@ -263,12 +265,14 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
         "2",
         "--inversion",
         "direct",
+        "--method",
+        "prompt-to-prompt",
         "--out",
         str(out),
     ]
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["cases"] == 2 and set(told["means"]) == {*BOUNDS, DIRECT.label}
+    assert told["cases"] == 2 and set(told["means"]) == {*BOUNDS, DIRECT.label, pasted(DIRECT.label)}
     shutil.rmtree(out / "sheets")
     assert main(command) == 0
     shown = capsys.readouterr().out
