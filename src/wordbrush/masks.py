@@ -23,11 +23,11 @@ from wordbrush.picture import Picture
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
-Shares = UInt8[np.ndarray, "height width"]
+Shares = UInt8[np.ndarray, "picture_height picture_width"]
 """How much each pixel of a picture may change: 0 stays as it is, 255 is free."""
 
 _ALIKE = 0.02
-"""By how much the aspects of a mask and its picture may differ: sides are whole numbers of pixels."""
+"""By how much the aspects of a mask and its picture may differ."""
 _NOISE = 8
 """Levels: what is so near to black or white is meant to be; a JPEG's masks are never quite."""
 # Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs
@@ -61,10 +61,11 @@ class Mask:
             )
         return cls(shares, given.record)
 
-    def at(self, width: int, height: int) -> Shares:
+    def at(self, width: int, height: int) -> UInt8[np.ndarray, "h w"]:
         """The mask at a picture's size. Raises `ImageError` for a picture of another aspect."""
         own_height, own_width = self.shares.shape
-        if abs(math.log(own_width / own_height * height / width)) > _ALIKE:
+        most = max(_ALIKE, 1 / min(own_width, own_height))  # a side may be rounded by a pixel
+        if abs(math.log(own_width / own_height * height / width)) > most:
             raise ImageError(
                 f"expected a mask of the picture's aspect ({width} × {height}), got {own_width} × {own_height}: "
                 "make it from the picture, so that it fits"
@@ -182,7 +183,7 @@ def _guided(
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(level)
 
 
-def seen(shares: Shares, source: Source, model: Model) -> Float[Tensor, "1 1 height width"]:
+def seen(shares: Shares, source: Source, model: Model) -> Float[Tensor, "1 1 h w"]:
     """What the model sees of a mask: 1 where its rendering may change."""
     height, width = source.size(model)
     box = (0, 0, shares.shape[1], shares.shape[0]) if source.picture is None else source.picture.box
@@ -212,7 +213,7 @@ def _several(words: object) -> tuple[str, ...]:
     return (words,) if isinstance(words, str) else tuple(words)  # pyright: ignore
 
 
-def _placed(shares: Shares, model: Model, source: Source) -> Shares:
+def _placed(shares: UInt8[np.ndarray, "h w"], model: Model, source: Source) -> Shares:
     """A mask of what the model sees, on the whole picture."""
     width, height = _picture_size(model, source)
     if source.picture is None:
@@ -231,7 +232,7 @@ def _picture_size(model: Model, source: Source) -> tuple[int, int]:
     return width, height
 
 
-def _resized(shares: Shares, width: int, height: int) -> Shares:
+def _resized(shares: UInt8[np.ndarray, "h w"], width: int, height: int) -> Shares:
     if shares.shape == (height, width):
         return shares
     return np.asarray(Image.fromarray(shares).resize((width, height), Image.Resampling.BILINEAR))
