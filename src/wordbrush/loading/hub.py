@@ -14,6 +14,8 @@ def find(name: str, *, fetch: bool = True) -> Path:
     """
     if difflib.get_close_matches(name, ["pocket"]):
         raise ModelError(f"no model {name!r}; did you mean 'pocket'?")
+    if name.endswith((".safetensors", ".ckpt")):
+        raise ModelError(f"expected a model's file, but there is none at {name}; check the path")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
