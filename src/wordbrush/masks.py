@@ -23,8 +23,8 @@ from wordbrush.picture import Picture
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
-Shares = UInt8[np.ndarray, "height width"]
-"""How much each pixel of a picture may change: 0 stays as it is, 255 is free."""
+Shares = UInt8[np.ndarray, "_height _width"]
+"""How much each pixel of a picture may change: 0 stays as it is, 255 is free. Functions take them at several sizes."""
 
 _ALIKE = 0.02
 """By how much the aspects of a mask and its picture may differ: sides are whole numbers of pixels."""
