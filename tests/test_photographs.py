@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image, ImageDraw
 from PIL.ExifTags import IFD, Base
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 import original
 import profiles
@@ -235,7 +235,7 @@ def test_what_goes_wrong_is_in_the_table(
 ) -> None:
     monkeypatch.chdir(done.folder)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    save_mask(Path("turned.png"), SIZE[::-1], CAT)
+    save_mask(Path("turned.png"), (SIZE[1], SIZE[0]), CAT)
     save_mask(Path("corner.png"), LARGE, (0, 0, 300, 300))
     Image.new("L", SIZE).save("black.png")
     Image.new("RGBA", SIZE).save("layer.png")
