@@ -84,6 +84,35 @@ def test_bad_masks_say_what_to_do(tiny: Tiny) -> None:
         wordbrush.edit(model, noise(40, 30), DOG, keep_words=["cat", "tree"], **asked)
 
 
+@pytest.mark.parametrize("alpha", [0, 254])
+def test_a_mask_with_transparent_pixels_could_mean_either(alpha: int) -> None:
+    layer = Image.new("RGBA", (4, 4), "white")
+    layer.putpixel((0, 0), (255, 255, 255, alpha))
+    with pytest.raises(
+        ImageError, match="transparent pixels, which could mean either: the picture; put black"
+    ):
+        Mask.of(layer)
+
+
+def test_an_alpha_channel_that_is_opaque_says_nothing() -> None:
+    layer = Image.new("RGBA", (4, 4), "black")
+    layer.putpixel((0, 0), (255, 255, 255, 255))
+    assert Mask.of(layer).shares.sum() == 255
+
+
+def test_a_mask_outside_of_what_the_model_sees_is_refused(tiny: Tiny) -> None:
+    """A source that was made for one mask, edited with another."""
+    model = tiny("sd1")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+    left, right = np.zeros((200, 200), bool), np.zeros((200, 200), bool)
+    left[:20, :20], right[-20:, -20:] = True, True
+    source = wordbrush.invert(model, picture, "a cat", options={"steps": 1}, mask=left)
+    said = r"expected white in what the model sees of the picture, 40 × 40 pixels at \(0, 0\), got a mask that is black"
+    with pytest.raises(ImageError, match=said):
+        wordbrush.edit(model, source, "a dog", mask=right)
+    assert wordbrush.edit(model, source, "a dog", mask=left).image.size == (200, 200)
+
+
 # Edits inside of a mask -------------------------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from guides import ROOT, blocks, commands, run
 from wordbrush import editing, inversion
 from wordbrush.cli.app import application
 from wordbrush.images import load
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKE = re.findall(r"^make [\w-]+", README, flags=re.MULTILINE)
 COMMANDS = re.findall(
@@ -53,7 +53,7 @@ def test_every_method_is_listed():
 def test_the_lines_of_python_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    (code,) = re.findall(r"^```python\n(.+?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (code,) = blocks(README, "python")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
@@ -65,12 +65,10 @@ def test_the_lines_of_python_run(
 def test_the_commands_of_the_tour_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    from wordbrush.cli import main
-
-    for command in re.findall(r"^wordbrush .+", README, flags=re.MULTILINE):
+    for command in commands(README):
         if command.startswith("wordbrush study serve"):
             continue  # serves until it is stopped; tests/evaluation/study tests it in a browser
-        assert main(shlex.split(command)[1:]) == 0, command
+        assert run(command) == 0, command
 
 
 def test_every_file_the_documents_point_to_exists():
@@ -84,18 +82,16 @@ def test_the_guide_to_batches_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     guide = (ROOT / "docs" / "batch.md").read_text()
-    (rows,) = re.findall(r"^```json\n(.+?)^```", guide, flags=re.MULTILINE | re.DOTALL)
+    (rows,) = blocks(guide, "json")
     assert rows == (ROOT / "examples" / "jobs.jsonl").read_text()
-    (table,) = re.findall(r"^```csv\n(.+?)^```", guide, flags=re.MULTILINE | re.DOTALL)
+    (table,) = blocks(guide, "csv")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "examples" / "jobs.csv").write_text(table)
     monkeypatch.chdir(tmp_path)
-    from wordbrush.cli import main
-
-    first, second = re.findall(r"^wordbrush .+", guide, flags=re.MULTILINE)
-    assert main(shlex.split(first)[1:]) == 0
+    first, second = commands(guide)
+    assert run(first) == 0
     assert "4 done, 0 failed, 0 done before" in capsys.readouterr().out
     assert load("batch/sheets/1.png").size == load(ROOT / "docs" / "gallery" / "batch.webp").size
-    assert main(shlex.split(second)[1:]) == 0
+    assert run(second) == 0
     assert '"done": 0, "failed": 0, "before": 4' in capsys.readouterr().out
-    assert main(["batch", "examples/jobs.csv", "--out", "table"]) == 0
+    assert run("wordbrush batch examples/jobs.csv --out table") == 0

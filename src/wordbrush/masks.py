@@ -23,8 +23,8 @@ from wordbrush.picture import Picture
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
-Shares = UInt8[np.ndarray, "picture_height picture_width"]
-"""How much each pixel of a picture may change: 0 stays as it is, 255 is free."""
+Shares = UInt8[np.ndarray, "_height _width"]
+"""How much each pixel of a picture may change: 0 stays as it is, 255 is free. Functions take them at several sizes."""
 
 _ALIKE = 0.02
 """By how much the aspects of a mask and its picture may differ."""
@@ -53,6 +53,11 @@ class Mask:
         if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
             mask = np.where(mask, np.uint8(255), np.uint8(0))
         given = Picture.of(mask)
+        if _is_transparent(given):
+            raise ImageError(
+                "expected a mask of white, where the picture may change, and black, got one with transparent pixels, "
+                f"which could mean either: {given.name}; put black behind it"
+            )
         grey = np.asarray(given.image.convert("L"))
         shares = np.where(grey <= _NOISE, 0, np.where(grey >= 255 - _NOISE, 255, grey)).astype(np.uint8)
         if not shares.any():
@@ -184,10 +189,16 @@ def _guided(
 
 
 def seen(shares: Shares, source: Source, model: Model) -> Float[Tensor, "1 1 h w"]:
-    """What the model sees of a mask: 1 where its rendering may change."""
+    """What the model sees of a mask: 1 where its rendering may change. Raises `ImageError` if it sees no white."""
     height, width = source.size(model)
     box = (0, 0, shares.shape[1], shares.shape[0]) if source.picture is None else source.picture.box
     part = Image.fromarray(shares).resize((width, height), Image.Resampling.BOX, box=box)
+    if not any(part.getextrema()):
+        left, top, right, bottom = map(round, box)
+        raise ImageError(
+            f"expected white in what the model sees of the picture, {right - left} × {bottom - top} pixels at "
+            f"({left}, {top}), got a mask that is black there: invert the picture with this mask, or without one"
+        )
     return torch.from_numpy(np.array(part, dtype=np.float32))[None, None] / 255
 
 
@@ -205,6 +216,12 @@ def shown(image: Image.Image, shares: Shares) -> Image.Image:
 def read(mask: images.Pixels | str | os.PathLike[str] | None, *words: object) -> Where:
     """What `edit` was told; each of words is a word, several, or None. Raises `ImageError`."""
     return Where(None if mask is None else Mask.of(mask), *map(_several, words))
+
+
+def _is_transparent(picture: Picture) -> bool:
+    """Whether a file has pixels that are not opaque."""
+    image, _ = images.whole(picture.content, picture.name)
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
 def _several(words: object) -> tuple[str, ...]:

@@ -168,8 +168,8 @@ class Source:
                 )
             raise SourceError(
                 f"this source was made with another model or dtype (hash {self.model_hash[:12]}…, {model.name} in "
-                f"{str(model.dtype).removeprefix('torch.')} has {model.hash[:12]}…): load the model it was made with, "
-                "in the same dtype, or invert the picture again"
+                f"{str(model.dtype).removeprefix('torch.')} has {model.hash[:12]}…): load the model it was made with "
+                "(--model), in the same dtype, or invert the picture again"
             )
 
     def save(

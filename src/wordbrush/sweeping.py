@@ -5,10 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from wordbrush import api, editing, methods
+from wordbrush import api, editing, masks, methods
 from wordbrush import inversion as inversions
 from wordbrush.errors import OptionsError, PromptError, nearest, short
 from wordbrush.images import Pixels
+from wordbrush.masks import Where
 from wordbrush.methods import key, typed
 from wordbrush.model import Model
 from wordbrush.options import Options, StrengthOptions, branches, numeric, parse
@@ -86,13 +87,17 @@ def sweep(
     inversion_options: Mapping[str, Any] | Options | None = None,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    mask: Pixels | None = None,
+    mask_words: str | Sequence[str] | None = None,
+    keep_words: str | Sequence[str] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> list[Result]:
     """Edit a source into `target` once for each value of an option; everything else as in `edit`.
 
     option: any numeric option of the editing method or of the inversion, or "strength". values: by default some that
     suit its range: 0, 0.25, 0.5, 0.75, 1 for fractions. A picture is inverted once, and once for each value where the
-    option is the inversion's. Raises what `edit` raises, for every value before the first is edited.
+    option is the inversion's. mask, mask_words, keep_words: where the picture may change, as for `edit`. Raises what
+    `edit` raises, for every value before the first is edited.
 
     >>> model = Model.load("pocket")
     >>> source = from_seed(model, "a cat on a beach", steps=2)
@@ -111,6 +116,7 @@ def sweep(
         inversion_options=inversion_options,
         method=method,
         options=options,
+        where=masks.read(mask, mask_words, keep_words),
     )
     return drain(steps, on_progress)
 
@@ -127,6 +133,7 @@ def sweep_steps(
     inversion_options: Mapping[str, Any] | Options | None = None,
     method: str = editing.DEFAULT,
     options: Mapping[str, Any] | Options | None = None,
+    where: Where = api.ANYWHERE,
 ) -> Generator[Progress, None, list[Result]]:
     """`sweep` as a generator, for callers that pause, show previews or measure."""
     inverting = None if isinstance(source, Source) else inversion or inversions.default(model.name)
@@ -145,6 +152,7 @@ def sweep_steps(
     asked = [_asked(swept, value, edits) for value in swept.values]
     for options_, strength in asked:
         api.check_edit(model, said, [target], method=method, options=options_, strength=strength)
+    where.check(model, said)
     made = source if isinstance(source, Source) else None
     results: list[Result] = []
     count = len(swept.values)
@@ -153,10 +161,14 @@ def sweep_steps(
         if not isinstance(source, Source) and (made is None or "inversion" in swept.kinds):
             own = {**inverts, swept.option: value} if "inversion" in swept.kinds else inverts
             made = yield from _told(
-                swept, value, api.invert_steps(model, source, said, method=inverting, options=own)
+                swept,
+                value,
+                api.invert_steps(model, source, said, method=inverting, options=own, mask=where.mask),
             )
         assert made is not None, "a picture is inverted at its first value"
-        editor = api.edit_steps(model, made, [target], method=method, options=options_, strength=strength)
+        editor = api.edit_steps(
+            model, made, [target], method=method, options=options_, strength=strength, where=where
+        )
         results += yield from _told(swept, value, editor)
         yield Progress("sweep", done, count)
     return results

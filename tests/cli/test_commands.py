@@ -486,6 +486,24 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         (("edit", "notes.toml", *EDIT[2:]), "notes.toml is not a picture that can be read"),
         (("edit", "half.png", *EDIT[2:]), "half.png is damaged or cut short"),
         (("edit", "none.source", "--target", DOG, "--out", "dog.png"), "there is no source file none.source"),
+        (
+            ("edit", "none.source", "--target", DOG, "--inversion", "straight", "--out", "dog.png"),
+            "already has its prompt and its steps: leave --inversion out",
+        ),
+        (
+            ("heatmap", "none.source", "--word", "cat", "--inversion", "ddim", "--out", "h.png"),
+            "leave --inversion out",
+        ),
+        (
+            (*EDIT, "--noise-seed", "3"),
+            "--noise-seed is an option of --inversion straight: give that as well",
+        ),
+        ((*EDIT, "--mask-threshold=0.3"), "--mask-threshold is an option of --method mask-based"),
+        (
+            ("invert", "photo.png", "--prompt", CAT, "--noise-seed", "3", "--out", "c.source"),
+            "--noise-seed is an option of --method straight",
+        ),
+        (("generate", CAT, "--noise-seed", "3", "--out", "c.png"), "Unknown option: --noise-seed"),
         (("edit", "none.source", *EDIT[2:]), "already has its prompt and its steps: leave --source out"),
         (("edit", "none.source", "--target", DOG, "--steps", "3", "--out", "dog.png"), "leave 'steps' out"),
         ((*EDIT[:5], " ", *EDIT[6:]), "expected --target to say what the picture shows"),

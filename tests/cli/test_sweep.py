@@ -83,3 +83,23 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(run: Run, more: tuple[str,
     code, out, err = run(*SWEEP, *more)
     assert (code, out) == (2, "") and said in err and len(err.strip().splitlines()) == 1
     assert {path.name for path in Path().iterdir()} == {"photo.png"}
+
+
+def test_a_sweep_stays_inside_of_a_mask_and_drops_metadata(run: Run) -> None:
+    exif = Image.Exif()
+    exif[271] = "Camera"
+    with Image.open("photo.png") as photo:
+        photo.resize((64, 48)).save("photo.jpg", exif=exif, quality=95)
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (0, 0, 32, 48))
+    mask.save("mask.png")
+    sweep = ("sweep", "photo.jpg", *SWEEP[2:], "--option", "strength", "--values", "1", "--mask", "mask.png")
+    code, _, err = run(*sweep, "--keep", "kept/", "--drop-metadata")
+    assert code == 0, err
+    before, after = (load(path).convert("RGB") for path in ("photo.jpg", "kept/strength-1.png"))
+    right = (32, 0, 64, 48)
+    assert before.crop(right).tobytes() == after.crop(right).tobytes() and before.tobytes() != after.tobytes()
+    assert b"Camera" not in Path("kept/strength-1.png").read_bytes()
+    assert main(["replay", "kept/strength-1.png"]) == 0
+    code, _, err = run(*sweep[:-2], "--keep-words", "boat")
+    assert code == 2 and "has no 'boat'" in err

@@ -5,8 +5,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
+from wordbrush import editing, inversion
 from wordbrush.cli.commands import compare, evaluate, listings, study
 from wordbrush.cli.commands.batch import batch
 from wordbrush.cli.commands.edit import edit
@@ -28,6 +29,7 @@ from wordbrush.cli.options.methods import (
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
 from wordbrush.errors import OptionsError, WordbrushError, short
+from wordbrush.methods import key, typed
 from wordbrush.options import StrengthOptions
 
 
@@ -64,6 +66,11 @@ def explain(error: BaseException) -> int:
         case UnusedCliTokensError(unused_tokens=list(unused)):
             terminal.error(f"unexpected arguments: {' '.join(unused)}; put quotes around text with spaces")
             return 2
+        case UnknownOptionError(token=token):
+            flag = (token.keyword or token.value).partition("=")[0]
+            owners = _owners(error, flag)
+            terminal.error(f"{flag} is an option of {owners}: give that as well" if owners else str(error))
+            return 2
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
             return 2
@@ -78,6 +85,23 @@ def explain(error: BaseException) -> int:
                 "(an error in wordbrush; WORDBRUSH_TRACEBACK=1 prints the traceback)"
             )
             return 1
+
+
+def _owners(error: UnknownOptionError, flag: str) -> str:
+    """How to name the methods that have a flag, where the command could name one; nothing if none has."""
+    offered = {name for argument in error.argument_collection for name in argument.names}
+    is_invert = tuple(error.command_chain or ())[:1] == ("invert",)
+    tables = {
+        "--method": inversion.METHODS if is_invert else editing.METHODS,
+        "--inversion": inversion.METHODS,
+    }
+    return " or ".join(
+        f"{choice} {typed(method)}"
+        for choice, table in tables.items()
+        if choice in offered
+        for method, entry in table.items()
+        if key(flag.removeprefix("--")) in entry.options().model_fields
+    )
 
 
 def _let_go_of_stdout() -> None:

@@ -72,7 +72,9 @@ class Saved:
     def origin(self, model: Model, on_progress: OnProgress, mask: Mask | None = None) -> Origin:
         """Load the source; this computes nothing. Raises `SourceError` if it is damaged or another model's."""
         source = Source.load(self.path, model)
-        return Origin(source, source.image(model) if source.picture is None else source.picture.image)
+        if source.picture is None:
+            return Origin(source, source.image(model))
+        return Origin(source, source.picture.image, tuple(source.picture.notices))
 
 
 def read(
@@ -87,14 +89,14 @@ def read(
     """Read the file to start from, before a model is loaded.
 
     prompt: what it shows, from `flag`; a picture that wordbrush made has it in its record.
-    options: the inversion's. unused: those of them that only an inversion would use.
+    options: the inversion's. unused: what was given and only an inversion would use (`flags.superfluous`).
 
     Raises `ImageError` for a file that is not a picture, `PromptError` if it is not known what it shows,
     `OptionsError` for options that a saved source does not use.
     """
     if path.suffix != ".source":
         return photo(path, prompt, flag=flag, method=method, options=options)
-    if superfluous := [flag] * (prompt is not None) + [f"'{name}'" for name in unused]:
+    if superfluous := [*[flag] * (prompt is not None), *unused]:
         raise OptionsError(f"{path} already has its prompt and its steps: leave {', '.join(superfluous)} out")
     return Saved(path)
 

@@ -1,7 +1,7 @@
 """Models in diffusers' folder format."""
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -116,16 +116,23 @@ def _component(path: Path, name: str, module: str, kind: str, dtype: torch.dtype
     return network
 
 
+def weights(files: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Of a part's files those whose weights are loaded, with their variant: None for those without its name."""
+    found = [(match[0], match["variant"]) for file in files if (match := _WEIGHTS.fullmatch(file))]
+    variants = {variant for _, variant in found}
+    for variant in (*_VARIANTS, *sorted(filter(None, variants))):
+        if variant in variants:
+            return [each for each in found if each[1] == variant]
+    return []
+
+
 def _variant(path: Path, name: str) -> str | None:
     """Which of a part's weights to load, by diffusers' naming: None for those without a variant's name.
 
     Raises `ModelError` if there are none.
     """
-    found = [_WEIGHTS.fullmatch(file.name) for file in path.glob("*.safetensors")]
-    variants = {match["variant"] for match in found if match}
-    for variant in (*_VARIANTS, *sorted(filter(None, variants))):
-        if variant in variants:
-            return variant
+    if loaded := weights(file.name for file in path.glob("*.safetensors")):
+        return loaded[0][1]
     pickles = [file.name for file in path.glob("*") if file.suffix in _PICKLES]
     there = f"there is {pickles[0]}, a pickle, and those are never loaded" if pickles else "there are none"
     raise ModelError(

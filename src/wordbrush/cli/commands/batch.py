@@ -33,7 +33,7 @@ def batch(
 ) -> int:
     """Do many jobs: each row is what one would type (if one fails, the others are done, and exit 1).
 
-    A row names its verb (generate, edit, invert, heatmap or replay) and the verb's arguments: {"verb": "edit",
+    A row names its verb (generate, edit, invert, mask, heatmap or replay) and the verb's arguments: {"verb": "edit",
     "picture": "cat.png", "target": "a dog", "steps": 20}. If it is stopped or killed, the same command goes on where it
     was; what has changed is done again.
 

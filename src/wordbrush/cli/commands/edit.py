@@ -65,24 +65,24 @@ def edit(
     """
     terminal = setup.terminal
     method, named = presets.chosen(method, preset, word)
-    inversion = default(setup.model) if inversion is None else inversion
     inputs = [picture, option_file, where.mask]
     files = outputs.planned(
         outputs.destinations(out, target, picture), out, inputs, sheet=sheet, preview=preview
     )
     for prompt in target:
         outputs.require_text("--target", prompt)
-    kinds = editing_options(method), inversion_options(inversion)
+    inverts = inversion or default(setup.model)
+    kinds = editing_options(method), inversion_options(inverts)
     options, inverting, slider = flags.shared(given, option_file, *kinds, StrengthOptions)
     with terminal.busy("starting"):
         from wordbrush import api, editing
         from wordbrush.cli import origins
         from wordbrush.progress import drain
     said = where.read()
-    unused = inverting.keys() - options
+    unused = flags.superfluous(inversion, inverting.keys() - options)
     options = {**named, **options}
     options = editing.dialled(method, options, slider.get("strength"))
-    start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
+    start = origins.read(picture, source, flag="--source", method=inverts, options=inverting, unused=unused)
     model = setup.load()
     if long_prompt:
         model = start.reader(model, [*target, options.get("negative_prompt", "")])

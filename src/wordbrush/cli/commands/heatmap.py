@@ -17,7 +17,7 @@ def heatmap(
     word: str,
     out: str,
     prompt: str | None = None,
-    inversion: str = INVERSION,
+    inversion: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
     long_prompt: LongPrompt = False,
@@ -37,17 +37,19 @@ def heatmap(
     prompt
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     inversion
-        how to invert a picture file; `wordbrush methods` lists them
+        how to invert a picture file; `wordbrush methods` lists them (default: direct)
     """
     terminal = setup.terminal
     path = outputs.single(out, ".png")
     files = outputs.planned([path], out, [picture, option_file], sheet=sheet)
-    (options,) = flags.shared(given, option_file, inversion_options(inversion))
+    inverts = inversion or INVERSION
+    (options,) = flags.shared(given, option_file, inversion_options(inverts))
     with terminal.busy("starting"):
         from wordbrush import images, provenance, sheets
         from wordbrush.cli import origins
         from wordbrush.word_map import word_map
-    start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
+    unused = flags.superfluous(inversion, options)
+    start = origins.read(picture, prompt, flag="--prompt", method=inverts, options=options, unused=unused)
     model = setup.load()
     if long_prompt:
         model = start.reader(model)

@@ -41,17 +41,18 @@ def mask(
         how to invert a picture file (default: straight for pocket, direct for other models)
     """
     terminal = setup.terminal
-    inversion = default(setup.model) if inversion is None else inversion
+    inverts = inversion or default(setup.model)
     path = outputs.single(out, ".png")
     files = outputs.planned([path], out, [picture, option_file, where.mask], sheet=sheet)
-    (options,) = flags.shared(given, option_file, inversion_options(inversion))
+    (options,) = flags.shared(given, option_file, inversion_options(inverts))
     if not where.mask_words and not where.keep_words:
         raise OptionsError('expected words to make a mask from: --mask-words cat, --keep-words "the mirror"')
     with terminal.busy("starting"):
         from wordbrush import images, masks, sheets
         from wordbrush.cli import origins
     said = where.read()
-    start = origins.read(picture, prompt, flag="--prompt", method=inversion, options=options, unused=options)
+    unused = flags.superfluous(inversion, options)
+    start = origins.read(picture, prompt, flag="--prompt", method=inverts, options=options, unused=unused)
     model = setup.load()
     if long_prompt:
         model = start.reader(model)

@@ -22,12 +22,12 @@ def replay(
     device: Device = None,
     json: Json = False,
 ) -> int:
-    """Make a picture again from the record in its PNG, and say whether every pixel is the same (if not, exit 1).
+    """Make a picture again from the record in its file, and say whether every pixel is the same (if not, exit 1).
 
     Parameters
     ----------
     picture
-        a PNG that wordbrush made
+        a picture that wordbrush made, in any format that it writes
     out
         a PNG to write the new picture to
     """

@@ -7,9 +7,10 @@ from cyclopts import Parameter
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.flags import Given, OptionFile
+from wordbrush.cli.options.flags import DropMetadata, Given, OptionFile
 from wordbrush.cli.options.methods import EDITING, editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
+from wordbrush.cli.options.where import ANYWHERE, Masking
 from wordbrush.errors import OptionsError
 from wordbrush.files import all_or_none
 from wordbrush.inversion import default
@@ -35,6 +36,8 @@ def sweep(
     inversion: str | None = None,
     option_file: OptionFile = None,
     long_prompt: LongPrompt = False,
+    where: Masking = ANYWHERE,
+    drop_metadata: DropMetadata = False,
     setup: Setup = POCKET,
     given: Given,
 ) -> int:
@@ -61,10 +64,10 @@ def sweep(
     """
     terminal = setup.terminal
     is_saved = picture.suffix == ".source"
-    inversion = default(setup.model) if inversion is None else inversion
+    inverts = inversion or default(setup.model)
     outputs.require_text("--target", target)
     strip = outputs.single(out, ".png")
-    kinds = editing_options(method), inversion_options(inversion)
+    kinds = editing_options(method), inversion_options(inverts)
     options, inverting, slider = flags.shared(given, option_file, *kinds, StrengthOptions)
     with terminal.busy("starting"):
         from wordbrush import editing, images, sheets
@@ -72,14 +75,15 @@ def sweep(
         from wordbrush.progress import drain
         from wordbrush.sweeping import Swept, sweep_steps
     texts = None if values is None else [value.strip() for value in values.split(",")]
-    swept = Swept.of(option, texts, method, None if is_saved else inversion)
+    swept = Swept.of(option, texts, method, None if is_saved else inverts)
     if keep is not None and not keep.strip():
         raise OptionsError("expected --keep FOLDER/ for the edited pictures, got nothing")
     kept = [Path(keep) / f"{swept.file_name(value)}.png" for value in swept.values] if keep else []
-    outputs.check([picture, option_file], [strip, *kept])
-    unused = inverting.keys() - options
+    outputs.check([picture, option_file, where.mask], [strip, *kept])
+    said = where.read()
+    unused = flags.superfluous(inversion, inverting.keys() - options)
     options = editing.dialled(method, options, slider.get("strength"))
-    start = origins.read(picture, source, flag="--source", method=inversion, options=inverting, unused=unused)
+    start = origins.read(picture, source, flag="--source", method=inverts, options=inverting, unused=unused)
     model = setup.load()
     if long_prompt:
         model = start.reader(model, [target, options.get("negative_prompt", "")])
@@ -93,22 +97,25 @@ def sweep(
                 start.path,
                 *asked,
                 prompt=start.prompt,
-                inversion=inversion,
+                inversion=inverts,
                 inversion_options=inverting,
                 method=method,
                 options=options,
+                where=said,
             )
         else:
             origin = start.origin(model, show)
             image = origin.image
-            steps = sweep_steps(model, origin.source, *asked, method=method, options=options)
+            steps = sweep_steps(model, origin.source, *asked, method=method, options=options, where=said)
         results = drain(steps, show)
+    seen = results[0].source.picture
+    terminal.note([] if seen is None else seen.notices)
     labels = ["source", *map(swept.label, swept.values)]
     with all_or_none() as opened:
         sheet = sheets.sheet([image, *(result.image for result in results)], labels, columns=len(labels))
         images.save_png(sheet, strip, opened=opened)
         for path, result in zip(kept, results, strict=False):
-            result.save(path, opened)
+            result.save(path, opened, metadata=not drop_metadata)
     terminal.say(f"{strip}  {results[0].report.words}: {', '.join(labels[1:])}")
     terminal.note(notice for result in results for notice in result.report.notices)
     reports = [

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -157,6 +157,11 @@ def shared(given: Given, option_file: Path | None, *kinds: type[Options]) -> lis
         )
         for kind in kinds
     ]
+
+
+def superfluous(inversion: str | None, options: Collection[str]) -> list[str]:
+    """What only an inversion would use, as messages name it: the inversion, where one is named, and its options."""
+    return ["--inversion"] * (inversion is not None) + [f"'{name}'" for name in options]
 
 
 def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
