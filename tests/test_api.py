@@ -79,7 +79,7 @@ def test_generate_is_the_picture_of_from_seed(tiny: Tiny) -> None:
 def test_a_picture_is_inverted_and_edited(tiny: Tiny, photo: Image.Image, tmp_path: Path) -> None:
     model = tiny("sd1")
     source = wordbrush.invert(model, photo, PROMPT, options={"steps": 3})
-    assert source.method == "direct" and source.trajectory.shape == (4, 4, 16, 16)
+    assert source.method == "direct" and source.trajectory.shape == (4, 4, 14, 18)
     photo.save(tmp_path / "photo.png")
     by_path = wordbrush.invert(model, tmp_path / "photo.png", PROMPT, options={"steps": 3})
     assert torch.equal(by_path.trajectory, source.trajectory)
@@ -88,7 +88,7 @@ def test_a_picture_is_inverted_and_edited(tiny: Tiny, photo: Image.Image, tmp_pa
     assert isinstance(several, list) and not isinstance(one, list)
     assert [r.prompt for r in several] == ["a dog on a beach", "a cat on a beach at night"]
     torch.testing.assert_close(several[0].trajectory, one.trajectory, atol=1e-3, rtol=0)
-    assert one.image.size == (32, 32) and one.source is source
+    assert one.image.size == photo.size and one.rendering.size == (36, 28) and one.source is source
 
 
 def test_options_may_be_a_mapping_or_a_value(tiny: Tiny) -> None:
@@ -102,7 +102,7 @@ def test_options_may_be_a_mapping_or_a_value(tiny: Tiny) -> None:
 
 
 def test_heatmap(tiny: Tiny, photo: Image.Image) -> None:
-    assert wordbrush.heatmap(tiny("sd1"), photo, PROMPT, "cat").size == (32, 32)
+    assert wordbrush.heatmap(tiny("sd1"), photo, PROMPT, "cat").size == photo.size
 
 
 def test_methods_are_told() -> None:

@@ -348,7 +348,7 @@ def test_a_picture_without_a_file_is_kept_too(mode: str, tiny: Tiny) -> None:
     picture = invert(tiny("sd1"), image, "a cat", options={"steps": 1}).picture
     assert picture is not None and picture.path is None and picture.orientation == 1
     assert picture.image.tobytes() == images.rgb(image).tobytes()
-    assert picture.box == (0, 12, 20, 32)
+    assert picture.box == (0, 0, 20, 44)
 
 
 def test_a_generated_source_has_no_picture(tiny: Tiny) -> None:

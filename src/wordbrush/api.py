@@ -463,7 +463,7 @@ def heatmap(
     options: Mapping[str, Any] | Options | None = None,
     on_progress: OnProgress | None = None,
 ) -> Image.Image:
-    """Where `word` of `prompt` looks in a picture, drawn over it.
+    """Where `word` of `prompt` looks in a picture, drawn over what the model sees of it.
 
     The picture is inverted, by default with "direct", and the word's cross-attention averaged over the trajectory.
     method, options: the inversion's. Raises `PromptError` if the prompt has no such word.
@@ -478,7 +478,9 @@ def heatmap(
     model.read(prompt).find(word)  # before any work is done
     steps = invert_steps(model, picture, prompt, method=method or inversion.DEFAULT, options=options)
     found = drain(steps, on_progress)
-    return sheets.overlay(found.image(model), word_map(model, prompt, word, found.trajectory, found.schedule))
+    assert found.picture is not None, "it was made of a picture"
+    heat = word_map(model, prompt, word, found.trajectory, found.schedule)
+    return sheets.overlay(found.picture.part, heat)
 
 
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:

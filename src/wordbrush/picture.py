@@ -66,6 +66,12 @@ class Picture:
         return images.decode(self.content, self.name)
 
     @property
+    def part(self) -> Image.Image:
+        """The part of the picture that a model sees, at its own size."""
+        left, top, right, bottom = map(round, self.box)
+        return self.image.crop((left, top, right, bottom))
+
+    @property
     def notices(self) -> list[str]:
         """What to say of a picture that a model sees a part of."""
         left, top, right, bottom = map(round, self.box)

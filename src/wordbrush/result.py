@@ -26,7 +26,7 @@ from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
-Looks = tuple[Float[Tensor, "h w"] | None, Float[Tensor, "h w"] | None]
+Looks = tuple[Float[Tensor, "map_height map_width"] | None, Float[Tensor, "map_height map_width"] | None]
 """Where the words of a change looked, in the source and in the target; None where a prompt has no such words."""
 
 
@@ -79,6 +79,7 @@ class Result:
     >>> result.image.size, result.heatmap("dog").size, result.report.words
     ((128, 128), (128, 128), 'a [cat → dog] on a beach')
     >>> result.save("dog.png")
+    []
     >>> replay("dog.png").differences
     ()
     """

@@ -542,7 +542,10 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         (("generate", CAT, "--steps", "2.5", "--out", "cat.png"), "expected a whole number, got '2.5'"),
         (("generate", CAT, "--width", "1e3", "--out", "cat.png"), "expected a whole number, got '1e3'"),
         ((*EDIT[:-1], "photo.png"), "photo.png is an input and would be overwritten"),
-        ((*EDIT[:-1], "dog.jpg"), "expected --out to end in .png, got dog.jpg"),
+        (
+            (*EDIT[:-1], "dog.bmp"),
+            "expected --out to end in .png or .jpg or .jpeg or .tif or .tiff or .webp, got dog.bmp",
+        ),
         ((*EDIT, "--target", CAT), "2 targets need a folder: expected --out FOLDER/, got dog.png"),
         ((*EDIT[:5], "a dog " * 40, *EDIT[6:]), "nothing would be seen"),
         (("generate", CAT, "--steps", "0", "--out", "cat.png"), "steps"),

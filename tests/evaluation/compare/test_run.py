@@ -81,9 +81,9 @@ def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
         assert cell.result is not None and cell.start.cost is not None and cell.cost is not None
         assert torch.equal(cell.result.trajectory, alone.trajectory)
         assert cell.scores == {
-            "psnr": psnr(alone.image, noise()),
-            "ssim": ssim(alone.image, noise()),
-            "distance": Absolute().distances([alone.image], [noise()])[0],
+            "psnr": psnr(alone.rendering, noise()),
+            "ssim": ssim(alone.rendering, noise()),
+            "distance": Absolute().distances([alone.rendering], [noise()])[0],
         }
         assert cell.start.reconstruction == psnr(source.image(model), best)
         # Up: one row a step. DDIM comes down again, guided, with two.

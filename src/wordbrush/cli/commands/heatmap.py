@@ -59,9 +59,8 @@ def heatmap(
     with terminal.watching() as show:
         origin = start.origin(model, show)
     source = origin.source
-    heat = sheets.overlay(
-        origin.image, word_map(model, source.prompt, word, source.trajectory, source.schedule)
-    )
+    seen = origin.image if source.picture is None else source.picture.part
+    heat = sheets.overlay(seen, word_map(model, source.prompt, word, source.trajectory, source.schedule))
     record = provenance.source_record(model, source).model_dump(mode="json", exclude_defaults=True)
     with all_or_none() as opened:
         images.save_png(heat, path, {"command": "heatmap", "word": word, "source": record}, opened)
