@@ -27,7 +27,7 @@ import wordbrush
 from wordbrush.evaluation.bench.cases import Case, split
 from wordbrush.pocket import render
 
-KINDS = ("change object", "change colour", "delete object", "change place")
+KINDS = ("change object", "change colour", "delete object", "change size")
 SEED, MARGIN = 9104, 6 / 128  # of the picture, around the true mask
 Pixels = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]

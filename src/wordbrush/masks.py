@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from wordbrush import images
@@ -31,11 +32,9 @@ _ALIKE = 0.02
 _NOISE = 8
 """Levels: what is so near to black or white is meant to be; a JPEG's masks are never quite."""
 # Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs
-# to it, and how unsure that is; the variance of a colour below which a window counts as flat; how soft a mask's edges
-# are.
+# to it, and how unsure that is; the variance of a colour below which a window counts as flat.
 _WORD, _NEAR, _RAMP = 0.45, 0.3, 0.2
 _FLAT = 1e-3
-_EDGE = 0.6
 _ROOM = 2
 """How much room a mask gives around its words, in quarters of a latent pixel: what comes may have another outline."""
 
@@ -135,7 +134,7 @@ def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
     heat = word_map(model, source.prompt, word, source.trajectory, source.schedule)
     height, width = source.size(model)
     picture = source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]
-    shares = _grown(_exact(heat, picture, _WORD, model.downscale), grow)
+    shares = _grown(_exact(heat, picture, _WORD, model.downscale), grow, 2)
     return _placed(np.rint(shares * 255).astype(np.uint8), model, source)
 
 
@@ -146,12 +145,17 @@ def near(
 
     downscale: the picture's pixels for one of the latents.
     """
-    return _grown(_exact(heat, picture, _NEAR, downscale), downscale)
+    return _grown(_exact(heat, picture, _NEAR, downscale), downscale, downscale)
 
 
-def _grown(mask: Float[Tensor, "1 1 h w"], by: int) -> Float[np.ndarray, "h w"]:
-    grown = F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)[0, 0]
-    return np.clip((grown.numpy() - 0.5) / _EDGE + 0.5, 0, 1)
+def _grown(mask: Float[Tensor, "1 1 h w"], by: int, soft: int) -> Float[np.ndarray, "h w"]:
+    """A mask that reaches `by` pixels further, with edges that are `soft` pixels wide."""
+    inside = mask[0, 0].numpy() > 0.5
+    if not inside.any():
+        return np.zeros(inside.shape)
+    edt = cast(Any, ndimage).distance_transform_edt
+    distance: Float[np.ndarray, "h w"] = edt(inside) - edt(~inside)
+    return np.clip((distance + by) / soft + 0.5, 0, 1)
 
 
 def _exact(
