@@ -148,7 +148,7 @@ def near(
 
 
 def _grown(mask: Float[Tensor, "1 1 h w"], by: int, soft: int) -> Float[np.ndarray, "h w"]:
-    """A mask that reaches `by` pixels further, in all directions alike, with edges that are about `soft` pixels wide."""
+    """A mask that reaches `by` pixels further, in all directions alike, with edges about `soft` pixels wide."""
     across = torch.arange(-by, by + 1)
     disc = (across[:, None].square() + across.square() <= by * by).float()
     grown = (F.conv2d((mask > 0.5).float(), disc[None, None], padding=by) > 0.5).float()
