@@ -32,7 +32,7 @@ _NOISE = 8
 """Levels: what is so near to black or white is meant to be; a JPEG's masks are never quite."""
 # Chosen on rendered scenes (docs/masks.md): the share of a word's strongest attention from which on a position belongs
 # to it, and how unsure that is; the variance of a colour below which a window counts as flat.
-_WORD, _NEAR, _RAMP = 0.45, 0.3, 0.2
+_WORD, _RAMP = 0.45, 0.2
 _FLAT = 1e-3
 _ROOM = 2
 """How much room a mask gives around its words, in quarters of a latent pixel: what comes may have another outline."""
@@ -138,13 +138,14 @@ def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
 
 
 def near(
-    heat: Float[Tensor, "mh mw"], picture: Float[Tensor, "3 h w"], downscale: int
+    heat: Float[Tensor, "mh mw"], things: int, picture: Float[Tensor, "3 h w"], downscale: int
 ) -> Float[np.ndarray, "h w"]:
     """Where words look in a picture in [−1, 1], with what they bring along (a shadow, a glow): 1 there, 0 elsewhere.
 
-    downscale: the picture's pixels for one of the latents.
+    things: how many they name; in the map of several one may be weaker than another. downscale: the picture's pixels
+    for one of the latents.
     """
-    return _grown(_exact(heat, picture, _NEAR, downscale), downscale, downscale)
+    return _grown(_exact(heat, picture, _WORD / things, downscale), downscale, downscale)
 
 
 def _grown(mask: Float[Tensor, "1 1 h w"], by: int, soft: int) -> Float[np.ndarray, "h w"]:

@@ -26,7 +26,16 @@ from wordbrush.sheets import overlay
 from wordbrush.source import Source
 from wordbrush.word_map import word_map
 
-Looks = tuple[Float[Tensor, "map_height map_width"] | None, Float[Tensor, "map_height map_width"] | None]
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Where words looked, all of them in one map, and how many things they name."""
+
+    heat: Float[Tensor, "h w"]
+    things: int
+
+
+Looks = tuple[Look | None, Look | None]
 """Where the words of a change looked, in the source and in the target; None where a prompt has no such words."""
 
 
@@ -144,9 +153,9 @@ class Result:
         """How near each pixel of the rendering is to what the change is about; None for a change of everything."""
         pictures = self.source.decoded(self.model), self._decoded
         found = [
-            near(heat.cpu(), picture, self.model.downscale)
-            for heat, picture in zip(self.looks, pictures, strict=True)
-            if heat is not None
+            near(look.heat.cpu(), look.things, picture, self.model.downscale)
+            for look, picture in zip(self.looks, pictures, strict=True)
+            if look is not None
         ]
         return np.maximum.reduce(found) if found else None
 

@@ -12,7 +12,7 @@ from wordbrush.attention_edit import EditedAttention
 from wordbrush.changes import Change, things
 from wordbrush.local_blend import LocalBlend, WordMaps
 from wordbrush.model import Model
-from wordbrush.result import Looks
+from wordbrush.result import Look, Looks
 from wordbrush.source import Source
 from wordbrush.words import Alignment, Word, Words
 
@@ -26,6 +26,7 @@ class BlendWords:
 
     edited: outside of them the source is kept; without any, nowhere. spared: left alone. held: the things that stay,
     where an edit may be told to change less. is_new: whether the edited words name what is not there yet.
+    things: how many things the edited words are about.
     """
 
     alignment: Alignment
@@ -33,6 +34,7 @@ class BlendWords:
     spared: WordPair = ((), ())
     held: WordPair = ((), ())
     is_new: bool = False
+    things: int = 1
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -127,7 +129,10 @@ class Blending:
         sources, targets = self._pairs()
         drawn = targets if self._drawn is None else self._drawn.mean
         return [
-            (sources[i, 0] if words.edited[0] else None, drawn[i, 0] if words.edited[1] else None)
+            (
+                Look(sources[i, 0], words.things) if words.edited[0] else None,
+                Look(drawn[i, 0], words.things) if words.edited[1] else None,
+            )
             for i, words in enumerate(self._words)
         ]
 

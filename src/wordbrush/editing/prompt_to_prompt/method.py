@@ -395,7 +395,10 @@ def _blend_words(planned: Plan, options: Options, source: Source) -> BlendWords:
     if options.spare == "things":
         spared = kept
     held: WordPair = kept if options.hold else ((), ())
-    return BlendWords(alignment, edited, spared, held, is_new=is_auto and is_added)
+    about = len(parts) if is_auto else len(_given(options.local_blend))
+    if "resize" in change.kinds:  # a large thing is looked at in its middle more than at its edges
+        about += 1
+    return BlendWords(alignment, edited, spared, held, is_auto and is_added, max(1, about))
 
 
 def _notices(planned: Plan, outcome: _Outcome, is_source: bool, is_confined: bool) -> list[str]:
