@@ -219,8 +219,9 @@ def record(
 ) -> Source:
     """The same source with a recording of what edits read of it: further edits do not compute it again.
 
-    It pays from the second edit on: recording computes one row a step, and each edit one row a step less. What edits
-    with default windows may read is recorded; an edit with wider windows, or with options of its own for self-attention
+    It pays after a few edits: recording computes one row a step, and each edit one row a step less. An edit of another
+    strength than 1 follows other levels, and another noise is another source: they do not use it. What edits with
+    default windows may read is recorded; an edit with wider windows, or with options of its own for self-attention
     sites, computes the source where the recording does not have it.
 
     memory: MB that it may take, 1200 by default; early steps come first, and `source.recording.share` is the share of
