@@ -4,8 +4,8 @@ inversion.
     python benchmarks/first_edit.py
 
 Expected: an edit on the straight path computes 16 rows of the network, two generated pictures of 20 steps compute 80:
-0.20 of the time if rows were all; encoding, decoding once and reading the prompts come on top: 0.35 to 0.45. Direct
-inversion of 20 steps computes 20 + 56 rows: 0.9 to 1.0.
+0.20 of the time if rows were all; encoding, decoding twice, bringing the edit back into the picture and reading the
+prompts come on top: 0.35 to 0.45. Direct inversion of 20 steps computes 20 + 56 rows: 0.9 to 1.1.
 
 Processor time, variants interleaved; medians of the ratios within a round, and the quartiles.
 """

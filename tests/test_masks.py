@@ -283,3 +283,8 @@ def test_a_chain_of_edits_leaves_what_a_mask_keeps(way: str, pocket: Model) -> N
     unnamed = ~one.mask if way == "mask" else np.asarray(grown) == 0
     assert unnamed.mean() > 0.2 and not differing(picture, one.picture)[unnamed].any()
     assert differing(picture, one.picture)[one.mask].any()
+
+
+def test_what_is_no_word_is_refused() -> None:
+    with pytest.raises(PromptError, match="expected a word of the source's prompt, or a list of them"):
+        masks.read(None, 3, None)

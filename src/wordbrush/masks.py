@@ -4,9 +4,8 @@ A mask has the aspect of its picture, at any size: 1 (white) may change, 0 (blac
 """
 
 import math
-import os
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from wordbrush import images
-from wordbrush.errors import ImageError
+from wordbrush.errors import ImageError, PromptError, short
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Model
 from wordbrush.picture import Picture
@@ -105,7 +104,10 @@ class Where:
         """
         if self.is_anywhere:
             return None
-        width, height = _picture_size(model, source)
+        if source.picture is None:
+            height, width = source.size(model)
+        else:
+            width, height = source.picture.image.size
         shares = np.full((height, width), 255, np.uint8) if self.mask is None else self.mask.at(width, height)
         if self.words:
             grow = _ROOM * model.downscale // 4
@@ -179,15 +181,20 @@ def _guided(
 
     def mean(values: Tensor) -> Tensor:
         padded = F.pad(values, (radius,) * 4, mode="replicate")
-        return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
+        columns = F.avg_pool2d(padded, (2 * radius + 1, 1), stride=1)
+        return F.avg_pool2d(columns, (1, 2 * radius + 1), stride=1)
 
     colour, share = mean(guide), mean(target)
-    products: Tensor = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
-    spread = mean(products).reshape(1, 3, 3, *guide.shape[-2:]) - colour[:, :, None] * colour[:, None]
-    flat = _FLAT * torch.eye(3, dtype=torch.float64)
+    flat = _FLAT * torch.eye(3, dtype=torch.float64)[:, None, :, None, None]
+    # One colour's covariances with all three at a time: the rows of a symmetric matrix for every window.
+    red, green, blue = (
+        mean(guide * guide[:, i : i + 1]) - colour * colour[:, i : i + 1] + flat[i] for i in range(3)
+    )
     together = mean(guide * target) - colour * share
-    solved = cast(Any, torch.linalg).solve(spread.permute(0, 3, 4, 1, 2) + flat, together.permute(0, 2, 3, 1))
-    slope = cast(Tensor, solved).permute(0, 3, 1, 2)
+    # The solution by Cramer's rule, for all windows at once; a call of LAPACK for each takes many times as long.
+    minors = torch.cross(green, blue, 1), torch.cross(blue, red, 1), torch.cross(red, green, 1)
+    determinant = (red * minors[0]).sum(1, keepdim=True)
+    slope = torch.cat([(minor * together).sum(1, keepdim=True) for minor in minors], 1) / determinant
     level = share - (slope * colour).sum(1, keepdim=True)
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(level)
 
@@ -217,8 +224,8 @@ def shown(image: Image.Image, shares: Shares) -> Image.Image:
     return Image.composite(image, pale, drawn(shares))
 
 
-def read(mask: images.Pixels | str | os.PathLike[str] | None, *words: object) -> Where:
-    """What `edit` was told; each of words is a word, several, or None. Raises `ImageError`."""
+def read(mask: images.Pixels | None, *words: object) -> Where:
+    """What `edit` was told; each of words is a word, several, or None. Raises `ImageError`, `PromptError`."""
     return Where(None if mask is None else Mask.of(mask), *map(_several, words))
 
 
@@ -231,26 +238,23 @@ def _is_transparent(picture: Picture) -> bool:
 def _several(words: object) -> tuple[str, ...]:
     if words is None:
         return ()
-    return (words,) if isinstance(words, str) else tuple(words)  # pyright: ignore
+    given = [words] if isinstance(words, str) else words
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(word, str) for word in cast(list[object], given)
+    ):
+        raise PromptError(f"expected a word of the source's prompt, or a list of them, got {short(words)}")
+    return tuple(cast(list[str], given))
 
 
 def _placed(shares: UInt8[np.ndarray, "h w"], model: Model, source: Source) -> Shares:
     """A mask of what the model sees, on the whole picture."""
-    width, height = _picture_size(model, source)
     if source.picture is None:
-        return _resized(shares, width, height)
+        return shares
+    width, height = source.picture.image.size
     left, top, right, bottom = map(round, source.picture.box)
     whole = np.zeros((height, width), np.uint8)
     whole[top:bottom, left:right] = _resized(shares, right - left, bottom - top)
     return whole
-
-
-def _picture_size(model: Model, source: Source) -> tuple[int, int]:
-    """Width and height of the picture that an edit of this source gives back."""
-    if source.picture is not None:
-        return source.picture.image.size
-    height, width = source.size(model)
-    return width, height
 
 
 def _resized(shares: UInt8[np.ndarray, "h w"], width: int, height: int) -> Shares:

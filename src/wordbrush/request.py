@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -57,10 +58,10 @@ class EditRequest:
             if name not in needs and value is not None and name not in ("source", "mask"):
                 raise InputError(f"{method} does not read {name}: leave it out")
 
-    def free(self, source: Source) -> Bool[Tensor, "1 1 h w"] | None:
-        """The mask at the size of the latents: those that a free pixel is part of; None if all of them are free."""
+    def free(self, source: Source) -> Bool[Tensor, "1 1 h w"]:
+        """The mask at the size of the latents: those that a free pixel is part of; without a mask all of them."""
         if self.mask is None:
-            return None
+            return torch.ones(1, 1, *source.latent_size, dtype=torch.bool)
         return F.adaptive_max_pool2d(self.mask, source.z_T.shape[-2:]) > _TOUCHED
 
     def started(self, model: Model) -> Source:

@@ -121,7 +121,7 @@ class _Mask:
         placed: Sequence[Placed],
         rows: Rows,
         threshold: float,
-        free: Bool[Tensor, "1 1 h w"] | None,
+        free: Bool[Tensor, "1 1 h w"],
     ) -> None:
         height, width = source.z_T.shape[-2:]
         self._states, self._size, self._blend = source.states, (height, width), LocalBlend(0, threshold)
@@ -129,8 +129,7 @@ class _Mask:
         nothing = torch.zeros_like(column)  # no words to leave alone
         columns = torch.stack([column, nothing], -1).to(model.device)
         self.maps = WordMaps(plain, columns, lambda _: rows, model.map_positions(self._size))
-        everywhere = torch.ones(len(placed), 1, *self._size, dtype=torch.bool, device=model.device)
-        self._free = everywhere if free is None else everywhere & free.to(model.device)
+        self._free = free.to(model.device).expand(len(placed), -1, -1, -1)
         self.mask: Bool[Tensor, "targets 1 height width"] = self._free
 
     def after_step(

@@ -73,7 +73,7 @@ class Blending:
     difference: what changed less than this share of the largest change so far is kept too.
     hold: how much less than elsewhere an edit does where the words to hold are.
     stop: the step from which the masks stay as they are.
-    free: the latents that may change at all, from the first step on; None for all of them.
+    free: the latents that may change at all, from the first step on.
     """
 
     def __init__(
@@ -86,18 +86,17 @@ class Blending:
         difference: float,
         hold: float,
         stop: int,
-        free: Bool[Tensor, "1 1 h w"] | None = None,
+        free: Bool[Tensor, "1 1 h w"],
     ) -> None:
         height, width = source.z_T.shape[-2:]
         self._size, self._source, self._z_0 = (height, width), source, source.z_0.to(model.device)
         self._words, self._blend, self._stop = words, blend, stop
         self._difference, self._hold = difference, hold
-        everywhere = torch.ones(len(words), 1, *self._size, dtype=torch.bool, device=model.device)
-        self._free = everywhere if free is None else everywhere & free.to(model.device)
+        self._free = free.to(model.device).expand(len(words), -1, -1, -1)
         self._mask = self._free
         self._changed = torch.zeros(len(words), 1, *self._size, device=model.device)
         has_words = any(any(one.edited) or any(one.spared) for one in words)
-        self._is_masking = difference > 0 or has_words or free is not None
+        self._is_masking = difference > 0 or has_words or not bool(free.all())
         # Every target has its own columns, which the source's picture has for all of them.
         columns = torch.zeros(len(words) + 1, attention.edits[0].B.shape[-1], len(words), 3)
         for i, one in enumerate(words):

@@ -169,7 +169,7 @@ class _Run:
         source: Source,
         plans: Sequence[Plan],
         options: Options,
-        free: Bool[Tensor, "1 1 h w"] | None,
+        free: Bool[Tensor, "1 1 h w"],
     ) -> None:
         self._model, self._source, self._plans, self._options = model, source, plans, options
         self.is_strange = False
