@@ -3,9 +3,11 @@
     WordbrushError
     ├── InputError (also a ValueError)   the request cannot be carried out
     │   ├── PromptError                  a prompt, a word in it, or the two prompts of an edit
+    │   │   └── UnlearnedError           a word of a concept that is not applied
     │   ├── ImageError                   a picture file or a picture
     │   ├── ModelError                   a model folder, its files, or a model that does not fit
     │   ├── SourceError                  a saved source, or one that belongs to another model
+    │   ├── ConceptError                 a file of a learned concept, or one that fits no model here
     │   └── OptionsError                 an option: its name, its value or its range
     ├── OutputError (also an OSError)    a file could not be written
     ├── MissingExtraError (an ImportError)  an optional dependency is not installed
@@ -50,6 +52,23 @@ class PromptError(InputError):
     """
 
 
+class UnlearnedError(PromptError):
+    """A prompt has a word of a concept that is not applied to the model. token: the word.
+
+    >>> generate(Model.load("pocket"), "<my-cat> on a beach")
+    Traceback (most recent call last):
+    wordbrush.errors.UnlearnedError: expected words that the model knows, got '<my-cat>', which a concept teaches: \
+apply its file (--concept my-cat.concept), or leave out the angle brackets
+    """
+
+    def __init__(self, message: str, token: str = "") -> None:
+        super().__init__(message, token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ImageError(InputError):
     """A picture cannot be read, is too large, or is of an unsupported kind.
 
@@ -74,6 +93,15 @@ class SourceError(InputError):
     >>> Source.load("no-such.source", Model.load("pocket"))
     Traceback (most recent call last):
     wordbrush.errors.SourceError: there is no source file no-such.source
+    """
+
+
+class ConceptError(InputError):
+    """A concept's file cannot be read, or a concept does not fit the model that it is applied to.
+
+    >>> Concept.load("no-such.concept")
+    Traceback (most recent call last):
+    wordbrush.errors.ConceptError: there is no concept file no-such.concept
     """
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from wordbrush.errors import ImageError
 
@@ -26,7 +26,7 @@ class FileRecord(BaseModel):
         """The file, at its path or beside the picture. Raises `ImageError` if it is missing or has changed."""
         if self.path is None:
             raise ImageError(
-                "this picture was made from one that was in memory, not in a file: it cannot be made again"
+                "this picture was made from something that was in memory, not in a file: it cannot be made again"
             )
         existing = [path for path in places(self.path, beside) if path.is_file()]
         for path in existing:
@@ -37,6 +37,16 @@ class FileRecord(BaseModel):
         raise ImageError(
             f"expected {self.path}, which this picture was made from: it is missing, and there is none beside {beside}"
         )
+
+
+class AppliedConcept(FileRecord):
+    """A concept that is applied to a model: its file, and how strongly."""
+
+    strength: float = Field(1.0, allow_inf_nan=False)
+
+    def __str__(self) -> str:
+        name = self.path or "a concept in memory"
+        return name if self.strength == 1 else f"{name}={self.strength:g}"
 
 
 def places(path: str, picture: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError, short
-from wordbrush.files import Opened, atomic_write
+from wordbrush.files import Opened, atomic_write, in_order
 from wordbrush.images import to_image
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Conditioning, Model, TextEmbeds
@@ -210,7 +210,7 @@ class Source:
             "sha256": _checksum(header, tensors),
         }
         with opened(path) as file:
-            file.write(_in_order(to_safetensors(tensors, metadata)))
+            file.write(in_order(to_safetensors(tensors, metadata)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> "Source":
@@ -389,15 +389,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[_Header, dict[str, Tensor]]:
     if header.get("recording") is not None:
         header["recording"]["reads"] = [Reads(*reads) for reads in header["recording"]["reads"]]
     return _Header.model_validate(header), tensors
-
-
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its header's keys in order: the library writes metadata in the order of a hash map,
-    another one each time."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[start:]))
 
 
 def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ deleted word onto that word.)
 
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.errors import PromptError, nearest, short
+from wordbrush.errors import PromptError, UnlearnedError, nearest, short
 
 # Marks (\p{M}: accents, vowel signs, points) and joiners belong to the letters before them. \X is what looks like one
 # character, such as an emoji with its skin tone.
@@ -53,6 +53,11 @@ _FUNCTION_WORDS = frozenset(
     "a an the and or of in on at by to from for with without into onto as is are its "
     "above behind below beneath beside between near next over under left right".split()
 )
+
+# What a word that was learned is called by most tools. It would be read as three words that mean nothing.
+_LIKE_LEARNED = regex.compile(r"<[^<>\s]{1,100}>")
+
+NONE: Mapping[str, Sequence[int]] = {}
 
 MOST_CHUNKS = 16
 """Chunks that a prompt may take: an edit's matrices grow with the square of its tokens."""
@@ -174,14 +179,24 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold().translate(_SAME_MARK)
 
 
-def read(tokenizer: Any, prompt: str, context: int, chunks: int = 1) -> Words:
+def read(
+    tokenizer: Any,
+    prompt: str,
+    context: int,
+    chunks: int = 1,
+    placeholders: Mapping[str, Sequence[int]] = NONE,
+) -> Words:
     """Read `prompt` with a fast transformers tokenizer into this many chunks of the text encoder's context, in tokens.
 
     No word is in two chunks: one that does not fit any more begins the next. What is left is padding, and chunks that
     are left are those of an empty prompt.
 
+    placeholders: words that were learned, with the ids of their vectors: each is one word of as many tokens, whatever
+    the tokenizer would make of it.
+
     Raises `PromptError` if the prompt does not fit into the chunks (the message says which words do not), has a word
-    for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like.
+    for which the tokenizer has no tokens, or is written in another tool's syntax for weights and the like, and
+    `UnlearnedError` for a word in angle brackets that is none of the placeholders.
     """
     longest = max(prompt.split(), key=len, default="")
     if len(longest) > _LONGEST:
@@ -194,26 +209,21 @@ def read(tokenizer: Any, prompt: str, context: int, chunks: int = 1) -> Words:
             f"expected plain words, got {foreign.group()!r:.60}, another tool's syntax, which would be read as words: "
             "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
         )
-    encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    ids: list[int] = encoded["input_ids"]
-    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-    special: list[int] = encoded["special_tokens_mask"]
-    content = [i for i, is_special in enumerate(special) if not is_special]
-    start = content[0] if content else 1
-    stop = start + len(content)
+    learned = _learned(prompt, placeholders)
+    _require_learned(tokenizer, prompt, learned)
+    ids, offsets, start, stop = _tokens_of(tokenizer, prompt, learned)
     spans: list[tuple[int, int, int, int]] = []  # characters [a, b), tokens [i, j)
-    for match in _WORD.finditer(prompt):
-        a, b = match.span()
+    for a, b in _words_of(prompt, learned):
         i = bisect_right(offsets, a, start, stop, key=lambda offset: offset[1])
         j = bisect_left(offsets, b, start, stop, key=lambda offset: offset[0])
         if i >= j:
-            raise PromptError(f"the model's tokenizer cannot read {match.group()!r} in the prompt {prompt!r}")
+            raise PromptError(f"the model's tokenizer cannot read {prompt[a:b]!r} in the prompt {prompt!r}")
         if spans and i < spans[-1][3]:
             # One token covers several of these words, as for a learned "<my-cat>": they are one word.
             a, i = spans[-1][0], spans[-1][2]
             spans.pop()
         spans.append((a, b, i, j))
-    room = context - (len(ids) - len(content))
+    room = context - (len(ids) - (stop - start))
     begins = _begins(prompt, [(0, start), *((a, i) for a, _, i, _ in spans[1:])], stop, room, chunks)
     filled: list[Chunk] = []
     placed: list[int] = []
@@ -228,6 +238,75 @@ def read(tokenizer: Any, prompt: str, context: int, chunks: int = 1) -> Words:
         moved = filled[chunk].start - begins[chunk]
         words.append(Word(prompt[a:b], i + moved, j + moved))
     return Words(prompt, tuple(words), tuple(filled), tuple(placed))
+
+
+_Learned = Mapping[tuple[int, int], Sequence[int]]
+"""The learned words of a prompt: their characters [a, b), in order, and the ids of their vectors."""
+
+
+def _learned(prompt: str, placeholders: Mapping[str, Sequence[int]]) -> _Learned:
+    found: dict[tuple[int, int], Sequence[int]] = {}
+    if placeholders:
+        # The longest first: "<my-cat>-2" may be one as well as "<my-cat>".
+        names = sorted(placeholders, key=len, reverse=True)
+        pattern = "|".join(f"{_edge(name[0])}{regex.escape(name)}{_edge(name[-1])}" for name in names)
+        ids = {_fold(name): own for name, own in placeholders.items()}
+        for match in regex.finditer(pattern, prompt, regex.IGNORECASE):
+            found[match.span()] = ids[_fold(match.group())]
+    return found
+
+
+def _require_learned(tokenizer: Any, prompt: str, learned: _Learned) -> None:
+    """Raise `UnlearnedError` for what looks like a learned word and is none, here or in the tokenizer itself."""
+    for match in _LIKE_LEARNED.finditer(_blanked(prompt, learned)):
+        if match.group() not in tokenizer.get_added_vocab():
+            token = match.group()
+            raise UnlearnedError(
+                f"expected words that the model knows, got {short(token)}, which a concept teaches: apply its file "
+                f"(--concept {token[1:-1]:.40}.concept), or leave out the angle brackets",
+                token,
+            )
+
+
+def _edge(character: str) -> str:
+    """A learned word is none inside of another word: at a letter it has to end where a word does."""
+    return r"\b" if character.isalnum() else ""
+
+
+def _words_of(prompt: str, learned: _Learned) -> list[tuple[int, int]]:
+    """The characters [a, b) of each word."""
+    plain = (match.span() for match in _WORD.finditer(_blanked(prompt, learned)))
+    return sorted([*plain, *learned])
+
+
+def _tokens_of(
+    tokenizer: Any, prompt: str, learned: _Learned
+) -> tuple[list[int], list[tuple[int, int]], int, int]:
+    """Ids and characters of the prompt's tokens, special ones included; the positions [start, stop) of the others."""
+    encoded = tokenizer(
+        _blanked(prompt, learned),
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
+    )
+    ids: list[int] = encoded["input_ids"]
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    special: list[int] = encoded["special_tokens_mask"]
+    content = [i for i, is_special in enumerate(special) if not is_special]
+    start = content[0] if content else 1
+    stop = start + len(content)
+    for (a, b), own in learned.items():
+        at = bisect_left(offsets, a, start, stop, key=lambda offset: offset[0])
+        ids[at:at], offsets[at:at] = own, [(a, b)] * len(own)
+        stop += len(own)
+    return ids, offsets, start, stop
+
+
+def _blanked(prompt: str, learned: _Learned) -> str:
+    """The prompt with spaces in place of its learned words: everything else stays where it was."""
+    for a, b in learned:
+        prompt = prompt[:a] + " " * (b - a) + prompt[b:]
+    return prompt
 
 
 def _begins(prompt: str, words: Sequence[tuple[int, int]], stop: int, room: int, chunks: int) -> list[int]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wordbrush.attention import Attend, Site, install
@@ -58,7 +58,21 @@ class Denoiser:
         attend: Attend | None = None,
         step: int | None = None,
     ) -> Prediction:
-        """The prediction of each row at a level; `attend` computes the attention layers, and is given the `step`.
+        """The prediction of each row at a level; raises like `output`."""
+        output = self.output(latents, level.t, conditioning, attend=attend, step=step)
+        return PREDICTIONS[self.prediction](level, latents, output)
+
+    def output(
+        self,
+        latents: Float[Tensor, "rows c h w"],
+        timesteps: int | Int[Tensor, " rows"],
+        conditioning: Conditioning,
+        *,
+        attend: Attend | None = None,
+        step: int | None = None,
+    ) -> Float[Tensor, "rows c h w"]:
+        """What the network itself says, in the latents' type; `attend` computes the attention layers, and is given the
+        `step`. timesteps: one for all rows, or one each.
 
         Raises `ModelError` where `attend` is given and this UNet's attention is not Stable Diffusion's, or for other
         extra channels than it reads, or where a distilled model is not told its guidance scale.
@@ -83,14 +97,13 @@ class Denoiser:
                 "this model is distilled and reads the guidance scale as an input, got none: "
                 "give the scale in its conditioning, or use the model it was distilled from"
             )
-        output = self.unet(
+        return self.unet(
             self._input(latents, conditioning.channels),
-            level.t,
+            timesteps,
             encoder_hidden_states=conditioning.text.hidden,
             return_dict=False,
             **extra,
         )[0].to(latents.dtype)
-        return PREDICTIONS[self.prediction](level, latents, output)
 
     def map_positions(self, latent_size: tuple[int, int]) -> int:
         """Positions of the cross-attention sites at which word maps are read, for latents of this size."""

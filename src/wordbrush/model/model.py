@@ -12,12 +12,13 @@ from torch import Tensor
 
 from wordbrush.attention import Attend
 from wordbrush.errors import ModelError
+from wordbrush.inputs import AppliedConcept
 from wordbrush.loading import Defaults, Vocabulary, load_parts
 from wordbrush.loading.fit import require_fit
 from wordbrush.model.autoencoder import Autoencoder
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.model.denoiser import Denoiser
-from wordbrush.model.fingerprint import fingerprint, in_chunks, version
+from wordbrush.model.fingerprint import fingerprint, in_chunks, of_signs, version
 from wordbrush.model.text import TextEmbeds, TextEncoder
 from wordbrush.schedule import Level, Prediction, Schedule
 from wordbrush.words import MOST_CHUNKS, Words
@@ -62,6 +63,9 @@ class Model:
         self.name = name
         self.defaults = defaults or Defaults()
         self.vocabulary = vocabulary
+        self.concepts: tuple[AppliedConcept, ...] = ()
+        self._base: Model | None = None
+        self._signs: tuple[Any, str] | None = None
         self._hash: tuple[Any, str] | None = None
         for module in self._modules:
             module.requires_grad_(False).eval()
@@ -111,10 +115,57 @@ class Model:
                 self.text.tokenizers,
                 (self.autoencoder.scale, self.autoencoder.shift),
                 self.text.zero_empty_prompt,
+                self.text.placeholders,
                 self._modules,
             )
             self._hash = now, found
         return self._hash[1]
+
+    # Concepts -----------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> "Model":
+        """The model that concepts were applied to; the model itself if there are none."""
+        return self._base or self
+
+    @property
+    def base_hash(self) -> str:
+        """What the base is known by: its UNet and text encoders, in whatever type they are loaded."""
+        now = version(self.base._modules)
+        if self.base._signs is None or self.base._signs[0] != now:
+            self.base._signs = now, of_signs(self.base.networks)
+        return self.base._signs[1]
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """What concepts may change: the UNet and the text encoders, by the names of diffusers' folders."""
+        encoders = {f"text_encoder_{i}": each for i, each in enumerate(self.text.encoders, 1)}
+        encoders = {name.removesuffix("_1"): each for name, each in encoders.items()}
+        return {"unet": self.denoiser.unet, **encoders}
+
+    def taught(
+        self,
+        networks: Mapping[str, Any],
+        placeholders: Mapping[str, int],
+        words: Iterable[str] = (),
+        concepts: Sequence[AppliedConcept] = (),
+    ) -> "Model":
+        """Another model: this one's base, with other networks in place of some and with learned words.
+
+        placeholders: see `TextEncoder`. words: what else it has learned the meaning of. concepts: for records.
+        """
+        base = self.base
+        unet, *encoders = {**base.networks, **networks}.values()
+        model = copy.copy(base)
+        model.text = replace(
+            base.text, encoders=tuple(encoders), placeholders=dict(placeholders), chunks=self.chunks
+        )
+        model.denoiser = replace(base.denoiser, unet=unet)
+        model.concepts, model._base, model._hash = tuple(concepts), base, None
+        if base.vocabulary is not None:
+            learned = {word.casefold() for word in (*placeholders, *words)}
+            model.vocabulary = replace(base.vocabulary, known=base.vocabulary.known | learned)
+        return model
 
     # Long prompts -------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Prompts to embeddings: one CLIP text encoder, or SDXL's two."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,14 +48,16 @@ class TextEncoder:
     """The text encoders with their tokenizers.
 
     zero_empty_prompt: the empty prompt is encoded as zeros, as SDXL's base model was trained. chunks: how many contexts
-    each prompt is encoded in (see `Model.with_chunks`). Raises `ModelError` for a text encoder without its tokenizer,
-    `OptionsError` for a number of chunks out of range.
+    each prompt is encoded in (see `Model.with_chunks`). placeholders: learned words, and how many vectors each has in
+    every encoder; the vectors are in the encoders' `PlaceholderEmbedding`, in this order. Raises `ModelError` for a
+    text encoder without its tokenizer, `OptionsError` for a number of chunks out of range.
     """
 
     encoders: Sequence[Any]
     tokenizers: Sequence[Any]
     zero_empty_prompt: bool = False
     chunks: int = 1
+    placeholders: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         if not self.encoders or len(self.encoders) != len(self.tokenizers):
@@ -79,7 +82,7 @@ class TextEncoder:
 
     def read(self, prompt: str) -> Words:
         """The prompt's words and their token spans. Raises `PromptError` if it does not fit the chunks."""
-        return self._read(self.tokenizers[0], prompt)
+        return self._read(0, prompt)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeds:
         """Encode prompts, one row each; gradients are as the caller's context has them.
@@ -89,8 +92,8 @@ class TextEncoder:
         """
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
-        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
-            ids = torch.tensor([self._read(tokenizer, prompt).ids for prompt in prompts])
+        for number, encoder in enumerate(self.encoders):
+            ids = torch.tensor([self._read(number, prompt).ids for prompt in prompts])
             ids = ids.view(-1, self.context).to(encoder.device)  # a chunk in each row
             if len(self.encoders) == 1:
                 hidden.append(encoder(ids).last_hidden_state)
@@ -108,5 +111,19 @@ class TextEncoder:
             pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
         return TextEmbeds(embeds, pooled)
 
-    def _read(self, tokenizer: Any, prompt: str) -> Words:
-        return read(tokenizer, prompt, self.context, self.chunks)
+    def _read(self, number: int, prompt: str) -> Words:
+        """The prompt as the encoder of this number reads it."""
+        return read(self.tokenizers[number], prompt, self.context, self.chunks, self._ids[number])
+
+    @cached_property
+    def _ids(self) -> list[dict[str, range]]:
+        """For each encoder, the ids of each placeholder's vectors: they follow those of its own table."""
+        found: list[dict[str, range]] = []
+        for encoder in self.encoders:
+            first = int(encoder.get_input_embeddings().weight.shape[0])
+            own: dict[str, range] = {}
+            for token, vectors in self.placeholders.items():
+                own[token] = range(first, first + vectors)
+                first += vectors
+            found.append(own)
+        return found
