@@ -101,6 +101,53 @@ class RecordOptions(Options):
     )
 
 
+class FitOptions(Options):
+    """How to optimise, which every training can be told."""
+
+    steps: int = Field(500, ge=1, le=1_000_000, description="optimiser steps")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="of AdamW")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the learning rate goes on after the warm-up, to 0 or not"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    batch_size: int = Field(4, ge=1, le=4096, description="pictures of a forward pass")
+    accumulate: int = Field(
+        1, ge=1, le=4096, description="forward passes of a step, whose gradients are averaged"
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="of AdamW")
+    max_norm: float | None = Field(
+        1.0, gt=0, description="gradients longer than this are shortened to it; none: they are not"
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights that are kept instead of the last ones; 0: the last",
+    )
+    optimizer: Literal["adamw", "adamw-8bit"] = Field(
+        "adamw", description="adamw-8bit needs the package bitsandbytes, and saves memory"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None,
+        description="what the networks compute in; what learns is kept in float32 (default: the model's own)",
+    )
+    checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, a third more time"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of batches, noise, crops and flips")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    tensorboard: bool = Field(False, description="also write TensorBoard's files (needs the extra [train])")
+    sample_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps between the samples that show the thing appearing (default: five in all)",
+    )
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide what is learned: all but how often something is written."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "sample_every", "tensorboard"})
+
+
 def branches(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, without None; any other type alone, without its validators."""
     if get_origin(annotation) is Annotated:

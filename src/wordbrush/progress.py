@@ -36,6 +36,8 @@ class Progress:
     """Rows that the UNet has computed since this computation's last `Progress`."""
     gradient_rows: int = 0
     """The rows of these that were differentiated; the backward pass itself is not counted."""
+    says: str = ""
+    """What else to show of it, such as a training's loss."""
 
 
 def drain(steps: Generator[Progress, None, T], on_progress: Callable[[Progress], object] | None = None) -> T:

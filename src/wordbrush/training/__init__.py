@@ -1,0 +1,55 @@
+"""Trainings: from pictures to a `Concept`. One folder a method; this table is all that knows their names."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from wordbrush.methods import Method, key
+
+if TYPE_CHECKING:
+    from wordbrush.concept import Concept
+    from wordbrush.model import Model
+    from wordbrush.training.task import Learned, Loss, Task, Trainee
+
+
+@runtime_checkable
+class Training(Protocol):
+    """What a training's module has."""
+
+    def attached(self, model: "Model", task: "Task", options: Any) -> "Trainee":
+        """The model with what learns, which changes nothing yet: another value, the base stays as it is."""
+        ...
+
+    def loss(self, trainee: "Trainee", task: "Task", options: Any, number: int) -> "Loss":
+        """The loss of the forward pass of this number, a pure function of it and of the options' seed."""
+        ...
+
+    def export(self, trainee: "Trainee", task: "Task", options: Any, learned: "Learned") -> "Concept":
+        """The concept of what was learned."""
+        ...
+
+
+METHODS: Mapping[str, Method[Training]] = {
+    "textual_inversion": Method(
+        "wordbrush.training.textual_inversion.method",
+        "a new word: a few kilobytes, and nothing else of the model changes",
+        "wordbrush.training.textual_inversion.options",
+    ),
+    "dreambooth": Method(
+        "wordbrush.training.dreambooth.method",
+        "the whole UNet learns a rare word, and keeps its class: most faithful, largest",
+        "wordbrush.training.dreambooth.options",
+    ),
+    "lora": Method(
+        "wordbrush.training.lora.method",
+        "changes of low rank: nearly as faithful, a few megabytes",
+        "wordbrush.training.lora.options",
+    ),
+}
+
+MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+"""The models for which other defaults were measured than the papers', and those, by method."""
+
+
+def defaults(model: str, method: str) -> Mapping[str, Any]:
+    """What a method's options are on a model of this name where the user says nothing, if not the papers'."""
+    return MEASURED.get(model, {}).get(key(method), {})

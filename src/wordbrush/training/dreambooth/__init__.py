@@ -1,0 +1,1 @@
+"""DreamBooth: `method`, and its `options`, which do not import torch."""

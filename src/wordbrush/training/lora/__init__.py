@@ -1,0 +1,1 @@
+"""LoRA: `method`, and its `options`, which do not import torch."""

@@ -1,0 +1,214 @@
+"""One training from a folder of pictures to a concept, with checkpoints, a log and samples."""
+
+import os
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from wordbrush import images, methods, options, sampling, training
+from wordbrush.concept import Concept, Use, applied
+from wordbrush.denoise import denoise
+from wordbrush.errors import OptionsError
+from wordbrush.fit import ALONE, Checkpoints, Share, fit
+from wordbrush.fit.log import Log
+from wordbrush.guidance import TextGuidance
+from wordbrush.model import Conditioning, Model
+from wordbrush.options import Options
+from wordbrush.progress import Progress
+from wordbrush.sheets import sheet
+from wordbrush.training import pictures, prior
+from wordbrush.training.examples import Examples
+from wordbrush.training.options import PictureOptions, PriorOptions
+from wordbrush.training.pictures import Pictures
+from wordbrush.training.task import Task, Trainee
+
+_SAMPLES = 5  # of a training, where the user does not say otherwise
+_SAMPLE_STEPS = 20
+_SAMPLE_SEED = 0
+_RECENT = 20  # steps over which the loss that is shown is averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A training that is checked and not begun. notices: what a user should know before the work."""
+
+    model: Model
+    method: str
+    pictures: Pictures
+    options: PictureOptions
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training made: the concept, and a strip of samples that shows the thing appearing."""
+
+    concept: Concept
+    strip: Image.Image
+    notices: tuple[str, ...] = ()
+
+
+def planned(
+    model: Model,
+    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    method: str,
+    given: Mapping[str, Any] | Options | None = None,
+) -> Plan:
+    """Read and check what a training is asked for. Raises `ImageError`, `OptionsError`."""
+    entry = methods.find(training.METHODS, method, "training")
+    kind = entry.options()
+    told = given.given() if isinstance(given, Options) else dict(given or {})
+    own = training.defaults(model.name, method)
+    settings = options.parse(kind, {**own, **told})
+    assert isinstance(settings, PictureOptions)
+    found = pictures.read(folder, model.image_size)
+    return Plan(model, methods.key(method), found, settings, found.notices)
+
+
+def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
+    """Train; `work` is the folder for checkpoints, class pictures, the log and samples, or None to keep none of these.
+
+    Goes on from the last checkpoint there. Raises `NumericsError`, `OptionsError`, `OutputError`.
+    """
+    module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
+    task = Task(model, plan.pictures, _examples(plan, plan.pictures.images), share=share)
+    if isinstance(settings, PriorOptions) and settings.class_prompt:
+        class_prompt, count = settings.class_prompt, settings.class_pictures
+        made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
+        task = replace(task, prior=_examples(plan, made, stream=1))
+    trainee = module.attached(model, task, settings)
+    _switch(trainee, settings)
+    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
+    samples: dict[int, Image.Image] = {}
+    autocast = _autocast(model, settings)
+    with ExitStack() as ending:
+        begun = 0 if checkpoints is None or (last := checkpoints.last()) is None else last.step
+        log = None
+        if work is not None and share.is_first:
+            log = ending.enter_context(Log(work, begun, tensorboard=settings.tensorboard))
+            samples |= _kept_samples(work, begun)
+        steps = fit(
+            trainee.parameters,
+            partial(module.loss, trainee, task, settings),
+            settings,
+            rates=trainee.rates,
+            begin=trainee.begin,
+            autocast=autocast,
+            scaled=_precision(model, settings) == "float16",
+            checkpoints=checkpoints,
+            share=share,
+        )
+        every = settings.sample_every or max(1, settings.steps // _SAMPLES)
+        recent: deque[float] = deque(maxlen=_RECENT)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                learned = end.value
+                break
+            recent.append(step.loss)
+            rows = step.rows
+            if log is not None:
+                log.add(step)
+            if share.is_first and step.number % every == 0 and step.number < step.total:
+                prompt = settings.sample_prompt or trainee.prompt
+                samples[step.number], sampled = _sample(trainee.model, prompt, autocast)
+                rows += sampled
+                if log is not None and work is not None:
+                    log.show(step.number, samples[step.number])
+                    images.save_png(samples[step.number], _sample_path(work, step.number))
+            told = f"loss {sum(recent) / len(recent):.4f}, rate {step.rate:.2g}"
+            preview = partial(next, iter([samples[max(samples)]])) if samples else None
+            yield Progress("training", step.number, step.total, preview, rows, step.rows, told)
+    _switch(trainee, settings, back=True)
+    concept: Concept = module.export(trainee, task, settings, learned)
+    prompt = settings.sample_prompt or trainee.prompt
+    shown, rows = _sample(applied(model, [Use(concept)]), prompt, nullcontext())
+    samples[settings.steps] = shown
+    yield Progress("sampling", 1, 1, rows=rows)
+    content = BytesIO()
+    shown.save(content, "PNG")
+    strip = sheet(list(samples.values()), [f"step {step}" for step in samples])
+    if work is not None and share.is_first:
+        images.save_png(shown, _sample_path(work, settings.steps))
+        images.save_png(strip, work / "strip.png")
+    notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
+    return Trained(replace(concept, previews=(content.getvalue(),)), strip, notices)
+
+
+def _examples(plan: Plan, found: Sequence[Image.Image], stream: int = 0) -> Examples:
+    settings = plan.options
+    return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream)
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What decides the result of a training, besides the machine."""
+    return {
+        "method": plan.method,
+        "options": plan.options.deciding(),
+        "model": plan.model.hash,
+        "pictures": [record.model_dump() for record in plan.pictures.records],
+        "captions": list(plan.pictures.captions),
+    }
+
+
+def _precision(model: Model, settings: PictureOptions) -> str:
+    return settings.precision or str(model.dtype).removeprefix("torch.")
+
+
+def _autocast(model: Model, settings: PictureOptions) -> AbstractContextManager[Any]:
+    """The context of forward passes: what learns is in float32, the networks compute in another type."""
+    precision = _precision(model, settings)
+    if precision in ("float32", "float64"):
+        if model.dtype not in (torch.float32, torch.float64):
+            raise OptionsError(
+                f"option 'precision': expected {str(model.dtype).removeprefix('torch.')}, in which the model is "
+                f"loaded, got {precision}: load it with --dtype {precision}"
+            )
+        return nullcontext()
+    return torch.autocast(model.device.type, getattr(torch, precision))
+
+
+def _switch(trainee: Trainee, settings: PictureOptions, *, back: bool = False) -> None:
+    """Let the parameters learn, or stop that; have activations computed again, or not."""
+    for parameter in trainee.parameters.values():
+        parameter.requires_grad_(not back)
+    if settings.checkpointing:
+        unet = trainee.model.denoiser.unet
+        # diffusers computes activations again in training mode only; nothing here has dropout.
+        unet.train(not back)
+        unet.disable_gradient_checkpointing() if back else unet.enable_gradient_checkpointing()
+
+
+def _sample(model: Model, prompt: str, autocast: AbstractContextManager[Any]) -> tuple[Image.Image, int]:
+    """A picture of a prompt, always of the same noise, and the rows it took."""
+    schedule = model.schedule(min(_SAMPLE_STEPS, model.defaults.steps))
+    texts = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(model.encode_text([""]))}
+    noise = sampling.initial_latents(model, _SAMPLE_SEED, *model.image_size)
+    latents, rows = noise, 0
+    with torch.no_grad(), autocast:
+        for step in denoise(model, noise, texts, schedule, TextGuidance(model.defaults.guidance_scale)):
+            latents, rows = step.latents, rows + step.rows
+        return images.to_image(model.decode(latents)[0].cpu()), rows
+
+
+def _sample_path(work: Path, step: int) -> Path:
+    return work / "samples" / f"{step:07d}.png"
+
+
+def _kept_samples(work: Path, step: int) -> dict[int, Image.Image]:
+    """The samples of the steps that are done."""
+    found = sorted((work / "samples").glob("*.png"))
+    return {
+        int(path.stem): images.load(path)
+        for path in found
+        if path.stem.isdecimal() and int(path.stem) <= step
+    }
