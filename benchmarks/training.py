@@ -1,0 +1,251 @@
+"""What a training step costs, beside the inner loop of diffusers' own training scripts on the same model.
+
+    python benchmarks/training.py
+    python benchmarks/training.py --memory
+
+Theirs is what `textual_inversion.py` and `train_dreambooth_lora.py` (0.42) do in a step with their default flags,
+written again here: pictures and prompts are encoded in every step, the whole embedding table learns and its rows are put back
+(Textual Inversion), the changes of low rank are peft's (LoRA). Without accelerate's wrappers, whose cost is small.
+
+Time is processor time on one thread, variants interleaved; medians of the ratios within a round, and the quartiles.
+Memory is the peak of a process that does three steps, less what it had with the model loaded. What was expected is in
+docs/benchmarks/training.md.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from PIL import Image
+
+from shapes import build
+from wordbrush import training
+from wordbrush.fit import fit
+from wordbrush.images import to_tensor
+from wordbrush.model import Model
+from wordbrush.model.sharing import shared
+from wordbrush.training.examples import Examples
+from wordbrush.training.run import planned
+from wordbrush.training.task import Task
+
+BATCH = 4
+NAMES = ("pocket", "mid")
+METHODS = ("textual_inversion", "lora")
+TOLD: dict[str, dict[str, Any]] = {
+    "textual_inversion": {"token": "<my-cat>", "init": "cat", "vectors": 1},
+    "lora": {"prompt": "a sks cat"},
+}
+Step = Callable[[], object]
+
+
+def model_of(name: str) -> Model:
+    """The model; the middle one with an autoencoder that is as wide beside Stable Diffusion's as its UNet is."""
+    model = build(name, torch.float32)
+    if name == "pocket":
+        return model
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(48, 96, 192, 192),
+        layers_per_block=2,
+        norm_num_groups=16,
+        latent_channels=4,
+    )
+    return Model(
+        unet=model.denoiser.unet,
+        vae=vae,
+        text_encoders=model.text.encoders,
+        tokenizers=model.text.tokenizers,
+        schedule_config=model.schedule_config,
+        name=name,
+    )
+
+
+def folder(size: tuple[int, int]) -> Path:
+    """Four pictures to learn from."""
+    place = Path(tempfile.mkdtemp())
+    random = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(random.integers(0, 255, (*size, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    return place
+
+
+def ours(model: Model, method: str) -> Step:
+    """A step of the optimisation loop here; the pictures' latents are encoded before."""
+    told = {**TOLD[method], "batch_size": BATCH, "steps": 1_000_000, "flip": 0.0, "crop": "center"}
+    plan = planned(model, folder(model.image_size), method, told)
+    settings, module = plan.options, training.METHODS[method].load()
+    task = Task(model, plan.pictures, Examples(model, plan.pictures.images, 0, "center"))
+    trainee = module.attached(model, task, settings)
+    for parameter in trainee.parameters.values():
+        parameter.requires_grad_(True)
+    loop = fit(trainee.parameters, lambda number: module.loss(trainee, task, settings, number), settings)
+    return lambda: next(loop)
+
+
+def theirs_textual_inversion(model: Model) -> Step:
+    """The token is a row of the table; all of it learns, and its other rows are put back."""
+    encoder = shared(model.text.encoders[0])
+    table = torch.nn.Parameter(encoder.get_input_embeddings().weight.detach().clone())
+    encoder.get_input_embeddings().weight = table
+    optimizer = torch.optim.AdamW([table], lr=5e-4, weight_decay=1e-2)
+    own = torch.zeros(len(table), dtype=torch.bool)
+    own[model.text.tokenizers[0].convert_tokens_to_ids("cat</w>")] = True
+    kept = table.detach().clone()
+    ids = torch.tensor([model.read("a photo of a cat").ids] * BATCH)
+
+    def loss() -> torch.Tensor:
+        return _loss(model, model.denoiser.unet, encoder(ids).last_hidden_state)
+
+    def step() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            table[~own] = kept[~own]
+
+    return step
+
+
+def theirs_lora(model: Model) -> Step:
+    """Changes of low rank by peft in the attention's projections; the prompt is encoded in every step."""
+    import peft
+
+    unet = shared(model.denoiser.unet)
+    config = peft.LoraConfig(
+        r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_k", "to_q", "to_v", "to_out.0"]
+    )
+    peft.inject_adapter_in_model(config, unet)
+    learning = [weight for name, weight in unet.named_parameters() if "lora_" in name]
+    optimizer = torch.optim.AdamW(learning, lr=1e-4, weight_decay=1e-2)
+    ids = torch.tensor([model.read("a sks cat").ids] * BATCH)
+
+    def step() -> None:
+        with torch.no_grad():
+            hidden = model.text.encoders[0](ids).last_hidden_state
+        _loss(model, unet, hidden).backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _loss(model: Model, unet: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """A forward pass of the scripts: pictures to latents, noise, and the mean squared error."""
+    scheduler = _SCHEDULERS.setdefault(id(model), DDPMScheduler.from_config(model.schedule_config))
+    pixels = _PIXELS.setdefault(
+        model.image_size,
+        torch.cat([to_tensor(Image.open(path)) for path in sorted(folder(model.image_size).glob("*.png"))]),
+    )
+    vae = model.autoencoder.vae
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
+    noise = torch.randn_like(latents)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (BATCH,))
+    output = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, hidden).sample
+    return F.mse_loss(output.float(), noise.float(), reduction="mean")
+
+
+_SCHEDULERS: dict[int, Any] = {}
+_PIXELS: dict[tuple[int, int], torch.Tensor] = {}
+THEIRS = {"textual_inversion": theirs_textual_inversion, "lora": theirs_lora}
+
+
+def forward(model: Model) -> Step:
+    """The unit: a UNet forward of the batch."""
+    from wordbrush.model import Conditioning
+
+    text = Conditioning(model.encode_text(["a cat"] * BATCH))
+    z = torch.zeros(BATCH, model.latent_channels, *model.denoiser.size)
+
+    @torch.no_grad()
+    def step() -> None:
+        model.denoiser.output(z, torch.full((BATCH,), 500), text)
+
+    return step
+
+
+def cost(step: Step) -> float:
+    began = time.process_time()
+    step()
+    return time.process_time() - began
+
+
+def times(rounds: int) -> None:
+    for name in NAMES:
+        model = model_of(name)
+        for method in METHODS:
+            variants = {
+                "ours": ours(model, method),
+                "theirs": THEIRS[method](model),
+                "forward": forward(model),
+            }
+            for step in variants.values():
+                step()
+            found = [{name: cost(step) for name, step in variants.items()} for _ in range(rounds)]
+            ratio = statistics.quantiles([each["ours"] / each["theirs"] for each in found], n=4)
+            unit = statistics.median(each["ours"] / each["forward"] for each in found)
+            print(
+                f"{name} {method}: {ratio[1]:.2f} ({ratio[0]:.2f}–{ratio[2]:.2f}) of theirs, {unit:.2f} forwards",
+                flush=True,
+            )
+
+
+def peak(name: str, method: str, whose: str) -> None:
+    """Peak memory of three steps, in MiB above the loaded model's."""
+    model = model_of(name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = ours(model, method) if whose == "ours" else THEIRS[method](model)
+    for _ in range(3):
+        step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory() -> None:
+    for name in NAMES:
+        for method in METHODS:
+            used = {}
+            for whose in ("ours", "theirs"):
+                command = [sys.executable, __file__, "--peak", json.dumps([name, method, whose])]
+                used[whose] = float(
+                    subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                )
+            print(
+                f"{name} {method}: ours {used['ours']:.0f} MiB, theirs {used['theirs']:.0f} MiB", flush=True
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.peak:
+        peak(*asked.peak)
+    elif asked.memory:
+        memory()
+    else:
+        times(asked.rounds)
+
+
+if __name__ == "__main__":
+    main()
