@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from wordbrush.concept.concept import Placeholder
+from wordbrush.concept.concept import Concept
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
 from wordbrush.files import in_order
@@ -40,18 +40,19 @@ class Foreign:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """What a family has read: the words' vectors, by text encoder; changes of weights; by which method; remarks."""
+    """What a family has read: the words' vectors, by text encoder; changes of weights; by which method; what the file
+    does not say and was assumed."""
 
     vectors: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict[str, dict[int, Tensor]])
     weights: Mapping[str, Change] = field(default_factory=dict[str, Change])
     method: str = ""
-    remarks: Mapping[str, str] = field(default_factory=dict[str, str])
+    assumed: str = ""
 
 
 def is_ours(path: Path) -> bool:
     """Whether a file says in its header that wordbrush wrote it."""
     with suppress(SafetensorError, OSError, ValueError), cast(Any, safe_open(path, framework="pt")) as file:
-        return (file.metadata() or {}).get("format", "").startswith("wordbrush-")
+        return str((file.metadata() or {}).get("format", "")).startswith("wordbrush-")
     return False
 
 
@@ -68,7 +69,7 @@ def is_pickle(path: Path) -> bool:
 def opened(path: Path) -> Foreign:
     """The file with all its tensors, in memory of their own.
 
-    Raises `ConceptError` for what is no safetensors file, with numbers that are not finite or no numbers at all.
+    Raises `ConceptError` for what is no safetensors file, and for numbers that are not finite.
     """
     if is_pickle(path):
         raise ConceptError(
@@ -87,11 +88,8 @@ def opened(path: Path) -> Foreign:
             f"expected a whole safetensors file, but {path} is none ({' '.join(str(error).split()):.200}): "
             "fetch it again"
         ) from error
-    for name, own in tensors.items():
-        if not own.is_floating_point() and own.numel() != 1:
-            raise ConceptError(f"{path}: expected numbers with fractions in {short(name)}, got {own.dtype}")
-        if not bool(torch.isfinite(own.float()).all()):
-            raise ConceptError(f"{path} is damaged: {short(name)} is not finite")
+    if bad := [name for name, own in tensors.items() if not bool(torch.isfinite(own.float()).all())]:
+        raise ConceptError(f"{path} is damaged: {short(bad[0])} is not finite")
     return Foreign(path, tensors, metadata)
 
 
@@ -106,6 +104,25 @@ def text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2)
 
 
-def rows(placeholder: Placeholder) -> tuple[Tensor, ...]:
-    """A word's vectors for each text encoder."""
-    return tuple(own.detach() for own in placeholder.vectors)
+def require_kinds(concept: Concept, kinds: tuple[type[Any], ...], to: str, instead: str) -> None:
+    """Raise `ConceptError` for a concept without weights, or with weights that the files of a format cannot hold."""
+    if not concept.weights:
+        raise ConceptError(
+            f"expected a concept with changed weights for --to {to}, got words alone: use {instead}"
+        )
+    for name, change in concept.weights.items():
+        if not isinstance(change, kinds):
+            held = " and ".join(kind.kind for kind in kinds)
+            raise ConceptError(
+                f"expected weights kept as {held}, which are what --to {to} holds, got {name} as {change.kind}: "
+                f"use {instead}"
+            )
+
+
+def by_part(concept: Concept) -> dict[str, dict[str, Change]]:
+    """The changes of each network, by their names in it."""
+    parts: dict[str, dict[str, Change]] = {}
+    for name, change in concept.weights.items():
+        part, _, path = name.partition(".")
+        parts.setdefault(part, {})[path] = change
+    return parts
