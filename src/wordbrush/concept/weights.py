@@ -7,7 +7,7 @@ that is changed by several concepts gets the sum of what each adds to the base, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor
 from wordbrush.errors import ConceptError
 
 
+@runtime_checkable
 class Change(Protocol):
     """What a concept does to one weight.
 
@@ -156,7 +157,9 @@ class Kronecker:
         second = _factor(wide, self.w2, self.w2_a, self.w2_b, self.t2)
         first = first.view(*first.shape, *[1] * (second.ndim - first.ndim))
         scale = 1.0 if self.w1_b is None and self.w2_b is None else float(self.alpha) / self.rank
-        return _decomposed(wide, _fitting(torch.kron(first, second), wide) * scale, self.magnitude)
+        return _decomposed(
+            wide, _fitting(torch.kron(first, second.contiguous()), wide) * scale, self.magnitude
+        )
 
 
 @dataclass(frozen=True, eq=False)

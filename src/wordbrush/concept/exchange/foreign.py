@@ -52,7 +52,8 @@ class Taken:
 def is_ours(path: Path) -> bool:
     """Whether a file says in its header that wordbrush wrote it."""
     with suppress(SafetensorError, OSError, ValueError), cast(Any, safe_open(path, framework="pt")) as file:
-        return str((file.metadata() or {}).get("format", "")).startswith("wordbrush-")
+        metadata: dict[str, str] = file.metadata() or {}
+        return metadata.get("format", "").startswith("wordbrush-")
     return False
 
 
@@ -120,9 +121,9 @@ def require_kinds(concept: Concept, kinds: tuple[type[Any], ...], to: str, inste
 
 
 def by_part(concept: Concept) -> dict[str, dict[str, Change]]:
-    """The changes of each network, by their names in it."""
+    """The changes of each network, the UNet's first, by their names in it."""
     parts: dict[str, dict[str, Change]] = {}
-    for name, change in concept.weights.items():
+    for name, change in sorted(concept.weights.items(), key=lambda each: not each[0].startswith("unet.")):
         part, _, path = name.partition(".")
         parts.setdefault(part, {})[path] = change
     return parts

@@ -61,7 +61,9 @@ def main(source: str, target: str, seconds: int, memory: int) -> None:
 
 
 class ParameterDict(dict[Any, Any]):
-    """In place of torch's, of which it is the state alone."""
+    """In place of torch's, of which it is the state alone. dump_patches: asked for by torch's old format."""
+
+    dump_patches = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.update(state["_parameters"])
