@@ -177,9 +177,7 @@ def test_a_program_of_torch_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.pt", "it is a program")
 
 
-@pytest.mark.parametrize(
-    "content", [b"\x80\x02", b"PK\x03\x04"]
-)
+@pytest.mark.parametrize("content", [b"\x80\x02", b"PK\x03\x04"])
 def test_damaged_files_are_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
     refused(tmp_path / "x.pt", "expected tensors alone")
