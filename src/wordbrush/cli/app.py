@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCl
 from wordbrush import editing, inversion
 from wordbrush.cli.commands import compare, evaluate, listings, study
 from wordbrush.cli.commands.batch import batch
+from wordbrush.cli.commands.convert import convert
 from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
@@ -165,6 +166,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(study.application())
     app.command(replay)
     app.command(batch)
+    app.command(convert)
     app.command(listings.methods)
     app.command(listings.models)
     return app

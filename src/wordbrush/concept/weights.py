@@ -1,4 +1,5 @@
-"""How a learned weight is kept: whole, as a difference, in low rank. Each kind says what it adds to the base's weight.
+"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values. Each
+kind says what it adds to the base's weight.
 
 A kind is a frozen dataclass of tensors. `delta(weight)` is what it adds at strength 1, in float32 or better; a weight
 that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter.
@@ -6,7 +7,7 @@ that is changed by several concepts gets the sum of what each adds to the base, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor
 from wordbrush.errors import ConceptError
 
 
+@runtime_checkable
 class Change(Protocol):
     """What a concept does to one weight.
 
@@ -62,7 +64,8 @@ class LowRank:
     """LoRA (Hu et al. 2021, eq. 3): ΔW = (α / r) · up · down. Convolutions have "r in k k" and "out r 1 1".
 
     alpha: its default in files without it is the rank. middle: LoCon's kernel between the two, "r r k k".
-    magnitude: DoRA's (Liu et al. 2024, eq. 5): the weight is scaled to these lengths of its rows or columns.
+    magnitude: DoRA's (Liu et al. 2024, eq. 5): the weight is scaled to these lengths of its rows, " out", or of its
+    columns, "1 in"; see `scaled`.
     """
 
     kind: ClassVar[str] = "low-rank"
@@ -73,6 +76,11 @@ class LowRank:
     middle: Tensor | None = None
     magnitude: Tensor | None = None
 
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.down.shape[0]
+
     def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """(α / r) · up · down; for DoRA what its scaled sum with W adds to W."""
         wide = _wide(weight)
@@ -81,8 +89,121 @@ class LowRank:
             product = up.flatten(1) @ down.flatten(1)
         else:
             product = torch.einsum("or,rqhw,qi->oihw", up.flatten(1), self.middle.to(wide), down.flatten(1))
-        change = _fitting(product, wide) * (float(self.alpha) / down.shape[0])
-        return change if self.magnitude is None else scaled(wide + change, self.magnitude) - wide
+        return _decomposed(wide, _fitting(product, wide) * (float(self.alpha) / self.rank), self.magnitude)
+
+
+@dataclass(frozen=True, eq=False)
+class Hadamard:
+    """LoHa (Hyeon-Woo et al. 2022, FedPara, prop. 2; LyCORIS): ΔW = (α / r) · (w1_a · w1_b) ⊙ (w2_a · w2_b).
+
+    w1_a, w2_a: "out r"; w1_b, w2_b: "r in·k·k". With Tucker's cores t1 and t2, "r r k k", they are "r out" and "r in"
+    (FedPara, prop. 3). alpha, magnitude: as in `LowRank`.
+    """
+
+    kind: ClassVar[str] = "hadamard"
+    own_base: ClassVar[bool] = False
+    w1_a: Tensor
+    w1_b: Tensor
+    w2_a: Tensor
+    w2_b: Tensor
+    alpha: Tensor
+    t1: Tensor | None = None
+    t2: Tensor | None = None
+    magnitude: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.w1_b.shape[0]
+
+    def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The product, entry by entry, of two weights of low rank."""
+        wide = _wide(weight)
+        first = _product(self.w1_a.to(wide), self.w1_b.to(wide), self.t1)
+        second = _product(self.w2_a.to(wide), self.w2_b.to(wide), self.t2)
+        change = _fitting(first * second, wide) * (float(self.alpha) / self.rank)
+        return _decomposed(wide, change, self.magnitude)
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """LoKr (Edalati et al. 2022, KronA, eq. 4; Yeh et al. 2024, LyCORIS): ΔW = (α / r) · w1 ⊗ w2.
+
+    Each factor is kept whole, or as a product: w1 = w1_a · w1_b, and w2 with Tucker's core t2 as in `Hadamard`. Where
+    both are whole there is no rank, and α / r is 1. alpha, magnitude: as in `LowRank`.
+    """
+
+    kind: ClassVar[str] = "kronecker"
+    own_base: ClassVar[bool] = False
+    alpha: Tensor
+    w1: Tensor | None = None
+    w1_a: Tensor | None = None
+    w1_b: Tensor | None = None
+    w2: Tensor | None = None
+    w2_a: Tensor | None = None
+    w2_b: Tensor | None = None
+    t2: Tensor | None = None
+    magnitude: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """r; 1 where there is none."""
+        return next((each.shape[0] for each in (self.w1_b, self.w2_b) if each is not None), 1)
+
+    def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Kronecker's product of two small weights."""
+        wide = _wide(weight)
+        first = _factor(wide, self.w1, self.w1_a, self.w1_b)
+        second = _factor(wide, self.w2, self.w2_a, self.w2_b, self.t2)
+        first = first.view(*first.shape, *[1] * (second.ndim - first.ndim))
+        scale = 1.0 if self.w1_b is None and self.w2_b is None else float(self.alpha) / self.rank
+        return _decomposed(
+            wide, _fitting(torch.kron(first, second.contiguous()), wide) * scale, self.magnitude
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Spectral:
+    """SVDiff (Han et al. 2023, eq. 2): W' = U · diag(relu(σ + shift)) · Vᵀ, of the W = U · diag(σ) · Vᵀ that it shifts.
+
+    A convolution is the matrix "out in·k·k", the scales of a norm are a single row: its one value is their length.
+    """
+
+    kind: ClassVar[str] = "spectral"
+    own_base: ClassVar[bool] = True
+    shift: Float[Tensor, " values"]
+
+    def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """U · diag(relu(σ + shift) − σ) · Vᵀ."""
+        wide = _wide(weight)
+        matrix = wide.flatten(1) if wide.ndim > 1 else wide[None]
+        shift = self.shift.to(wide).flatten()
+        if len(shift) != min(matrix.shape):
+            raise ConceptError(f"expected {min(matrix.shape)} shifts of singular values, got {len(shift)}")
+        u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+        return ((u * ((values + shift).relu() - values)) @ v).view_as(wide)
+
+
+def _product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
+    """a · b; with Tucker's core the sum over i and j of core[i, j] · a[i] · b[j], "out in k k"."""
+    return a @ b if core is None else torch.einsum("ij...,io,jp->op...", core.to(a), a, b)
+
+
+def _factor(
+    wide: Tensor, whole: Tensor | None, a: Tensor | None, b: Tensor | None, core: Tensor | None = None
+) -> Tensor:
+    if whole is not None:
+        return whole.to(wide)
+    if a is None or b is None:
+        raise ConceptError(
+            "expected both factors of Kronecker's product, each whole or as a product, got one"
+        )
+    return _product(a.to(wide), b.to(wide), core)
+
+
+def _decomposed(wide: Tensor, change: Tensor, magnitude: Tensor | None) -> Tensor:
+    """A change, or for DoRA what the scaled sum of weight and change adds to the weight."""
+    return change if magnitude is None else scaled(wide + change, magnitude) - wide
 
 
 def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..."]:
@@ -119,7 +240,9 @@ def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") 
     return wide.to(weight.dtype)
 
 
-KINDS: Mapping[str, type[Any]] = {kind.kind: kind for kind in (Full, Difference, LowRank)}
+KINDS: Mapping[str, type[Any]] = {
+    kind.kind: kind for kind in (Full, Difference, LowRank, Hadamard, Kronecker, Spectral)
+}
 """The kinds, by their names in files."""
 
 

@@ -1,0 +1,125 @@
+"""Custom Diffusion, of which diffusers reads our files and we read its; and SVDiff, by the equations of the paper."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
+from safetensors.torch import load_file, save_file
+
+from foreign import changed, close, output, same
+from wordbrush.concept import Concept, exchange
+from wordbrush.concept.weights import Full, Spectral
+from wordbrush.errors import ConceptError
+from wordbrush.model import Model
+
+Tiny = Callable[..., Model]
+Pipeline = Callable[[str], Any]
+FILE = "pytorch_custom_diffusion_weights.safetensors"
+
+
+def custom(unet: Any, trains_queries: bool) -> None:
+    """Give a UNet diffusers' processors of Custom Diffusion, with random weights in cross-attention."""
+    processors: dict[str, Any] = {}
+    draw = torch.Generator().manual_seed(2)
+    for name in unet.attn_processors:
+        attention = unet.get_submodule(name.removesuffix(".processor"))
+        if ".attn2." not in name:
+            processors[name] = CustomDiffusionAttnProcessor(train_kv=False, train_q_out=False)
+            continue
+        processors[name] = CustomDiffusionAttnProcessor(
+            train_kv=True,
+            train_q_out=trains_queries,
+            hidden_size=attention.to_k.out_features,
+            cross_attention_dim=attention.to_k.in_features,
+        )
+        with torch.no_grad():
+            for weight in processors[name].parameters():
+                weight.copy_(torch.randn(weight.shape, generator=draw) * 0.4)
+    unet.set_attn_processor(processors)
+
+
+@pytest.mark.parametrize("trains_queries", [False, True])
+def test_custom_diffusion_of_diffusers(
+    tiny: Tiny, pipeline: Pipeline, tmp_path: Path, trains_queries: bool
+) -> None:
+    unet = pipeline("sd1").unet
+    custom(unet, trains_queries)
+    unet.save_attn_procs(tmp_path, safe_serialization=True)
+    save_file({"<new1>": torch.ones(24)}, tmp_path / "<new1>.safetensors")
+    concept = exchange.read(tmp_path / FILE, tiny("sd1"))
+    assert concept.method == "custom_diffusion" and list(concept.placeholders) == ["<new1>"]
+    close(output(changed(tiny("sd1"), concept).networks["unet"]), output(unet))
+    files = exchange.write(concept, tmp_path / "ours" / FILE, tiny("sd1"), to="custom-diffusion")
+    assert [file.name for file in files] == [FILE, "<new1>.safetensors"]
+    theirs, ours = load_file(tmp_path / FILE), load_file(files[0])
+    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    same(exchange.read(files[0].parent, tiny("sd1")), concept)
+    # diffusers reads it, but sets the processors of a file with cross-attention alone by hand.
+    reader = pipeline("sd1").unet
+    found = reader._process_custom_diffusion(load_file(files[0]))
+    reader.set_attn_processor({**reader.attn_processors, **found})
+    close(output(reader), output(unet))
+
+
+def test_other_weights_are_no_custom_diffusion(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("sd1")
+    for name in ("unet.conv_in.weight", "text_encoder.final_layer_norm.weight"):
+        save_file({name: torch.randn_like(exchange.Places(model).weights[name])}, tmp_path / "x.safetensors")
+        concept = exchange.read(tmp_path / "x.safetensors", model)
+        assert isinstance(concept.weights[name], Full)
+        with pytest.raises(ConceptError, match="cross-attention"):
+            exchange.write(concept, tmp_path / "y.safetensors", model, to="custom-diffusion")
+        for to in ("kohya", "diffusers", "peft"):
+            with pytest.raises(ConceptError, match=f"{name} as full"):
+                exchange.write(concept, tmp_path / "y.safetensors", model, to=to)
+
+
+def shifts(model: Model, tmp_path: Path) -> Concept:
+    """A concept from files as svdiff-pytorch has them: a shift for each weight, by the layers' names."""
+    draw = torch.Generator().manual_seed(4)
+    for part, name in (("unet", "spectral_shifts"), ("text_encoder", "spectral_shifts_te")):
+        own: dict[str, torch.Tensor] = {}
+        for path, weight in model.networks[part].named_parameters():
+            if path.endswith(".weight"):
+                values = min(weight.flatten(1).shape) if weight.ndim > 1 else 1
+                layer = path.removesuffix(".weight")
+                own[("" if part == "unet" else "text_model.") + f"{layer}.delta"] = (
+                    torch.randn(values, generator=draw) * 0.2
+                )
+        save_file(own, tmp_path / f"{name}.safetensors")
+    return exchange.read(tmp_path / "spectral_shifts.safetensors", model)
+
+
+def test_spectral_shifts_are_those_of_the_paper(tiny: Tiny, pipeline: Pipeline, tmp_path: Path) -> None:
+    """W' = U · diag(relu(σ + δ)) · Vᵀ, here by numpy in float64; a norm's scales are a matrix of one row."""
+    model = tiny("sd1")
+    concept = shifts(model, tmp_path)
+    assert concept.method == "svdiff" and all(isinstance(own, Spectral) for own in concept.weights.values())
+    unet = copy.deepcopy(pipeline("sd1").unet)
+    stored = load_file(tmp_path / "spectral_shifts.safetensors")
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if name.endswith(".weight"):
+                matrix = weight.double().numpy().reshape(weight.shape[0] if weight.ndim > 1 else 1, -1)
+                u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
+                shifted = np.maximum(sigma + stored[name.replace(".weight", ".delta")].double().numpy(), 0)
+                weight.copy_(torch.from_numpy(u @ np.diag(shifted) @ v).view_as(weight))
+    close(output(changed(model, concept).networks["unet"]), output(unet))
+
+
+def test_spectral_shifts_are_written_as_they_came(tiny: Tiny, tmp_path: Path) -> None:
+    concept = shifts(tiny("sd1"), tmp_path)
+    files = exchange.write(
+        concept, tmp_path / "ours" / "spectral_shifts.safetensors", tiny("sd1"), to="svdiff"
+    )
+    for file in files:
+        theirs, ours = load_file(tmp_path / file.name), load_file(file)
+        assert theirs.keys() == ours.keys() and all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    same(exchange.read(files[0], tiny("sd1")), concept)
+    concept.save(tmp_path / "own.concept")
+    same(Concept.load(tmp_path / "own.concept"), concept)
