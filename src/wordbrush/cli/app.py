@@ -1,9 +1,11 @@
 """All commands as one application, and the message when one of them fails."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
@@ -17,7 +19,7 @@ from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.mask import mask
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.commands.sweep import sweep
-from wordbrush.cli.options import flags
+from wordbrush.cli.options import concepts, flags
 from wordbrush.cli.options.methods import (
     EDITING,
     INVERSION,
@@ -28,7 +30,7 @@ from wordbrush.cli.options.methods import (
     named,
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
-from wordbrush.errors import OptionsError, WordbrushError, short
+from wordbrush.errors import OptionsError, UnlearnedError, WordbrushError, short
 from wordbrush.methods import key, typed
 from wordbrush.options import StrengthOptions
 
@@ -56,8 +58,8 @@ def _require_text(tokens: Sequence[str]) -> None:
             ) from error
 
 
-def explain(error: BaseException) -> int:
-    """Print in one line what went wrong; returns the exit code."""
+def explain(error: BaseException, tokens: Sequence[str] = ()) -> int:
+    """Print in one line what went wrong with a command line; returns the exit code."""
     terminal = Terminal()
     _let_go_of_stdout()
     match error:
@@ -70,6 +72,12 @@ def explain(error: BaseException) -> int:
             flag = (token.keyword or token.value).partition("=")[0]
             owners = _owners(error, flag)
             terminal.error(f"{flag} is an option of {owners}: give that as well" if owners else str(error))
+            return 2
+        case UnlearnedError(token=token) if (file := _teaching(token, tokens)) is not None:
+            terminal.error(
+                f"expected words that the model knows, got {short(token)}, which {file} teaches: give --concept "
+                f"{shlex.quote(str(file))}"
+            )
             return 2
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
@@ -85,6 +93,12 @@ def explain(error: BaseException) -> int:
                 "(an error in wordbrush; WORDBRUSH_TRACEBACK=1 prints the traceback)"
             )
             return 1
+
+
+def _teaching(token: str, tokens: Sequence[str]) -> Path | None:
+    """The concept's file that teaches a word, in the current folder or beside a file of the command line."""
+    beside = [Path(text).parent for text in tokens[1:] if os.path.isfile(text)]
+    return concepts.teaching(token, [Path(), *beside])
 
 
 def _owners(error: UnknownOptionError, flag: str) -> str:

@@ -1,11 +1,11 @@
 """A learned concept as a value: vectors for words, changes of weights, and what they belong to."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +87,7 @@ class Concept:
     previews: tuple[bytes, ...] = ()
     file: FileRecord | None = None
 
-    @property
+    @cached_property
     def record(self) -> FileRecord:
         """Its file; of one in memory the hash that its file would have."""
         return self.file or FileRecord(path=None, sha256=hashlib.sha256(self._content()).hexdigest())
@@ -179,9 +179,10 @@ class Concept:
 
 def words_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The learned words of a concept's file, from its header alone; none for any other file."""
-    with suppress(SafetensorError, OSError, ValueError, KeyError, TypeError):
+    with suppress(SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
         with cast(Any, safe_open(Path(path), framework="pt")) as file:
-            return tuple(json.loads(file.metadata()["concept"])["placeholders"])
+            header: Any = json_text(file.metadata()["concept"], str(path), ConceptError)
+            return tuple(_Header.model_validate(header).placeholders)
     return ()
 
 
