@@ -27,7 +27,15 @@ from wordbrush import (
 )
 from wordbrush.concept import Concept, Use, exchange
 from wordbrush.editing.prompt_to_prompt import defaults
-from wordbrush.errors import ConceptError, ImageError, ModelError, OptionsError, PromptError, SourceError, short
+from wordbrush.errors import (
+    ConceptError,
+    ImageError,
+    ModelError,
+    OptionsError,
+    PromptError,
+    SourceError,
+    short,
+)
 from wordbrush.framing import framed
 from wordbrush.images import Pixels, Recorded
 from wordbrush.masks import Where

@@ -53,7 +53,9 @@ def replay(
     """
     record = provenance.read_record(picture)
     beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
-    files = [] if model is not None and model.concepts else [each.found(beside) for each in record.model.concepts]
+    files = (
+        [] if model is not None and model.concepts else [each.found(beside) for each in record.model.concepts]
+    )
     model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
     if files:
         model = apply(model, *files, strength=[each.strength for each in record.model.concepts])
@@ -65,7 +67,9 @@ def replay(
         if model.hash != record.model.hash:
             differences.append(f"the model: {record.model.hash[:12]}… then, {model.hash[:12]}… now")
         before, now = (listed(sorted(each, key=str)) for each in (record.model.concepts, model.concepts))
-        if {e.sha256: e.strength for e in record.model.concepts} != {e.sha256: e.strength for e in model.concepts}:
+        if {e.sha256: e.strength for e in record.model.concepts} != {
+            e.sha256: e.strength for e in model.concepts
+        }:
             differences.append(f"the concepts: {before} then, {now} now")
         if threads != record.threads:
             differences.append(f"the number of threads: {record.threads} then, {threads} now")

@@ -364,9 +364,15 @@ def _other_concepts(made: Sequence[AppliedConcept], now: Sequence[AppliedConcept
     known = {each.path: each.sha256 for each in now}
     changed = [each.path for each in made if each.sha256 != known.get(each.path, each.sha256)]
     files = (
-        f"; {', '.join(map(str, changed))} is another file now, of other content: use the old one" if changed else ""
+        f"; {', '.join(map(str, changed))} is another file now, of other content: use the old one"
+        if changed
+        else ""
     )
-    what = f"give {flags(made)} (in Python wordbrush.apply)" if made else "leave --concept out (in Python model.base)"
+    what = (
+        f"give {flags(made)} (in Python wordbrush.apply)"
+        if made
+        else "leave --concept out (in Python model.base)"
+    )
     return (
         f"expected the concepts that this source was made with ({listed(made)}), got {listed(now)}{files}: {what}, or "
         "invert the picture again"

@@ -291,7 +291,7 @@ class Model:
         """
         if self.vocabulary is None:
             return ""
-        words = [word for word in self.read(prompt).words if word.names_something]
+        words = [each for each in self.read(prompt).words if each.names_something and not each.is_learned]
         unknown = {word.key: word.text for word in words if word.key not in self.vocabulary.known}
         said = [f"'{text}'{self.vocabulary.hint(key)}" for key, text in unknown.items()]
         them = "it" if len(said) == 1 else "them"

@@ -45,7 +45,8 @@ class Named:
         try:
             return cls(Path(path), parse(ConceptOptions, {"strength": value}).strength)
         except OptionsError as error:
-            raise OptionsError(f"--concept {short(text)}: {error}") from error
+            said = str(error).removeprefix("option 'strength': ")
+            raise OptionsError(f"--concept {short(text)}: the strength: {said}") from error
 
     def __str__(self) -> str:
         return str(self.path) if self.strength == 1 else f"{self.path}={self.strength!r}"
@@ -105,4 +106,3 @@ def teaching(token: str, folders: Iterable[Path]) -> Path | None:
             if path.is_file() and token.casefold() in (word.casefold() for word in words_of(path)):
                 return path
     return None
-

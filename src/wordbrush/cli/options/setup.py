@@ -47,7 +47,7 @@ Concept = Annotated[
         "repeat it for more",
         group=_GROUP,
         negative=(),
-        consume_multiple=False,
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, Parameter(help="one line of JSON on stdout, everything else on stderr", group=_GROUP)]
