@@ -28,7 +28,6 @@ from wordbrush import (
 from wordbrush.concept import Concept, Use, exchange
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.errors import (
-    ConceptError,
     ImageError,
     ModelError,
     OptionsError,
@@ -81,8 +80,6 @@ def apply(
 equal: give it one strength
     """
     _require_model(model)
-    if unknown := [each for each in concepts if not isinstance(each, Concept | str | os.PathLike)]:
-        raise ConceptError(f"expected concepts, or paths of their files, got {short(unknown[0])}")
     strengths = list(strength) if isinstance(strength, list | tuple) else [strength] * len(concepts)
     if len(strengths) != len(concepts):
         raise OptionsError(

@@ -51,9 +51,7 @@ def test_low_rank_is_the_scaled_product(
     change = low_rank(weight, rank, seed, alpha)
     scale = float(torch.tensor(alpha)) / rank
     expected = weight.double() + strength * scale * (change.up.double() @ change.down.double())
-    torch.testing.assert_close(
-        merged(weight, [(change, strength)]), expected.float(), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(merged(weight, [(change, strength)]), expected.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_low_rank_of_a_convolution_is_two_convolutions() -> None:
@@ -136,7 +134,9 @@ def test_a_change_comes_back_from_its_tensors(name: str) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConceptError, match="expected a weight kept as full, difference, low-rank, got 'loha'"):
+    with pytest.raises(
+        ConceptError, match="expected a weight kept as full, difference, low-rank, got 'loha'"
+    ):
         restored("loha", {})
 
 
