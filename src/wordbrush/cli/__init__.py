@@ -1,5 +1,5 @@
 """The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `mask`, `replay`, `batch`, `methods`, `models`,
-`compare`, `evaluate` and `study`.
+`concepts`, `compare`, `evaluate` and `study`.
 
     commands/  one file a command: it parses, calls the library and prints
     options/   flags: a method's, from its `Options`; several methods'; model and machine

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCl
 from wordbrush import editing, inversion
 from wordbrush.cli.commands import compare, evaluate, listings, study
 from wordbrush.cli.commands.batch import batch
+from wordbrush.cli.commands.concepts import concepts as list_concepts
 from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
@@ -181,6 +182,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(batch)
     app.command(listings.methods)
     app.command(listings.models)
+    app.command(list_concepts, name="concepts")
     return app
 
 

@@ -69,7 +69,7 @@ def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, object]) -> 
             texts, inputs = list(map(str, paths)), [*inputs, *paths]
         elif name == "concept":
             named = [_concept(text, root, is_own=name not in job.values) for text in texts]
-            texts, inputs = list(map(str, named)), [*inputs, *(each.path for each in named)]
+            texts, inputs = list(map(str, named)), [*inputs, *(path for each in named for path in each.files)]
         elif name == "model":
             texts = [_model(text, root, cast(str | None, defaults.get("model"))) for text in texts]
         if arguments[name].name.startswith("-"):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from wordbrush.concept import weights
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
 from wordbrush.files import Opened, atomic_write, in_order
+from wordbrush.images import decode
 from wordbrush.inputs import FileRecord
 from wordbrush.reading import json_text
 
@@ -99,8 +99,14 @@ class Concept:
 
     @property
     def preview(self) -> Image.Image | None:
-        """The first preview."""
-        return Image.open(BytesIO(self.previews[0])).convert("RGB") if self.previews else None
+        """The first preview. Raises `ImageError`."""
+        return self.shown[0] if self.previews else None
+
+    @cached_property
+    def shown(self) -> list[Image.Image]:
+        """The previews, decoded. Raises `ImageError` for what is no picture."""
+        name = "a concept in memory" if self.file is None else self.file.path
+        return [decode(each, f"preview {i} of {name}") for i, each in enumerate(self.previews, 1)]
 
     def __repr__(self) -> str:
         return f"<Concept {self.prompt!r:.60}, {self.method}, {len(self.weights)} weights>"

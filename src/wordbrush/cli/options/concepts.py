@@ -32,12 +32,12 @@ class Named:
         at = Path() if root is None else root
         if not text.strip():
             raise OptionsError("expected --concept FILE or FILE=STRENGTH, got nothing")
-        if not equals or os.path.isfile(at / text):
+        if not equals or _is_there(at / text):
             return cls(Path(text))
         try:
             value = float(strength)
         except ValueError:
-            if os.path.isfile(at / path):
+            if path and _is_there(at / path):
                 raise OptionsError(
                     f"expected a number after {path}=, how strongly the concept is applied, got {short(strength)}"
                 ) from None
@@ -47,6 +47,18 @@ class Named:
         except OptionsError as error:
             said = str(error).removeprefix("option 'strength': ")
             raise OptionsError(f"--concept {short(text)}: the strength: {said}") from error
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read: the file, or those of a folder."""
+        try:
+            return (
+                sorted(path for path in self.path.iterdir() if path.is_file())
+                if os.path.isdir(self.path)
+                else [self.path]
+            )
+        except OSError:
+            return [self.path]
 
     def __str__(self) -> str:
         return str(self.path) if self.strength == 1 else f"{self.path}={self.strength!r}"
@@ -64,7 +76,7 @@ def read(texts: Iterable[str]) -> list[Named]:
     places: set[str] = set()
     owners: dict[str, Path] = {}
     for path in (each.path for each in found):
-        if not os.path.isfile(path):
+        if not _is_there(path):
             raise ConceptError(f"expected a concept's file, but there is none at {path}; check the path")
         if (place := os.path.realpath(path)) in places:
             raise ConceptError(f"expected each concept once, got {path} twice: give it one strength")
@@ -95,6 +107,11 @@ def doubts(model: "Model") -> list[str]:
     from wordbrush.concept import doubts as doubted
 
     return [doubt for use in model.uses for doubt in doubted(model, use.concept)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file or a folder; what is neither, a pipe, say, may never end."""
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def teaching(token: str, folders: Iterable[Path]) -> Path | None:

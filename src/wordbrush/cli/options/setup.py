@@ -67,7 +67,7 @@ class Setup:
     @property
     def files(self) -> list[Path]:
         """The files of the concepts. Raises `OptionsError` for strengths."""
-        return [concepts.Named.of(text).path for text in self.concept]
+        return [path for text in self.concept for path in concepts.Named.of(text).files]
 
     @property
     def terminal(self) -> Terminal:
