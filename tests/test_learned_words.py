@@ -1,4 +1,4 @@
-"""A learned word is one word for everything that reads prompts, whatever it is called and however many vectors it has."""
+"""A learned word is one word for all that reads prompts, whatever it is called and however many vectors it has."""
 
 from collections.abc import Callable, Sequence
 

@@ -40,7 +40,8 @@ class FileRecord(BaseModel):
                 return path
         if existing:
             raise self.error(
-                f"{existing[0]} has changed since: expected {own}, of SHA-256 {self.sha256[:12]}…; put that one beside it"
+                f"{existing[0]} has changed since: expected {own}, of SHA-256 {self.sha256[:12]}…; put that one "
+                "beside it"
             )
         raise self.error(
             f"expected {self.path} (SHA-256 {self.sha256[:12]}…), {own}: it is missing, and there is none beside "

@@ -26,7 +26,7 @@ class _Value(BaseModel):
 
 
 class ModelRecord(_Value):
-    """The model: its name, its hash, its dtype, in how many chunks of its context it reads prompts, and its concepts."""
+    """The model: its name, its hash, its dtype, its chunks of a context, and its concepts."""
 
     name: str
     hash: str

@@ -1,4 +1,4 @@
-"""Concepts on the command line: `--concept` on every command that computes, in rows of a batch, `wordbrush concepts`."""
+"""Concepts on the command line: `--concept` on whatever computes, in rows of a batch, and `wordbrush concepts`."""
 
 import json
 import shlex
@@ -434,7 +434,7 @@ def test_concepts_lists_a_folder(here: Path, run: Run) -> None:
             ("my-cat.concept", "--preview", "p.png"),
             "expected a concept with previews for --preview, got none",
         ),
-        (("my-cat.concept", "--preview", "p.jpg"), "expected --out to end in .png"),
+        (("my-cat.concept", "--preview", "p.jpg"), "expected --preview to end in .png, got p.jpg"),
         (("bad.concept", "--preview", "p.png"), "preview 1 of bad.concept"),
     ],
 )

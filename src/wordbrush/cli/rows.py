@@ -41,7 +41,8 @@ def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, object]) -> 
     """The command line of a job.
 
     root: what the row's paths start from. folder: for what it makes. defaults: the model, its concepts and the machine,
-    for a row that says nothing of them. Raises `OptionsError` for an unknown name, `InputError` for a path that leads elsewhere.
+    for a row that says nothing of them. Raises `OptionsError` for an unknown name, `InputError` for a path that leads
+    elsewhere.
     """
     if job.problem:
         raise InputError(job.problem)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from wordbrush.cli import outputs
 from wordbrush.cli.options.concepts import OWN
 from wordbrush.cli.options.setup import Json, Setup
-from wordbrush.errors import ConceptError, OptionsError
+from wordbrush.errors import ConceptError
 
 if TYPE_CHECKING:
     from wordbrush.concept import Concept
@@ -32,7 +32,7 @@ def concepts(
     setup = Setup(model or "pocket", "cpu", json=json)
     terminal = setup.terminal
     found = _found(files)
-    path = None if preview is None else outputs.single(preview, ".png")
+    path = None if preview is None else outputs.single(preview, ".png", flag="--preview")
     outputs.check(found, [path])
     with terminal.busy("starting"):
         from wordbrush import images, sheets
@@ -57,11 +57,9 @@ def concepts(
 
 
 def _found(files: tuple[Path, ...]) -> list[Path]:
-    """The files, and those in folders. Raises `ConceptError`, `OptionsError`."""
+    """The files, and those in folders. Raises `ConceptError`."""
     found: list[Path] = []
     for path in files or (Path(),):
-        if not str(path).strip():
-            raise OptionsError("expected the file of a concept, or a folder, got nothing")
         if path.is_dir():
             found += sorted(each for each in path.glob(f"*{OWN}") if each.is_file())
         elif path.is_file():
