@@ -69,7 +69,7 @@ def test_a_concept_that_is_missing_or_changed_is_named(tiny: Tiny, saved: Concep
     file = tmp_path / "concepts" / "my-cat.concept"
     concept(tiny(), seed=5).save(file)
     with pytest.raises(
-        ConceptError, match=f"my-cat.concept has changed since: .*a concept that dog.png.*{sha}…"
+        ConceptError, match=f"my-cat.concept has changed since: .*a concept that this picture.*{sha}…"
     ):
         wordbrush.replay(path, model=tiny())
     file.unlink()
@@ -83,7 +83,9 @@ def test_a_concept_in_memory_says_so(tiny: Tiny) -> None:
     model = wordbrush.apply(tiny(), concept(tiny()))
     picture = wordbrush.generate(model, PROMPT, steps=1)
     assert wordbrush.replay(picture, model=model).differences == ()
-    with pytest.raises(ConceptError, match="expected a file of a concept .* but it was in memory alone"):
+    with pytest.raises(
+        ConceptError, match="expected the file of a concept .* but that was in memory, not in a file"
+    ):
         wordbrush.replay(picture, model=tiny())
 
 

@@ -29,10 +29,10 @@ class FileRecord(BaseModel):
 
     def found(self, beside: Path) -> Path:
         """The file, at its path or beside the picture. Raises `error` if it is missing or has changed."""
-        own = f"{self.kind} that {beside.name} was made with"
+        own = f"{self.kind} that this picture was made with"
         if self.path is None:
             raise self.error(
-                f"expected a file of {own}, but it was in memory alone: {beside.name} cannot be made again"
+                f"expected the file of {own}, but that was in memory, not in a file: it cannot be made again"
             )
         existing = [path for path in places(self.path, beside) if path.is_file()]
         for path in existing:

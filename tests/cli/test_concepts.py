@@ -192,7 +192,7 @@ def test_what_is_made_with_concepts_is_made_again(here: Path, run: Run) -> None:
     code, _, err = run("replay", "else/b.png")
     assert (
         code == 2
-        and "else/my-cat.concept has changed since: expected a concept that b.png was made with" in err
+        and "else/my-cat.concept has changed since: expected a concept that this picture was made with" in err
     )
 
 

@@ -29,7 +29,7 @@ def concepts(
     files
         files of concepts, or folders of .concept files (default: the current folder)
     """
-    setup = Setup(model or "pocket", "cpu", json=json)
+    setup = Setup("pocket" if model is None else model, "cpu", json=json)
     terminal = setup.terminal
     found = _found(files)
     path = None if preview is None else outputs.single(preview, ".png", flag="--preview")
