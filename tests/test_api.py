@@ -20,6 +20,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import wordbrush
+from teaching import concept
 from wordbrush import api, images
 from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError
@@ -58,6 +59,7 @@ def test_what_is_offered_has_an_example_and_it_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Model, "load", load)
+    concept(load("pocket")).save("my-cat.concept")
     thing = getattr(wordbrush, name)
     names = {**vars(api), **{public: getattr(wordbrush, public) for public in wordbrush.__all__}}
     (example,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs=names)

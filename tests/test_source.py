@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as to_safetensors
 
 from reference import conditions
-from wordbrush import images, invert, record
+from teaching import concept
+from wordbrush import apply, images, invert, record
+from wordbrush.concept.weights import LowRank
 from wordbrush.denoise import denoise
 from wordbrush.errors import ModelError, NumericsError, OptionsError, OutputError, PromptError, SourceError
 from wordbrush.guidance import TextGuidance
@@ -353,3 +356,61 @@ def test_a_picture_without_a_file_is_kept_too(mode: str, tiny: Tiny) -> None:
 
 def test_a_generated_source_has_no_picture(tiny: Tiny) -> None:
     assert drain(sample(tiny("sd1"), "a cat", 0, steps=1)).picture is None
+
+
+# Concepts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_source_says_with_which_concepts_it_was_made(tiny: Tiny, tmp_path: Path) -> None:
+    base = tiny("sd1")
+    saved = concept(base, weights=LowRank).save(tmp_path / "my cat.concept")
+    model = apply(base, saved, strength=0.8)
+    source = drain(sample(model, "<my-cat> on a beach", 3, steps=2))
+    picture = images.to_image(torch.zeros(3, 32, 32))
+    inverted = [
+        invert(model, picture, "<my-cat> on a beach", method=method, options={"steps": 2})
+        for method in ("ddim", "direct", "straight", "negative_prompt", "null_text")
+    ]
+    for each in (source, *inverted):
+        assert each.concepts == model.concepts
+        each.save(tmp_path / "cat.source")
+        again = Source.load(tmp_path / "cat.source", model)
+        assert again.concepts == model.concepts and again.late(0.5, model).concepts == model.concepts
+    typed = re.escape(f"--concept '{tmp_path}/my cat.concept=0.8'")
+    with pytest.raises(SourceError, match=f"expected the concepts.*=0.8., got none: give {typed}"):
+        Source.load(tmp_path / "cat.source", base)
+    with pytest.raises(SourceError, match=f"got {re.escape(str(saved.record.path))}: give {typed}"):
+        Source.load(tmp_path / "cat.source", apply(base, saved))
+    with pytest.raises(SourceError, match=r"got a concept in memory: give"):
+        source.check(apply(base, concept(base, ("<b>",))))
+    retrained = concept(base, weights=LowRank, seed=1).save(tmp_path / "my cat.concept")
+    with pytest.raises(
+        SourceError, match=r"cat.concept is another file now, of other content: use the old one: give"
+    ):
+        source.check(apply(base, retrained, strength=0.8))
+
+
+def test_a_source_without_concepts_is_no_source_of_a_model_that_has_some(tiny: Tiny) -> None:
+    base = tiny("sd1")
+    source = drain(sample(base, "a cat on a beach", 3, steps=2))
+    with pytest.raises(
+        SourceError, match=r"made with \(none\), got a concept in memory=2: leave --concept out"
+    ):
+        source.check(apply(base, concept(base), strength=2.0))
+    source.check(apply(base, concept(base, (), weights=LowRank), strength=0.0))  # the weights are the base's
+
+
+def test_the_same_concepts_on_another_base_are_not_the_difference(tiny: Tiny) -> None:
+    own = concept(tiny("sd1"))
+    source = drain(sample(apply(tiny("sd1"), own), "<my-cat>", 3, steps=1))
+    with pytest.raises(SourceError, match="made with another model or dtype"):
+        source.check(apply(tiny("sd2"), own))
+    with pytest.raises(SourceError, match="one with 1: use model.with_chunks"):
+        source.check(apply(tiny("sd1"), own).with_chunks(2))
+
+
+def test_a_file_says_nothing_of_concepts_where_there_are_none(tiny: Tiny, tmp_path: Path) -> None:
+    """The files of earlier versions, byte for byte."""
+    drain(sample(tiny("sd1"), "a cat", 3, steps=1)).save(tmp_path / "cat.source")
+    with safe_open(tmp_path / "cat.source", framework="pt") as file:
+        assert "concepts" not in json.loads(file.metadata()["source"])

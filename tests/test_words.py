@@ -1,5 +1,6 @@
 """Reading prompts and aligning them, above all where token-wise alignment goes wrong."""
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
@@ -107,12 +108,23 @@ def test_apostrophes_and_hyphens_of_any_shape_are_the_same(words: Read) -> None:
     assert not align(words("the cat’s well‑known “hat”"), words('the cat\'s well-known "hat"')).changed()
 
 
+def test_another_tools_way_to_name_a_file_points_to_ours(words: Read) -> None:
+    for prompt, typed in {
+        "a <lora:cats:0.8> cat": "cats.safetensors=0.8",
+        "<lyco:my cats> a cat": "my cats.safetensors",
+        "a cat <lora:cats:-1>": "cats.safetensors=-1",
+    }.items():
+        with pytest.raises(PromptError, match=re.escape(f"apply its file (--concept {typed})")):
+            words(prompt)
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
         "a (red:1.2) cat",
         "a (red cat: 0.8) on a beach",
-        "a <lora:cats:0.8> cat",
+        "a <hypernet:cats:0.8> cat",
+        "a <my-cat>++ on a beach",
         "a cat BREAK a beach",
         "a cat AND a dog",
         "a ((red)) cat",

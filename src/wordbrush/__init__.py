@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wordbrush.api import (
         Check,
+        apply,
         check_edit,
         edit,
         editing_methods,
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
         invert,
         record,
     )
+    from wordbrush.concept import Concept
     from wordbrush.editing.presets import preset
     from wordbrush.errors import (
+        ConceptError,
         ImageError,
         InputError,
         ModelError,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         OutputError,
         PromptError,
         SourceError,
+        UnlearnedError,
         WordbrushError,
     )
     from wordbrush.model import Model
@@ -54,6 +58,7 @@ _MODULES = (
     "progress",
     "sheets",
     "model",
+    "concept",
     "source",
     "result",
     "api",
@@ -63,6 +68,8 @@ _MODULES = (
 
 __all__ = [
     "Check",
+    "Concept",
+    "ConceptError",
     "ImageError",
     "InputError",
     "Model",
@@ -78,7 +85,9 @@ __all__ = [
     "Result",
     "Source",
     "SourceError",
+    "UnlearnedError",
     "WordbrushError",
+    "apply",
     "check_edit",
     "edit",
     "editing_methods",

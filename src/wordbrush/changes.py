@@ -2,8 +2,8 @@
 light or style.
 
 Read from the alignment of the captions and from `lexicon.toml`, lists of general English words. A word that is in no
-list names a thing, or describes the thing that it stands before. The reading is a guess by words alone, so it is
-reported with its reason.
+list names a thing, or describes the thing that it stands before; so does a learned word, whatever it is called. The
+reading is a guess by words alone, so it is reported with its reason.
 """
 
 import tomllib
@@ -104,6 +104,7 @@ def _parts(alignment: Alignment, before: Sequence[Word], after: Sequence[Word]) 
     """The changes in one run of changed words, of the source and of the target."""
     sides = (alignment.source, before), (alignment.target, after)
     changed = [[(word, _kind(words, word)) for word in run if _is_content(word)] for words, run in sides]
+    changed = [_as_the_other(side, other) for side, other in zip(changed, reversed(changed), strict=True)]
     parts: list[Part] = []
     for whole, said_of in _WHOLE.items():
         said = [word for side in reversed(changed) for word, kind in side if kind == whole]
@@ -126,6 +127,16 @@ def _parts(alignment: Alignment, before: Sequence[Word], after: Sequence[Word]) 
             Part("relation", (), (), f"{_quoted(relations)} {_is(relations)} about how things stand")
         )
     return parts
+
+
+def _as_the_other(
+    side: Sequence[tuple[Word, str]], other: Sequence[tuple[Word, str]]
+) -> list[tuple[Word, str]]:
+    """The changed words of one caption with their kinds: a learned word is about what it takes the place of, such as
+    a beach, if that is no thing; nothing else tells what it shows."""
+    kinds = [kind for _, kind in other]
+    whole = None if "thing" in kinds else next((kind for kind in kinds if kind in _WHOLE), None)
+    return [(word, whole if whole and word.is_learned and kind == "thing" else kind) for word, kind in side]
 
 
 def _descriptions(
@@ -196,7 +207,8 @@ def _head(words: Words, word: Word) -> Word:
         if not _is_content(one) or _is_in(one, "alone") or _is_in(phrase[-1], "alone"):
             break
         phrase.append(one)
-    ends_in_verb = phrase[-1].key.endswith(("ing", "ed")) and not _is_in(phrase[-1], "nouns")
+    last = phrase[-1]
+    ends_in_verb = last.key.endswith(("ing", "ed")) and not last.is_learned and not _is_in(last, "nouns")
     return phrase[-2] if ends_in_verb and len(phrase) > 1 else phrase[-1]
 
 
@@ -212,6 +224,8 @@ def _is_content(word: Word) -> bool:
 
 def _is_in(word: Word, name: str) -> bool:
     known = _lexicon()[name]
+    if word.is_learned:
+        return False
     return word.key in known or (word.key.endswith("s") and word.key.removesuffix("s") in known)
 
 

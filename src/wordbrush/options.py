@@ -84,6 +84,12 @@ class StrengthOptions(Options):
     )
 
 
+class ConceptOptions(Options):
+    """How a concept is applied."""
+
+    strength: float = Field(1.0, ge=-10, le=10, description="0 is the model without it, 1 what was trained")
+
+
 class SeedOptions(InversionOptions):
     """What a picture is generated from, besides its prompt."""
 

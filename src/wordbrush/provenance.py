@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wordbrush.errors import OptionsError
 from wordbrush.images import read_provenance
-from wordbrush.inputs import FileRecord, places
+from wordbrush.inputs import AppliedConcept, FileRecord, places
 from wordbrush.model import Model
 from wordbrush.options import DType, RecordOptions
 from wordbrush.source import Source
@@ -26,12 +26,13 @@ class _Value(BaseModel):
 
 
 class ModelRecord(_Value):
-    """The model: its name, its hash, its dtype, and in how many chunks of its context it reads prompts."""
+    """The model: its name, its hash, its dtype, its chunks of a context, and its concepts."""
 
     name: str
     hash: str
     dtype: DType
     chunks: int = Field(1, ge=1, le=MOST_CHUNKS)
+    concepts: tuple[AppliedConcept, ...] = ()
 
     def found(self, beside: Path) -> str:
         """What to load: a relative path may start at the picture's folder, or one above it."""
@@ -96,6 +97,7 @@ def model_record(model: Model) -> ModelRecord:
         hash=model.hash,
         dtype=cast(DType, str(model.dtype).removeprefix("torch.")),
         chunks=model.chunks,
+        concepts=model.concepts,
     )
 
 

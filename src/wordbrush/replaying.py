@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from wordbrush import editing, provenance, sampling
-from wordbrush.api import OnProgress, edit, generated_image, invert, record_steps, require_words
+from wordbrush.api import OnProgress, apply, edit, generated_image, invert, record_steps, require_words
+from wordbrush.inputs import listed
 from wordbrush.model import Model
 from wordbrush.options import SeedOptions, parse
 from wordbrush.progress import drain
@@ -38,8 +39,10 @@ def replay(
     """Make a picture again from its record (in a PNG file, or in a picture's `info`), and compare.
 
     On the same machine, with the same versions and number of threads, the pixels are the same. A model is never
-    fetched because a record names it: pass one that is neither built in nor on this machine. Raises `ImageError` for a
-    picture without a record, or one whose own source picture is gone or changed, `OptionsError` for a damaged record.
+    fetched because a record names it: pass one that is neither built in nor on this machine. Concepts are found like
+    pictures, at their paths or beside the picture, and applied; a model that has concepts is used as it is. Raises
+    `ImageError` for a picture without a record, or one whose own source picture is gone or changed, `ConceptError` for
+    such a concept, `OptionsError` for a damaged record.
 
     >>> from wordbrush.cli import main
     >>> main(["generate", "a cat on a beach", "--steps", "2", "--out", "cat.png"])
@@ -50,7 +53,12 @@ def replay(
     """
     record = provenance.read_record(picture)
     beside = Path.cwd() / "picture" if isinstance(picture, Image.Image) else Path(picture)
+    files = (
+        [] if model is not None and model.concepts else [each.found(beside) for each in record.model.concepts]
+    )
     model = model or Model.load(record.model.found(beside), dtype=record.model.dtype, fetch=False)
+    if files:
+        model = apply(model, *files, strength=[each.strength for each in record.model.concepts])
     model = model.with_chunks(record.model.chunks)
     image = _remake(record, beside, model, on_progress)
     differences: list[str] = []
@@ -58,6 +66,11 @@ def replay(
         threads, versions = torch.get_num_threads(), provenance.versions()
         if model.hash != record.model.hash:
             differences.append(f"the model: {record.model.hash[:12]}… then, {model.hash[:12]}… now")
+        before, now = (listed(sorted(each, key=str)) for each in (record.model.concepts, model.concepts))
+        if {e.sha256: e.strength for e in record.model.concepts} != {
+            e.sha256: e.strength for e in model.concepts
+        }:
+            differences.append(f"the concepts: {before} then, {now} now")
         if threads != record.threads:
             differences.append(f"the number of threads: {record.threads} then, {threads} now")
         for name, before in record.versions.items():

@@ -74,6 +74,7 @@ def sample(
         guidance_scale=scale,
         method="seed",
         model_hash=model.hash,
+        concepts=model.concepts,
         options={"seed": seed, **({"negative_prompt": negative_prompt} if negative_prompt else {})},
     )
 
@@ -103,6 +104,7 @@ def walk_up(
         guidance_scale=scale,
         method=method,
         model_hash=model.hash,
+        concepts=model.concepts,
         options=options.given(),
     )
 

@@ -8,7 +8,7 @@ edit as often as you like.
 import hashlib
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError, short
 from wordbrush.files import Opened, atomic_write, in_order
 from wordbrush.images import to_image
-from wordbrush.inputs import FileRecord
+from wordbrush.inputs import AppliedConcept, FileRecord, flags, listed
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import RecordOptions
 from wordbrush.picture import Picture
@@ -51,7 +51,8 @@ class Source:
     guidance_scale: what the source was made for, and an edit's default.
     method: "seed", or the inversion's name. options: the method's, as given.
     picture: the picture it was made of, unless it was generated. saved: the file it was loaded from.
-    recording: what edits read of it, so that they need not compute it again (`record`).
+    recording: what edits read of it, so that they need not compute it again (`record`). concepts: those that the model
+    had.
 
     >>> model = Model.load("pocket")
     >>> from_seed(model, "a cat on a beach", seed=7, steps=2).save("cat.source")
@@ -71,6 +72,7 @@ class Source:
     picture: Picture | None = None
     saved: FileRecord | None = None
     recording: Recording | None = None
+    concepts: tuple[AppliedConcept, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -158,8 +160,10 @@ class Source:
         return kept[1]
 
     def check(self, model: Model) -> None:
-        """Raise `SourceError` unless the source was made with this model, in as many chunks."""
+        """Raise `SourceError` unless the source was made with this model, with its concepts, in as many chunks."""
         if self.model_hash != model.hash:
+            if said := _other_concepts(self.concepts, model.concepts):
+                raise SourceError(said)
             if chunks := model.chunks_of(self.model_hash):
                 raise SourceError(
                     f"expected a source with prompts in {_counted(model.chunks)} of the text encoder's context, got "
@@ -201,6 +205,7 @@ class Source:
                 "model_hash": self.model_hash,
                 "picture": picture,
                 **({} if recorded is None else {"recording": recorded}),
+                **({"concepts": [each.model_dump() for each in self.concepts]} if self.concepts else {}),
             }
         )
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -245,6 +250,7 @@ class Source:
                         if name.startswith(_RECORDING)
                     },
                 ),
+                concepts=tuple(header.concepts),
             )
         source.check(model)
         _require_shapes(source, model, path)
@@ -285,6 +291,7 @@ class _Header(BaseModel):
     model_hash: str
     picture: _SavedPicture | None = None
     recording: _SavedRecording | None = None
+    concepts: list[AppliedConcept] = []
 
     @field_validator("levels")
     @classmethod
@@ -348,6 +355,28 @@ def _reported(path: str | os.PathLike[str]) -> Generator[None]:
         raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} is damaged or no wordbrush source: {_line(error)}") from error
+
+
+def _other_concepts(made: Sequence[AppliedConcept], now: Sequence[AppliedConcept]) -> str:
+    """What to say where a source was made with other concepts than the model has now; nothing where it was not."""
+    if {(each.sha256, each.strength) for each in made} == {(each.sha256, each.strength) for each in now}:
+        return ""
+    known = {each.path: each.sha256 for each in now}
+    changed = [each.path for each in made if each.sha256 != known.get(each.path, each.sha256)]
+    files = (
+        f"; {', '.join(map(str, changed))} is another file now, of other content: use the old one"
+        if changed
+        else ""
+    )
+    what = (
+        f"give {flags(made)} (in Python wordbrush.apply)"
+        if made
+        else "leave --concept out (in Python model.base)"
+    )
+    return (
+        f"expected the concepts that this source was made with ({listed(made)}), got {listed(now)}{files}: {what}, or "
+        "invert the picture again"
+    )
 
 
 def _counted(chunks: int) -> str:

@@ -42,8 +42,8 @@ _FOREIGN = regex.compile(
       \([^()]{0,200}:\s?[-+]?[\d.]{1,9}\s?\)               # (red:1.2)
     | \[[^\[\]]{0,99}:[^\[\]]{0,99}:\s?[\d.]{1,9}\s?\]     # [cat:dog:0.5]
     | \(\([^()]{1,200}\)\) | \[\[[^\[\]]{1,200}\]\] | \{[^{}]{0,200}\}  # ((red)), [[red]], {red|blue}
-    | <(?:lora|lyco|hypernet|embedding)\b[^<>]{0,200}>
-    | (?<!\w)\w{2,40}(?:\+\+|--)(?!\S)                     # red++
+    | <(?:(?P<file>lora|lyco|embedding)|hypernet):(?P<name>[^<>:]{0,100})(?P<strength>:[^<>]{0,100})?>
+    | (?<!\w)(?:\w{2,40}|<[^<>\s]{1,100}>)(?:\+\+|--)(?!\S)  # red++
     """,
     regex.VERBOSE,
 )
@@ -67,11 +67,12 @@ MatchKind = Literal["same", "swapped", "inserted", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a prompt, and its tokens [start, stop)."""
+    """One word of a prompt, and its tokens [start, stop). is_learned: whether a concept has taught it."""
 
     text: str
     start: int
     stop: int
+    is_learned: bool = False
 
     @property
     def key(self) -> str:
@@ -84,12 +85,14 @@ class Word:
 
         False for an emoji, which names something.
         """
-        return not any(c.isalnum() or unicodedata.category(c) == "So" for c in self.text)
+        return not self.is_learned and not any(
+            c.isalnum() or unicodedata.category(c) == "So" for c in self.text
+        )
 
     @property
     def names_something(self) -> bool:
         """False for punctuation, articles, prepositions and sides: nothing in a picture shows them."""
-        return not self.is_punctuation and self.key not in _FUNCTION_WORDS
+        return self.is_learned or not (self.is_punctuation or self.key in _FUNCTION_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ def read(
     if foreign:
         raise PromptError(
             f"expected plain words, got {foreign.group()!r:.60}, another tool's syntax, which would be read as words: "
-            "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
+            + _instead(foreign)
         )
     learned = _learned(prompt, placeholders)
     _require_learned(tokenizer, prompt, learned)
@@ -236,8 +239,16 @@ def read(
     for a, b, i, j in spans:
         chunk = bisect_right(begins, i) - 1
         moved = filled[chunk].start - begins[chunk]
-        words.append(Word(prompt[a:b], i + moved, j + moved))
+        words.append(Word(prompt[a:b], i + moved, j + moved, (a, b) in learned))
     return Words(prompt, tuple(words), tuple(filled), tuple(placed))
+
+
+def _instead(foreign: regex.Match[str]) -> str:
+    """What to do instead of another tool's syntax."""
+    if not foreign.groupdict().get("file"):
+        return "write the words alone, and weight them with the option reweight, as in reweight red=1.2"
+    strength = (foreign["strength"] or "").replace(":", "=", 1)
+    return f"leave it out, and apply its file (--concept {foreign['name']}.safetensors{strength})"
 
 
 _Learned = Mapping[tuple[int, int], Sequence[int]]
@@ -248,7 +259,9 @@ def _learned(prompt: str, placeholders: Mapping[str, Sequence[int]]) -> _Learned
     found: dict[tuple[int, int], Sequence[int]] = {}
     if placeholders:
         # The longest first: "<my-cat>-2" may be one as well as "<my-cat>".
-        names = sorted(placeholders, key=len, reverse=True)
+        # An accent may be typed as a character of its own.
+        forms = {unicodedata.normalize(form, name) for name in placeholders for form in ("NFC", "NFD")}
+        names = sorted(forms, key=len, reverse=True)
         pattern = "|".join(f"{_edge(name[0])}{regex.escape(name)}{_edge(name[-1])}" for name in names)
         ids = {_fold(name): own for name, own in placeholders.items()}
         for match in regex.finditer(pattern, prompt, regex.IGNORECASE):

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "batch": ("jobs.jsonl", "--out", "out"),
     "methods": ("direct",),
     "models": (),
+    "concepts": ("my-cat.concept",),
     "compare": ("photo.png", "--source", CAT, "--target", DOG, *ALONE, *ONE, "--out", "out"),
     "evaluate bench": ("--count", "1", *ALONE, *ONE, "--out", "out"),
     "evaluate pie": ("pie", "--count", "1", *ALONE, *ONE, "--out", "out"),
@@ -59,7 +60,8 @@ TYPES = {
     "weights": "--lpips-weights",
     "model": "--model --clip --encoder",
     "device": "--device",
-    "png": "--plot --out",
+    "concept": "--concept FILES",
+    "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out",
     "source": "invert:--out",
     "csv": "export:--out",
@@ -260,6 +262,27 @@ VALUES: dict[str, dict[str, str]] = {
         "upwards": "../../..",
         **{f"{name} index": name for name in ("deep", "list", "word", "kinds", "unknown", "huge")},
     },
+    "concept": {
+        **_paths(".concept"),
+        "no number": "my-cat.concept=much",
+        "no strength": "my-cat.concept=",
+        "nan": "my-cat.concept=nan",
+        "inf": "my-cat.concept=inf",
+        "beyond": "my-cat.concept=1e400",
+        "above 10": "my-cat.concept=11",
+        "below -10": "my-cat.concept=-1e3",
+        "strength alone": "=1",
+        "text": "file.concept",
+        "bytes": "bytes.concept",
+        "cut short": "cut.concept",
+        "turned": "turned.concept",
+        "newer": "newer.concept",
+        "source": "photo.source",
+        "picture": "photo.png",
+        "pickle": "pickle.ckpt",
+        "another model's": "away.concept",
+        "folder with a strength": "folder=1",
+    },
     "device": {
         "unknown": "abacus",
         "empty": "",
@@ -319,6 +342,7 @@ VALUES: dict[str, dict[str, str]] = {
     },
 }
 
+_GENERATED = ("generate", CAT, *ONE, "--out", "out/cat.png")
 LINES: dict[str, tuple[str, ...]] = {
     "no command": ("edti",),
     "an empty command": ("",),
@@ -401,6 +425,14 @@ LINES: dict[str, tuple[str, ...]] = {
     "weights without lpips": (
         *("evaluate", "bench", *COMMANDS["evaluate bench"], "--lpips-weights", "photo.png"),
     ),
+    "a concept twice": (*_GENERATED, "--concept", "my-cat.concept", "--concept", "./my-cat.concept=0.5"),
+    "two concepts with one word": (*_GENERATED, "--concept", "my-cat.concept", "--concept", "same.concept"),
+    "a concept over itself": ("generate", CAT, "--concept", "concept.png", "--out", "concept.png"),
+    "a word that nobody taught": ("generate", "<my-cat> on a beach", *ONE, "--out", "out/cat.png"),
+    "edited and a concept": (
+        *("evaluate", "pie", "pie", "--edited", "pie", "--concept", "my-cat.concept", "--out", "out"),
+    ),
+    "previews of none": ("concepts", "my-cat.concept", "--preview", "out/strip.png"),
     "edited and a method": (
         *("evaluate", "pie", "pie", "--edited", "pie", "--method", "prompt-to-prompt", "--out", "out"),
     ),
@@ -532,6 +564,7 @@ ACCEPTED = (
     ("png source csv place", "dangling link", "the file that the link names is written"),
     ("edit:--out place", "folder|this folder", "a folder to write in"),
     ("batch:--root", "empty", "this folder"),
+    ("concepts:FILES", "folder|empty|another model's", "told, and so are those in a folder"),
 )
 """Tries that may succeed: the flags or the types of flags, labels as patterns, and why. No other does."""
 

@@ -4,15 +4,20 @@ import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from teaching import concept
 from wordbrush.cli import main
+from wordbrush.concept import Base
+from wordbrush.concept.weights import Full, LowRank
 from wordbrush.evaluation.study.assignment import Trial
 from wordbrush.evaluation.study.design import NewItem, Settings, write_study
 from wordbrush.evaluation.study.store import Store
+from wordbrush.model import Model
 
 CAT, DOG = "a cat on a beach", "a dog on a beach"
 LONG = "n" * 260  # a file system has names of up to 255 bytes
@@ -23,6 +28,7 @@ def build(folder: Path) -> None:
     """Fill the folder; paths are relative to it, so it has to be the current one."""
     assert folder.samefile(".")
     _inputs()
+    _concepts()
     _pictures()
     _texts()
     for name, where in {
@@ -33,9 +39,9 @@ def build(folder: Path) -> None:
         "dangling": "nowhere/at/all",
         "to-photo": "photo.png",
     }.items():
-        for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors"):
+        for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors", ".concept"):
             os.symlink(f"{where}{suffix}" if name == "circle" else where, f"{name}{suffix}")
-    for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors"):
+    for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors", ".concept"):
         os.mkfifo(f"fifo{suffix}")
         Path(f"folder{suffix}").mkdir()
         Path(f"file{suffix}").write_text("no such thing")
@@ -72,6 +78,20 @@ def _inputs() -> None:
         rater = store.admit("key", lambda number, taken: [Trial("item-0", ("ours",))])
         assert rater is not None
         store.record(rater.number, 1, {"background": "2", "text": "3", "realism": "4"})
+
+
+def _concepts() -> None:
+    model = Model.load("pocket", device="cpu")
+    concept(model, weights=LowRank).save("my-cat.concept")
+    concept(model, seed=1).save("same.concept")
+    concept(model).save("concept.png")
+    own = concept(model, ("<away>",), weights=Full)
+    replace(own, base=Base(name="another", hash="1" * 64)).save("away.concept")
+    good = Path("my-cat.concept").read_bytes()
+    Path("cut.concept").write_bytes(good[:-9])
+    Path("turned.concept").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    Path("newer.concept").write_bytes(good.replace(b"wordbrush-concept.1", b"wordbrush-concept.9"))
+    Path("bytes.concept").write_bytes(b"\xff" * 100)
 
 
 def _pictures() -> None:

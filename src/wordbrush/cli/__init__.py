@@ -1,5 +1,5 @@
 """The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `mask`, `replay`, `batch`, `methods`, `models`,
-`compare`, `evaluate` and `study`.
+`concepts`, `compare`, `evaluate` and `study`.
 
     commands/  one file a command: it parses, calls the library and prints
     options/   flags: a method's, from its `Options`; several methods'; model and machine
@@ -42,16 +42,17 @@ def _run(tokens: Sequence[str] | None) -> int:
     # on an idle machine; none at all (a passive wait) does. Read once, when torch is imported.
     if not _WAITING & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
+    given = sys.argv[1:] if tokens is None else tokens
     with listening() as stop:
         try:
             from wordbrush.cli import app  # imports take a moment, and Ctrl-C may come during them
 
-            return app.run(sys.argv[1:] if tokens is None else tokens)
+            return app.run(given)
         except (Exception, Stopped) as error:
             if stop.signum is None:
                 from wordbrush.cli.app import explain
 
-                return explain(error)
+                return explain(error, given)
     # Any exception here comes from the stop: an interrupted import fails in many ways.
     with suppress(OSError):  # the terminal has gone
         print("error: stopped; no partial file is left", file=sys.stderr)

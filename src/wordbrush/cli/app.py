@@ -1,15 +1,18 @@
 """All commands as one application, and the message when one of them fails."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from wordbrush import editing, inversion
 from wordbrush.cli.commands import compare, evaluate, listings, study
 from wordbrush.cli.commands.batch import batch
+from wordbrush.cli.commands.concepts import concepts as list_concepts
 from wordbrush.cli.commands.convert import convert
 from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
@@ -18,7 +21,7 @@ from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.mask import mask
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.commands.sweep import sweep
-from wordbrush.cli.options import flags
+from wordbrush.cli.options import concepts, flags
 from wordbrush.cli.options.methods import (
     EDITING,
     INVERSION,
@@ -29,7 +32,7 @@ from wordbrush.cli.options.methods import (
     named,
 )
 from wordbrush.cli.terminal import Terminal, speak_any_language
-from wordbrush.errors import OptionsError, WordbrushError, short
+from wordbrush.errors import OptionsError, UnlearnedError, WordbrushError, short
 from wordbrush.methods import key, typed
 from wordbrush.options import StrengthOptions
 
@@ -57,8 +60,8 @@ def _require_text(tokens: Sequence[str]) -> None:
             ) from error
 
 
-def explain(error: BaseException) -> int:
-    """Print in one line what went wrong; returns the exit code."""
+def explain(error: BaseException, tokens: Sequence[str] = ()) -> int:
+    """Print in one line what went wrong with a command line; returns the exit code."""
     terminal = Terminal()
     _let_go_of_stdout()
     match error:
@@ -71,6 +74,12 @@ def explain(error: BaseException) -> int:
             flag = (token.keyword or token.value).partition("=")[0]
             owners = _owners(error, flag)
             terminal.error(f"{flag} is an option of {owners}: give that as well" if owners else str(error))
+            return 2
+        case UnlearnedError(token=token) if (file := _teaching(token, tokens)) is not None:
+            terminal.error(
+                f"expected words that the model knows, got {short(token)}, which {file} teaches: give --concept "
+                f"{shlex.quote(str(file))}"
+            )
             return 2
         case WordbrushError() | CycloptsError() | OSError():
             terminal.error(str(error))
@@ -86,6 +95,12 @@ def explain(error: BaseException) -> int:
                 "(an error in wordbrush; WORDBRUSH_TRACEBACK=1 prints the traceback)"
             )
             return 1
+
+
+def _teaching(token: str, tokens: Sequence[str]) -> Path | None:
+    """The concept's file that teaches a word, in the current folder or beside a file of the command line."""
+    beside = [Path(text).parent for text in tokens[1:] if os.path.isfile(text)]
+    return concepts.teaching(token, [Path(), *beside])
 
 
 def _owners(error: UnknownOptionError, flag: str) -> str:
@@ -169,6 +184,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(convert)
     app.command(listings.methods)
     app.command(listings.models)
+    app.command(list_concepts, name="concepts")
     return app
 
 

@@ -28,14 +28,15 @@ def destinations(out: str, prompts: Sequence[str], like: Path) -> list[Path]:
     return [single(out, *SUFFIXES)]
 
 
-def single(out: str, *suffixes: str) -> Path:
-    """`out` as one file's path. Raises `OutputError` if it has another suffix or is a folder."""
-    _require_name(out)
+def single(out: str, *suffixes: str, flag: str = "--out") -> Path:
+    """`out` as one file's path. flag: what it was given with. Raises `OutputError` if it has another suffix or is a
+    folder, `OptionsError` for no name."""
+    _require_name(out, flag)
     path = Path(out)
     if path.suffix.lower() not in suffixes:
-        raise OutputError(f"expected --out to end in {' or '.join(suffixes)}, got {out}")
+        raise OutputError(f"expected {flag} to end in {' or '.join(suffixes)}, got {out}")
     if os.path.isdir(path):
-        raise OutputError(f"expected --out to be a file, but {out} is a folder")
+        raise OutputError(f"expected {flag} to be a file, but {out} is a folder")
     return path
 
 
@@ -45,9 +46,9 @@ def require_text(name: str, prompt: str) -> None:
         raise PromptError(f"expected {name} to say what the picture shows, got nothing")
 
 
-def _require_name(out: str) -> None:
+def _require_name(out: str, flag: str = "--out") -> None:
     if not out.strip():
-        raise OptionsError("expected --out to name the output, got nothing")
+        raise OptionsError(f"expected {flag} to name the output, got nothing")
 
 
 def beside(outputs: Sequence[Path], out: str, name: str) -> Path:

@@ -14,6 +14,7 @@ from typing import cast
 from cyclopts.argument import Argument
 
 from wordbrush.cli.app import application
+from wordbrush.cli.options.concepts import Named
 from wordbrush.errors import InputError, OptionsError, nearest, short
 from wordbrush.filenames import SUFFIXES
 from wordbrush.files import inside
@@ -36,11 +37,12 @@ class Line:
     out: str
 
 
-def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, str | None]) -> Line:
+def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, object]) -> Line:
     """The command line of a job.
 
-    root: what the row's paths start from. folder: for what it makes. defaults: the model and the machine, for a row
-    that says nothing of them. Raises `OptionsError` for an unknown name, `InputError` for a path that leads elsewhere.
+    root: what the row's paths start from. folder: for what it makes. defaults: the model, its concepts and the machine,
+    for a row that says nothing of them. Raises `OptionsError` for an unknown name, `InputError` for a path that leads
+    elsewhere.
     """
     if job.problem:
         raise InputError(job.problem)
@@ -66,8 +68,11 @@ def line(job: Job, root: Path, folder: Path, defaults: Mapping[str, str | None])
         if "pathlib.Path" in str(arguments[name].hint):
             paths = [inside(root, text, f"'{name}'") for text in texts]
             texts, inputs = list(map(str, paths)), [*inputs, *paths]
+        elif name == "concept":
+            named = [_concept(text, root, is_own=name not in job.values) for text in texts]
+            texts, inputs = list(map(str, named)), [*inputs, *(path for each in named for path in each.files)]
         elif name == "model":
-            texts = [_model(text, root, defaults.get("model")) for text in texts]
+            texts = [_model(text, root, cast(str | None, defaults.get("model"))) for text in texts]
         if arguments[name].name.startswith("-"):
             flags += [f"--{typed(name)}={text}" for text in texts]
         else:
@@ -114,6 +119,14 @@ def _model(name: str, root: Path, own: str | None) -> str:
     """A model's name; a folder or a file of models is below `root`, unless it is the batch's own."""
     is_path = name not in ("pocket", own) and (os.path.lexists(name) or os.path.lexists(root / name))
     return str(inside(root, name, "'model'")) if is_path else name
+
+
+def _concept(text: str, root: Path, *, is_own: bool) -> Named:
+    """A concept; its file is below `root`, unless it is the batch's own."""
+    if is_own:
+        return Named.of(text)
+    named = Named.of(text, root)
+    return Named(inside(root, str(named.path), "'concept'"), named.strength)
 
 
 def _out(job: Job, own: object, folder: Path) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from wordbrush import images
 from wordbrush.cli import app, rows
+from wordbrush.cli.options.concepts import taught
 from wordbrush.cli.options.setup import POCKET, Loading, Setup, loading
 from wordbrush.cli.terminal import Heard, listening_to
 from wordbrush.errors import ImageError, InputError
@@ -22,6 +23,7 @@ from wordbrush.sheets import sheet
 
 _PAGE = 24  # pictures on a sheet
 _THUMBNAIL = 256  # pixels
+_MODEL = ("model", "device", "dtype", "concept")
 
 
 class _Checked(Exception):
@@ -36,15 +38,17 @@ class Worker:
         they make. setup: the model and the machine of rows that name none."""
         self.show: Callable[[Progress], object] = lambda progress: None
         self._folder, self._setup = folder, setup
-        self._defaults = {
+        self._defaults: dict[str, object] = {
             "model": setup.model if setup.model != POCKET.model else None,
             "device": setup.device,
             "dtype": setup.dtype,
+            **({"concept": list(setup.concept)} if setup.concept else {}),
         }
         self._lines: dict[str, rows.Line] = {}
         self._problems: dict[str, str] = {}
         self._hashes: dict[Path, str | None] = {}
         self._kept: tuple[Setup, Model] | None = None
+        self._taught: tuple[Setup, Model] | None = None
         for job in jobs:
             try:
                 self._lines[job.id] = rows.line(job, root, folder, self._defaults)
@@ -55,7 +59,10 @@ class Worker:
 
     def model(self, job: Job) -> list[str]:
         """What decides the model that a job needs."""
-        return [str(job.values.get(name, own)) for name, own in self._defaults.items()]
+        return self._named(job.values)
+
+    def _named(self, values: Mapping[str, object]) -> list[str]:
+        return [str(values.get(name, self._defaults.get(name))) for name in _MODEL]
 
     def fingerprint(self, job: Job) -> str:
         """Of what a row says, of its model and dtype, and of its files; a machine makes no other job of it."""
@@ -74,7 +81,7 @@ class Worker:
 
     def do(self, job: Job) -> Outcome:
         """Run the command. Raises `ModelError` if the model for rows that name none cannot be loaded."""
-        if job.values["verb"] != "replay" and self.model(job) == list(map(str, self._defaults.values())):
+        if job.values["verb"] != "replay" and self.model(job) == self._named({}):
             self._load(self._setup, True)  # where the batch's own model cannot be loaded, no job is to blame
         return self._command(job, self._load)
 
@@ -86,7 +93,7 @@ class Worker:
             except _Checked:
                 return Outcome()
             except Exception as error:
-                code = app.explain(error)
+                code = app.explain(error, tokens)
         error = "; ".join(told.errors) or ("; ".join(told.said) if code else "")
         return Outcome(self._outputs(told.result), tuple(told.notices), error)
 
@@ -104,8 +111,16 @@ class Worker:
         )
 
     def _load(self, setup: Setup, fetch: bool) -> Model:
-        """The model, kept for the next job. What is not on this machine is fetched only if the user has named it, not
-        because a row does."""
+        """The model with its concepts, kept for the next job."""
+        named = Setup(setup.model, setup.device, setup.dtype, setup.concept)
+        if self._taught is None or self._taught[0] != named:
+            self._taught = None
+            self._taught = named, taught(lambda: self._base(setup, fetch), setup.concept)
+        return self._taught[1]
+
+    def _base(self, setup: Setup, fetch: bool) -> Model:
+        """The model without concepts, kept as well. What is not on this machine is fetched only if the user has named
+        it, not because a row does."""
         named = Setup(setup.model, setup.device, setup.dtype)
         if self._kept is None or self._kept[0] != named:
             self._kept = None  # two may not fit into the memory

@@ -9,20 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.concept.concept import Concept, Placeholder
+from wordbrush.concept.concept import ASSUMED, Concept, Placeholder
 from wordbrush.concept.weights import Change, merged
 from wordbrush.errors import ConceptError, short
 from wordbrush.inputs import AppliedConcept
 from wordbrush.model import Model
 from wordbrush.model.sharing import shared, with_vectors
+from wordbrush.options import ConceptOptions, parse
 
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """A concept and how strongly it is applied: 0 is the base, 1 what was trained."""
+    """A concept and how strongly it is applied: 0 is the base, 1 what was trained.
+
+    Raises `OptionsError` for a strength that is not between −10 and 10.
+    """
 
     concept: Concept
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", parse(ConceptOptions, {"strength": self.strength}).strength)
 
     @property
     def record(self) -> AppliedConcept:
@@ -38,8 +45,9 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
     before training (strength 0) through what was learned (1) and beyond. The base is untouched and usable beside it.
 
     Raises `ConceptError` for concepts that do not fit the model by name and shape, that mean nothing on another base
-    than their own, or that share a word. What only may not work is said by `doubts`.
+    than their own, that share a word, or that are one. What only may not work is said by `doubts`.
     """
+    _require_once(uses)
     for use in uses:
         _require_base(model, use.concept)
     placeholders = _joined(use.concept for use in uses)
@@ -61,24 +69,41 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
             _vectors(token, own, i, strengths[token], len(encoders)) for token, own in placeholders.items()
         ]
         networks[part] = _learned(model, networks[part], i, torch.cat(rows))
-    return model.taught(
+    taught = model.taught(
         networks,
         {token: own.count for token, own in placeholders.items()},
         words=[word for use in uses for word in use.concept.words],
         concepts=[use.record for use in uses],
     )
+    taught.uses = tuple(uses)
+    return taught
 
 
 def doubts(model: Model, concept: Concept) -> list[str]:
-    """What to tell who applies a concept to this model: that it was trained on another, or that nobody knows."""
+    """What to tell who applies a concept to this model: that it was trained on another, or that nobody knows; and what
+    its file does not say and was assumed."""
     name = concept.file.path if concept.file is not None else concept.prompt
+    assumed = [f"{name}: {concept.options[ASSUMED]}"] if ASSUMED in concept.options else []
     if not concept.base.hash:
-        return [f"{name} does not say which model it was trained on: it may not work on {model.base.name}"]
+        return [
+            f"{name} does not say which model it was trained on: it may not work on {model.base.name}",
+            *assumed,
+        ]
     if concept.base.hash != model.base_hash:
         return [
-            f"{name} was trained on {concept.base.name}, not on {model.base.name}: it may not work as it did"
+            f"{name} was trained on {concept.base.name}, not on {model.base.name}: it may not work as it did",
+            *assumed,
         ]
-    return []
+    return assumed
+
+
+def _require_once(uses: Sequence[Use]) -> None:
+    found: dict[str, Use] = {}
+    for use in uses:
+        if (same := found.setdefault(use.record.sha256, use)) is not use:
+            raise ConceptError(
+                f"expected each concept once, got {same.record} and {use.record}, which are equal: give it one strength"
+            )
 
 
 def _require_base(model: Model, concept: Concept) -> None:

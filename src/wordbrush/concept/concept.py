@@ -1,12 +1,11 @@
 """A learned concept as a value: vectors for words, changes of weights, and what they belong to."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from io import BytesIO
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +21,14 @@ from wordbrush.concept import weights
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
 from wordbrush.files import Opened, atomic_write, in_order
+from wordbrush.images import decode
 from wordbrush.inputs import FileRecord
 from wordbrush.reading import json_text
 
 _FORMAT, _VERSION = "wordbrush-concept", 1
+
+ASSUMED = "assumed"
+"""The option of a concept of another tool that says what its file does not say and was assumed."""
 
 
 class Base(BaseModel):
@@ -87,7 +90,7 @@ class Concept:
     previews: tuple[bytes, ...] = ()
     file: FileRecord | None = None
 
-    @property
+    @cached_property
     def record(self) -> FileRecord:
         """Its file; of one in memory the hash that its file would have."""
         return self.file or FileRecord(path=None, sha256=hashlib.sha256(self._content()).hexdigest())
@@ -99,8 +102,14 @@ class Concept:
 
     @property
     def preview(self) -> Image.Image | None:
-        """The first preview."""
-        return Image.open(BytesIO(self.previews[0])).convert("RGB") if self.previews else None
+        """The first preview. Raises `ImageError`."""
+        return self.shown[0] if self.previews else None
+
+    @cached_property
+    def shown(self) -> list[Image.Image]:
+        """The previews, decoded. Raises `ImageError` for what is no picture."""
+        name = "a concept in memory" if self.file is None else self.file.path
+        return [decode(each, f"preview {i} of {name}") for i, each in enumerate(self.previews, 1)]
 
     def __repr__(self) -> str:
         return f"<Concept {self.prompt!r:.60}, {self.method}, {len(self.weights)} weights>"
@@ -179,9 +188,10 @@ class Concept:
 
 def words_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The learned words of a concept's file, from its header alone; none for any other file."""
-    with suppress(SafetensorError, OSError, ValueError, KeyError, TypeError):
+    with suppress(SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
         with cast(Any, safe_open(Path(path), framework="pt")) as file:
-            return tuple(json.loads(file.metadata()["concept"])["placeholders"])
+            header: Any = json_text(file.metadata()["concept"], str(path), ConceptError)
+            return tuple(_Header.model_validate(header).placeholders)
     return ()
 
 

@@ -31,6 +31,8 @@ class Model:
     """A Stable-Diffusion-family model, built from diffusers' components. Latents are scaled: what the UNet sees.
 
     text, autoencoder, denoiser: its parts. name: what it was loaded from. defaults: steps and guidance scale.
+    concepts: what was applied to it, for records. uses: the same as values, from which `wordbrush.concept` applies them
+    again, to the base.
 
     >>> model = Model.load("pocket")
     >>> model.image_size, model.read("a cat on a beach").words[1].text
@@ -64,6 +66,7 @@ class Model:
         self.defaults = defaults or Defaults()
         self.vocabulary = vocabulary
         self.concepts: tuple[AppliedConcept, ...] = ()
+        self.uses: tuple[Any, ...] = ()
         self._base: Model | None = None
         self._signs: tuple[Any, str] | None = None
         self._hash: tuple[Any, str] | None = None
@@ -288,7 +291,7 @@ class Model:
         """
         if self.vocabulary is None:
             return ""
-        words = [word for word in self.read(prompt).words if word.names_something]
+        words = [each for each in self.read(prompt).words if each.names_something and not each.is_learned]
         unknown = {word.key: word.text for word in words if word.key not in self.vocabulary.known}
         said = [f"'{text}'{self.vocabulary.hint(key)}" for key, text in unknown.items()]
         them = "it" if len(said) == 1 else "them"

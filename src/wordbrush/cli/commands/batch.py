@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wordbrush.cli import outputs
-from wordbrush.cli.options import several
+from wordbrush.cli.options import concepts, several
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.terminal import Terminal
 from wordbrush.errors import InputError, OptionsError, short
@@ -57,7 +57,8 @@ def batch(
             f"expected --root to be the folder that paths in rows start from, got {short(str(root))}"
         )
     rows = reading.read(jobs)
-    outputs.check([jobs], [folder / "ledger.jsonl"])
+    outputs.check([jobs, *setup.files], [folder / "ledger.jsonl"])
+    concepts.read(setup.concept)
     with terminal.busy("starting"):
         from wordbrush.cli.worker import Worker, sheets
     worker = Worker(rows, jobs.parent if root is None else root, folder, setup)

@@ -105,7 +105,7 @@ def compare(
     asked = request.checked()
     files = paths(folder, asked)
     written = [*files.values(), *(folder / name for name in report.FILES)]
-    inputs = [picture, option_file, *(truth or ()), *(mask or ())]
+    inputs = [picture, option_file, *(truth or ()), *(mask or ()), *setup.files]
     outputs.check(inputs, [*written, folder / report.SOURCE if picture is None else None])
     model = setup.load()
     if long_prompt:

@@ -65,7 +65,7 @@ def edit(
     """
     terminal = setup.terminal
     method, named = presets.chosen(method, preset, word)
-    inputs = [picture, option_file, where.mask]
+    inputs = [picture, option_file, where.mask, *setup.files]
     files = outputs.planned(
         outputs.destinations(out, target, picture), out, inputs, sheet=sheet, preview=preview
     )

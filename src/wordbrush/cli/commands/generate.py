@@ -43,7 +43,7 @@ def generate(
         in pixels (default: the model's own)
     """
     path = outputs.single(out, ".png")
-    files = outputs.planned([path], out, preview=preview)
+    files = outputs.planned([path], out, setup.files, preview=preview)
     outputs.require_text("the prompt", prompt)
     model = setup.load()
     if long_prompt:

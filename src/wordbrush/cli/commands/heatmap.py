@@ -41,7 +41,7 @@ def heatmap(
     """
     terminal = setup.terminal
     path = outputs.single(out, ".png")
-    files = outputs.planned([path], out, [picture, option_file], sheet=sheet)
+    files = outputs.planned([path], out, [picture, option_file, *setup.files], sheet=sheet)
     inverts = inversion or INVERSION
     (options,) = flags.shared(given, option_file, inversion_options(inverts))
     with terminal.busy("starting"):

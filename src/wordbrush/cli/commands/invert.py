@@ -55,7 +55,8 @@ def invert(
     terminal = setup.terminal
     method = default(setup.model) if method is None else method
     path = outputs.single(out, ".source")
-    files = outputs.planned([path], out, [picture, option_file, mask], sheet=sheet, preview=preview)
+    inputs = [picture, option_file, mask, *setup.files]
+    files = outputs.planned([path], out, inputs, sheet=sheet, preview=preview)
     (options,) = flags.shared(given, option_file, inversion_options(method))
     if record_memory is not None and not record:
         raise OptionsError("--record-memory says how much --record may record: give both, or neither")

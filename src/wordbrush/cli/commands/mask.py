@@ -43,7 +43,7 @@ def mask(
     terminal = setup.terminal
     inverts = inversion or default(setup.model)
     path = outputs.single(out, ".png")
-    files = outputs.planned([path], out, [picture, option_file, where.mask], sheet=sheet)
+    files = outputs.planned([path], out, [picture, option_file, where.mask, *setup.files], sheet=sheet)
     (options,) = flags.shared(given, option_file, inversion_options(inverts))
     if not where.mask_words and not where.keep_words:
         raise OptionsError('expected words to make a mask from: --mask-words cat, --keep-words "the mirror"')

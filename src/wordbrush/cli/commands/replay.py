@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 import wordbrush
 from wordbrush.cli import outputs
+from wordbrush.cli.options.concepts import Named
 from wordbrush.cli.options.setup import Device, Json, Setup
 from wordbrush.cli.terminal import Terminal
 
@@ -39,10 +40,12 @@ def replay(
         from wordbrush import images, provenance
     record = provenance.read_record(picture)
     files = [file.path for file in (record.source.picture, record.source.saved) if file is not None]
-    outputs.check([picture, *(Path(file) for file in files if file is not None)], [path])
+    concepts = [Named(each.found(picture), each.strength) for each in record.model.concepts]
+    named = [*(Path(file) for file in files if file is not None), *(each.path for each in concepts)]
+    outputs.check([picture, *named], [path])
     # A model is never fetched because a stranger's picture names it.
     name, fetch = (model, True) if model is not None else (record.model.found(picture), False)
-    setup = Setup(name, device, record.model.dtype, json)
+    setup = Setup(name, device, record.model.dtype, tuple(map(str, concepts)), json)
     loaded = setup.load(fetch=fetch)
     threads = torch.get_num_threads()
     try:

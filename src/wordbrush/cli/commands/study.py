@@ -94,7 +94,7 @@ def report(
         a PNG of bars to write
     """
     terminal = Terminal(as_json=json)
-    path = None if plot is None else outputs.single(plot, ".png")
+    path = None if plot is None else outputs.single(plot, ".png", flag="--plot")
     outputs.check([folder / "study.toml"], [path])
     from dataclasses import asdict
 

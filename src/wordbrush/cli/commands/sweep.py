@@ -79,7 +79,7 @@ def sweep(
     if keep is not None and not keep.strip():
         raise OptionsError("expected --keep FOLDER/ for the edited pictures, got nothing")
     kept = [Path(keep) / f"{swept.file_name(value)}.png" for value in swept.values] if keep else []
-    outputs.check([picture, option_file, where.mask], [strip, *kept])
+    outputs.check([picture, option_file, where.mask, *setup.files], [strip, *kept])
     said = where.read()
     unused = flags.superfluous(inversion, inverting.keys() - options)
     options = editing.dialled(method, options, slider.get("strength"))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from timeit import Timer
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from cyclopts import Group, Parameter
 
 import wordbrush
 from wordbrush import options
+from wordbrush.cli.options import concepts
 from wordbrush.cli.terminal import Terminal
 from wordbrush.imports import libraries, no_collection
 
@@ -37,6 +39,17 @@ LongPrompt = Annotated[
         group=_GROUP,
     ),
 ]
+Concept = Annotated[
+    tuple[str, ...],
+    Parameter(
+        metavar="FILE[=STRENGTH]",
+        help="a learned concept, and how strongly it is applied: 0 not at all, 1 as it was trained (the default); "
+        "repeat it for more",
+        group=_GROUP,
+        negative=(),
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, Parameter(help="one line of JSON on stdout, everything else on stderr", group=_GROUP)]
 
 
@@ -48,7 +61,13 @@ class Setup:
     model: Model = "pocket"
     device: Device = None
     dtype: DType = None
+    concept: Concept = ()
     json: Json = False
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the concepts. Raises `OptionsError` for strengths."""
+        return [path for text in self.concept for path in concepts.Named.of(text).files]
 
     @property
     def terminal(self) -> Terminal:
@@ -56,11 +75,19 @@ class Setup:
         return Terminal(as_json=self.json)
 
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
-        """Load the model. fetch: whether a hub id may be fetched. Raises `ModelError`."""
-        return _LOADING.get()(self, fetch)
+        """Load the model, with its concepts; what is doubtful of them is noted. fetch: whether a hub id may be fetched.
+
+        Raises `ModelError`, and `ConceptError` before anything is loaded, where that can be.
+        """
+        if self.concept:
+            concepts.read(self.concept)
+        model = _LOADING.get()(self, fetch)
+        if model.uses:
+            self.terminal.note(concepts.doubts(model))
+        return model
 
     def fresh(self, *, fetch: bool) -> "wordbrush.Model":
-        """`load`, whoever keeps models."""
+        """The model without concepts, whoever keeps models."""
         with self.terminal.busy(f"loading {self.model}"), no_collection():
             for library in libraries():
                 library.utils.logging.set_verbosity_error()
@@ -79,7 +106,13 @@ class Setup:
 
 
 Loading = Callable[[Setup, bool], "wordbrush.Model"]
-_LOADING: ContextVar[Loading] = ContextVar("loading", default=lambda setup, fetch: setup.fresh(fetch=fetch))
+
+
+def _loaded(setup: Setup, fetch: bool) -> "wordbrush.Model":
+    return concepts.taught(lambda: setup.fresh(fetch=fetch), setup.concept)
+
+
+_LOADING: ContextVar[Loading] = ContextVar("loading", default=_loaded)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wordbrush.concept.concept import Base, Concept, Placeholder
+from wordbrush.concept.concept import ASSUMED, Base, Concept, Placeholder
 from wordbrush.concept.exchange import lora, spectral, whole, words
 from wordbrush.concept.exchange.foreign import Foreign, Taken, is_ours, is_pickle, opened
 from wordbrush.concept.exchange.pickles import unpickled
@@ -43,9 +43,6 @@ __all__ = [
 
 _FAMILIES: tuple[Callable[[Foreign, Places], Taken], ...] = (lora.take, whole.take, spectral.take, words.take)
 """Each takes what it knows of a file; what is left is an error."""
-
-ASSUMED = "assumed"
-"""The option of a concept of another tool that says what its file does not say and was assumed."""
 
 _Files = Mapping[Path, bytes]
 

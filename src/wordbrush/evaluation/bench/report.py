@@ -15,6 +15,7 @@ from wordbrush.evaluation.metrics.pixels import PSNR_LIMIT
 from wordbrush.evaluation.results.statistics import Interval, interval
 from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
 from wordbrush.files import all_or_none, atomic_write
+from wordbrush.inputs import listed
 from wordbrush.progress import Progress
 
 Rows = Sequence[Mapping[str, Any]]
@@ -225,6 +226,7 @@ def _footer(bench: Bench, rows: Rows, command: str) -> str:
     lines = [
         f"- `{command}`",
         f"- model: {bench.model.name}, hash {bench.model.hash[:12]}…",
+        *(f"- with {listed(concepts)}" for concepts in [bench.model.concepts] if concepts),
         f"- judges: {judges}",
     ]
     for label in _labels(rows):

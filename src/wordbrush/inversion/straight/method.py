@@ -50,5 +50,6 @@ def invert(
         guidance_scale=SCALE if options.guidance_scale is None else options.guidance_scale,
         method="straight",
         model_hash=model.hash,
+        concepts=model.concepts,
         options=options.given(),
     )

@@ -54,7 +54,7 @@ def bench(
     """
     terminal = setup.terminal
     edits, inversions = several.editings(method), several.inversions(inversion)
-    folder = several.results_folder(out, option_file, judging.lpips_weights)
+    folder = several.results_folder(out, option_file, judging.lpips_weights, *setup.files)
     given_edits, given_inversions, _ = several.options_for(given, option_file, edits, inversions)
     with terminal.busy("starting"):
         several.require("skimage", "SSIM")
@@ -69,6 +69,7 @@ def bench(
     with terminal.watching() as show:
         rows = drain(run.run(contenders), show)
         named = {"--kind": [kind] if kind else (), "--method": method or (), "--inversion": inversion or ()}
+        named |= {"--concept": setup.concept}
         changed = _changed(setup, judging) | {"--option-file": option_file}
         drain(report.report(run, rows, _typed(count, seed, named, changed, given)), show)
     terminal.say(report.summary(run, rows).rstrip())

@@ -85,7 +85,7 @@ def directional(
     inversions = several.inversions(inversion or [INVERSION])
     if (cases is None) == (pocket is None):
         raise OptionsError("expected a file of cases or --pocket N, one of the two")
-    place = several.results_folder(out, cases, option_file)
+    place = several.results_folder(out, cases, option_file, *setup.files)
     given_edits, given_inversions, _ = several.options_for(given, option_file, edits, inversions)
     option, values = (None, ()) if sweep is None else _sweep(sweep)
     with terminal.busy("starting"):

@@ -80,11 +80,12 @@ def pie(
     terminal = setup.terminal
     edits = several.editings(method or [EDITING])
     inversions = several.inversions(inversion or [INVERSION])
-    place = several.results_folder(out, option_file)
+    place = several.results_folder(out, option_file, *setup.files)
     *settings, (measuring,) = several.options_for(given, option_file, edits, inversions, Options)
     if edited is not None:
         names = {name for options in settings for values in options.values() for name in values}
         flags_given = {"--method": method, "--inversion": inversion, "--protocol": protocol != "wordbrush"}
+        flags_given |= {"--concept": setup.concept}
         _require_unused([*sorted(f"'{name}'" for name in names), *(f for f, v in flags_given.items() if v)])
     with terminal.busy("starting"):
         several.require("skimage", "SSIM")

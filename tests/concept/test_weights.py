@@ -1,0 +1,153 @@
+"""Changes of weights: what each kind adds, and their sum."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teaching import low_rank
+from wordbrush.concept.weights import KINDS, Change, Difference, Full, LowRank, merged, restored, tensors
+from wordbrush.errors import ConceptError
+
+SIZES = st.integers(1, 6)
+STRENGTHS = st.floats(-10, 10)
+SEEDS = st.integers(0, 2**32)
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64])
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def of_each_kind(weight: torch.Tensor, seed: int) -> list[Change]:
+    wide = weight.float()
+    return [
+        low_rank(wide, seed=seed),
+        Difference(random(*wide.shape, seed=seed)),
+        Full(random(*wide.shape, seed=seed + 1)),
+    ]
+
+
+@given(SIZES, SIZES, SEEDS, DTYPES)
+def test_at_strength_0_a_weight_is_itself(out: int, inner: int, seed: int, dtype: torch.dtype) -> None:
+    weight = random(out, inner, seed=seed).to(dtype)
+    assert merged(weight, [(change, 0.0) for change in of_each_kind(weight, seed)]) is weight
+
+
+@given(SIZES, SIZES, SEEDS, DTYPES)
+def test_a_whole_weight_at_strength_1_is_as_it_was_trained(
+    out: int, inner: int, seed: int, dtype: torch.dtype
+) -> None:
+    trained = random(out, inner, seed=seed).to(dtype)
+    found = merged(random(out, inner, seed=seed + 1).to(dtype), [(Full(trained), 1.0)])
+    assert found.dtype == dtype and torch.equal(found, trained)
+
+
+@given(SIZES, SIZES, st.integers(1, 4), st.floats(0.1, 8), STRENGTHS, SEEDS)
+def test_low_rank_is_the_scaled_product(
+    out: int, inner: int, rank: int, alpha: float, strength: float, seed: int
+) -> None:
+    weight = random(out, inner, seed=seed)
+    change = low_rank(weight, rank, seed, alpha)
+    scale = float(torch.tensor(alpha)) / rank
+    expected = weight.double() + strength * scale * (change.up.double() @ change.down.double())
+    torch.testing.assert_close(merged(weight, [(change, strength)]), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_low_rank_of_a_convolution_is_two_convolutions() -> None:
+    """The definition: down is a convolution to r channels, up one of 1×1."""
+    down, up, picture = random(2, 3, 3, 3), random(5, 2, 1, 1, seed=1), random(1, 3, 8, 8, seed=2)
+    change = LowRank(down, up, torch.tensor(4.0)).delta(torch.zeros(5, 3, 3, 3))
+    two = torch.conv2d(torch.conv2d(picture, down, padding=1), up) * 2
+    torch.testing.assert_close(torch.conv2d(picture, change, padding=1), two)
+
+
+def test_locons_middle_is_a_third_convolution() -> None:
+    down, middle, up = random(2, 3, 1, 1), random(2, 2, 3, 3, seed=1), random(5, 2, 1, 1, seed=2)
+    picture = random(1, 3, 8, 8, seed=3)
+    change = LowRank(down, up, torch.tensor(2.0), middle).delta(torch.zeros(5, 3, 3, 3))
+    three = torch.conv2d(torch.conv2d(torch.conv2d(picture, down), middle, padding=1), up)
+    torch.testing.assert_close(torch.conv2d(picture, change, padding=1), three)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 3, 3)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_dora_gives_rows_or_columns_their_lengths(shape: tuple[int, ...], axis: int) -> None:
+    weight = random(*shape)
+    lengths = random(shape[axis], seed=1).abs() + 0.1
+    magnitude = lengths[:, None] if axis == 0 else lengths[None]
+    own = [1] * (len(shape) - 2)
+    change = LowRank(
+        random(2, *shape[1:], seed=2), random(5, 2, *own, seed=3), torch.tensor(2.0), magnitude=magnitude
+    )
+    found = merged(weight, [(change, 1.0)])
+    norms = found.transpose(0, axis).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, lengths)
+    plain = merged(weight, [(LowRank(change.down, change.up, change.alpha), 1.0)])
+    directions = [each.transpose(0, axis).flatten(1) for each in (found, plain)]
+    cosines = torch.cosine_similarity(*directions, dim=1)
+    torch.testing.assert_close(cosines, torch.ones_like(cosines))
+
+
+def test_magnitudes_of_another_shape_are_refused() -> None:
+    change = LowRank(random(2, 3), random(5, 2), torch.tensor(1.0), magnitude=torch.ones(4, 1))
+    with pytest.raises(ConceptError, match=r"expected DoRA's magnitudes of shape \(5, 1\) or \(1, 3\)"):
+        change.delta(random(5, 3))
+
+
+@given(SIZES, SIZES, SEEDS, st.permutations(range(3)), st.lists(STRENGTHS, min_size=3, max_size=3))
+def test_the_order_of_changes_does_not_matter(
+    out: int, inner: int, seed: int, order: list[int], strengths: list[float]
+) -> None:
+    weight = random(out, inner, seed=seed)
+    changes = list(zip(of_each_kind(weight, seed), strengths, strict=True))
+    shuffled = [changes[i] for i in order]
+    torch.testing.assert_close(merged(weight, changes), merged(weight, shuffled), rtol=1e-4, atol=1e-4)
+
+
+@given(SIZES, SIZES, SEEDS, STRENGTHS)
+def test_what_two_changes_add_is_the_sum_of_what_each_adds(
+    out: int, inner: int, seed: int, strength: float
+) -> None:
+    weight = random(out, inner, seed=seed).double()
+    one, two, three = of_each_kind(weight, seed)
+    alone = [merged(weight, [(each, strength)]) - weight for each in (one, two, three)]
+    together = merged(weight, [(each, strength) for each in (one, two, three)]) - weight
+    torch.testing.assert_close(together, sum(alone, torch.zeros_like(weight)))
+
+
+def test_half_precision_rounds_once() -> None:
+    """A sum in half precision of two changes that each round away would be the weight itself."""
+    weight = torch.full((1, 1), 1.0, dtype=torch.float16)
+    small = Difference(torch.full((1, 1), 4e-4))
+    assert merged(weight, [(small, 1.0)]).item() == 1
+    assert merged(weight, [(small, 1.0), (small, 1.0)]).item() > 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_change_comes_back_from_its_tensors(name: str) -> None:
+    change = {each.kind: each for each in of_each_kind(random(4, 3), 0)}[name]
+    stored = tensors(change)
+    again = restored(name, stored)
+    assert type(again) is type(change) and tensors(again).keys() == stored.keys()
+    assert all(torch.equal(own, stored[field]) for field, own in tensors(again).items())
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(
+        ConceptError, match="expected a weight kept as full, difference, low-rank, got 'loha'"
+    ):
+        restored("loha", {})
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (1, 12), (4, 3, 3, 3)])
+def test_a_change_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    for change in (Full(torch.zeros(shape)), Difference(torch.zeros(shape))):
+        with pytest.raises(ConceptError, match=r"expected weights of shape \(4, 3\), got"):
+            merged(torch.zeros(4, 3), [(change, 0.5)])
+
+
+def test_convolutions_of_1_and_linear_layers_are_one_anothers() -> None:
+    weight = random(4, 3)
+    assert torch.equal(merged(torch.zeros(4, 3, 1, 1), [(Full(weight), 1.0)])[..., 0, 0], weight)
+    assert torch.equal(merged(torch.zeros(4, 3), [(Full(weight[..., None, None]), 1.0)]), weight)
