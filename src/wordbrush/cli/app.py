@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from wordbrush import editing, inversion
-from wordbrush.cli.commands import compare, evaluate, listings, study
+from wordbrush.cli.commands import compare, evaluate, listings, study, train
 from wordbrush.cli.commands.batch import batch
 from wordbrush.cli.commands.edit import edit
 from wordbrush.cli.commands.generate import generate
@@ -163,6 +163,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(compare.command(tokens))
     app.command(evaluate.application(tokens))
     app.command(study.application())
+    app.command(train.application(tokens))
     app.command(replay)
     app.command(batch)
     app.command(listings.methods)

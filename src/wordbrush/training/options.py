@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from wordbrush.options import FitOptions
+from wordbrush.options import FitOptions, Said
 
 
 class PictureOptions(FitOptions):
@@ -26,7 +26,9 @@ class PictureOptions(FitOptions):
 class PriorOptions(PictureOptions):
     """What DreamBooth and its low-rank form have in common."""
 
-    prompt: str = Field("", description="what the pictures show, with a rare word: 'a sks cat'")
+    prompt: Said = Field(
+        description="what the pictures show, with a rare word: 'a sks cat'", examples=["a sks cat"]
+    )
     class_prompt: str = Field(
         "",
         description="the class of the thing, 'a cat': what the model knows of it is preserved (default: it is not)",

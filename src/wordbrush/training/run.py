@@ -1,6 +1,5 @@
 """One training from a folder of pictures to a concept, with checkpoints, a log and samples."""
 
-import os
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -24,10 +23,10 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
-from wordbrush.training import pictures, prior
+from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
 from wordbrush.training.options import PictureOptions, PriorOptions
-from wordbrush.training.pictures import Pictures
+from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee
 
 _SAMPLES = 5  # of a training, where the user does not say otherwise
@@ -49,28 +48,38 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training made: the concept, and a strip of samples that shows the thing appearing."""
+    """What a training made: the concept, and a strip of samples that shows the thing appearing. losses: of the last
+    steps, none where all were done before."""
 
     concept: Concept
     strip: Image.Image
+    losses: tuple[float, ...] = ()
     notices: tuple[str, ...] = ()
 
 
 def planned(
     model: Model,
-    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    found: Pictures | Folder,
     method: str,
     given: Mapping[str, Any] | Options | None = None,
 ) -> Plan:
-    """Read and check what a training is asked for. Raises `ImageError`, `OptionsError`."""
+    """Check what a training is asked for. found: its pictures, or where they are. Raises `ImageError`, `OptionsError`,
+    `PromptError`."""
     entry = methods.find(training.METHODS, method, "training")
     kind = entry.options()
-    told = given.given() if isinstance(given, Options) else dict(given or {})
+    told = given.model_dump(exclude_unset=True) if isinstance(given, Options) else dict(given or {})
     own = training.defaults(model.name, method)
     settings = options.parse(kind, {**own, **told})
     assert isinstance(settings, PictureOptions)
-    found = pictures.read(folder, model.image_size)
-    return Plan(model, methods.key(method), found, settings, found.notices)
+    found = found if isinstance(found, Pictures) else pictures.read(found)
+    notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
+    if isinstance(settings, PriorOptions):
+        notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
+    elif any(found.captions):
+        notices.append(
+            "the captions beside the pictures are not read: the word is learned in prompts of its own"
+        )
+    return Plan(model, methods.key(method), found, settings, tuple(notices))
 
 
 def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
@@ -80,17 +89,21 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     """
     module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
     task = Task(model, plan.pictures, _examples(plan, plan.pictures.images), share=share)
+    share.rows(settings.batch_size)  # what cannot be is said before the work
+    autocast = _autocast(model, settings)
+    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
+    trainee = module.attached(model, task, settings)
     if isinstance(settings, PriorOptions) and settings.class_prompt:
         class_prompt, count = settings.class_prompt, settings.class_pictures
         made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
         task = replace(task, prior=_examples(plan, made, stream=1))
-    trainee = module.attached(model, task, settings)
     _switch(trainee, settings)
-    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
     samples: dict[int, Image.Image] = {}
-    autocast = _autocast(model, settings)
+    recent: deque[float] = deque(maxlen=_RECENT)
     with ExitStack() as ending:
         begun = 0 if checkpoints is None or (last := checkpoints.last()) is None else last.step
+        if begun:
+            yield Progress("training", begun, settings.steps, says=f"going on from step {begun}")
         log = None
         if work is not None and share.is_first:
             log = ending.enter_context(Log(work, begun, tensorboard=settings.tensorboard))
@@ -107,7 +120,6 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
             share=share,
         )
         every = settings.sample_every or max(1, settings.steps // _SAMPLES)
-        recent: deque[float] = deque(maxlen=_RECENT)
         while True:
             try:
                 step = next(steps)
@@ -141,7 +153,12 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         images.save_png(shown, _sample_path(work, settings.steps))
         images.save_png(strip, work / "strip.png")
     notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
-    return Trained(replace(concept, previews=(content.getvalue(),)), strip, notices)
+    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
+
+
+def finish(plan: Plan, work: Path) -> None:
+    """Remove a training's checkpoints, once its concept is kept; its log and its samples stay."""
+    Checkpoints(work, _identity(plan)).remove()
 
 
 def _examples(plan: Plan, found: Sequence[Image.Image], stream: int = 0) -> Examples:
