@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         inversion_methods,
         invert,
         record,
+        train,
+        training_methods,
     )
     from wordbrush.editing.presets import preset
     from wordbrush.errors import (
@@ -92,6 +94,8 @@ __all__ = [
     "replay",
     "sheet",
     "sweep",
+    "train",
+    "training_methods",
 ]
 
 

@@ -7,8 +7,8 @@ drawn without replacement, and turned back into text. Here a token also has to b
 become that very token again, in each of the model's tokenizers.
 
 Byte pairs are in the order of their frequency, so the rare end is the last fifth: 40,000 and up of CLIP's 49,408. A
-model that lists the words it was trained on, as pocket does, has never seen any other: no word of the list is drawn, and
-none that is a piece of one.
+model that lists the words it was trained on, as pocket does, has never seen any other: no word of the list is drawn,
+and none that is a piece of one.
 """
 
 from collections.abc import Sequence

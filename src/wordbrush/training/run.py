@@ -85,7 +85,7 @@ def planned(
 def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
     """Train; `work` is the folder for checkpoints, class pictures, the log and samples, or None to keep none of these.
 
-    Goes on from the last checkpoint there. Raises `NumericsError`, `OptionsError`, `OutputError`.
+    Goes on from the last checkpoint there. Raises `PromptError`, `OptionsError`, `NumericsError`, `OutputError`.
     """
     module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
     task = Task(model, plan.pictures, _examples(plan, plan.pictures.images), share=share)
@@ -93,6 +93,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     autocast = _autocast(model, settings)
     checkpoints = None if work is None else Checkpoints(work, _identity(plan))
     trainee = module.attached(model, task, settings)
+    trainee.model.read(settings.sample_prompt or trainee.prompt)
     if isinstance(settings, PriorOptions) and settings.class_prompt:
         class_prompt, count = settings.class_prompt, settings.class_pictures
         made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
