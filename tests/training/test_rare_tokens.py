@@ -12,9 +12,9 @@ from transformers import CLIPTokenizer
 from wordbrush.concept import TrainingPicture
 from wordbrush.errors import PromptError
 from wordbrush.loading import Vocabulary
-from wordbrush.model import POCKET, Model
-from wordbrush.training.pictures import Pictures
+from wordbrush.model import Model
 from wordbrush.training.lora.options import Options
+from wordbrush.training.pictures import Pictures
 from wordbrush.training.rare_tokens import candidates, doubts, drawn
 
 Tiny = Callable[..., Model]
@@ -117,8 +117,8 @@ def test_nothing_is_said_of_a_prompt_with_a_rare_word(pocket: Model, prompt: str
     ("prompt", "class_prompt", "said"),
     [
         ("a cat", "a cat", "no word of its own"),
-        ("a red cat", "a cat", "'red' is a word that pocket knows"),
-        ("a cat", "", "'cat' is a word that pocket knows"),
+        ("a red cat", "a cat", "pocket knows 'red', and"),
+        ("a cat", "", "pocket knows 'cat', and"),
         ("a xxy5syt00 cat", "a cat", "'xxy5syt00' is 9 tokens"),
         ("a sks cat", "a dog", "no word in common"),
     ],
@@ -133,7 +133,7 @@ def test_without_a_list_of_words_the_place_in_the_table_decides(tiny: Tiny) -> N
     assert model.vocabulary is None
     assert told(model, "a sks thing", "a thing") == []
     (notice,) = told(model, "a big cat", "a cat")  # its id is 682 of 985
-    assert "'big' is a word that tiny SD1 knows" in notice
+    assert "tiny SD1 knows 'big', and" in notice
 
 
 def test_a_missing_class_is_told_where_it_matters(pocket: Model) -> None:
@@ -158,4 +158,4 @@ def test_a_models_own_list_counts_not_its_table(pocket: Model) -> None:
     own = pocket.with_chunks(1)
     assert isinstance(own.vocabulary, Vocabulary)
     (notice,) = told(own, "an owl bird", "a bird")  # "owl" is late in the table
-    assert "'owl' is a word that pocket knows" in notice
+    assert "pocket knows 'owl', and" in notice

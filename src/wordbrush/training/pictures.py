@@ -28,7 +28,7 @@ _KEPT = (
 )
 _LONG = 2.0  # how much longer than the model's own a picture's aspect may be before that is said
 
-# What two pictures are compared by: 16 × 16 colours. In none of them do copies at half the size or in JPEG of quality 20
+# What two pictures are compared by: 16 × 16 colours. In none of them do copies at half the size or in JPEG quality 20
 # differ by more than 15 levels; different scenes do by 39 and more (120 and 400 scenes of the built-in world).
 _CELLS, _ALIKE = 16, 20.0
 _ALIKE_SHARE = 0.25  # of the contrast: two pale pictures are not one picture

@@ -119,7 +119,8 @@ def _not_rare(model: Model, prompt: str, new: Sequence[str]) -> list[str]:
         return [
             f"'{text}' is {count} tokens, which other words have as well, not one that is its own: {hint}"
         ]
-    return [f"'{new[-1]}' is a word that {model.name} knows, and its meaning stays in the way: {hint}"]
+    known = " and ".join(f"'{text}'" for text in new)
+    return [f"{model.name} knows {known}, and what that means stays in the way: {hint}"]
 
 
 def _is_rare(model: Model, text: str) -> bool:
