@@ -174,8 +174,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "work without a name": ((*LORA, *FEW, "--work", " "), "expected --work to name a folder"),
     "work is a file": ((*LORA, *FEW, "--work", "my-cat/0.png"), "my-cat/0.png is a file"),
     "an unknown training": (("custom", "my-cat", *FEW), "custom"),
-    "a prompt that does not fit": (("lora", "my-cat", "--prompt", "cat " * 90, *FEW), "too long"),
-    "a sample's prompt that does not fit": ((*LORA, *FEW, "--sample-prompt", "cat " * 90), "too long"),
+    "a prompt that does not fit": (("lora", "my-cat", "--prompt", "cat " * 90, *FEW), "shorten it"),
+    "a sample's prompt that does not fit": ((*LORA, *FEW, "--sample-prompt", "cat " * 90), "shorten it"),
     "a sample's word that nobody learned": ((*LORA, *FEW, "--sample-prompt", "<my-dog>"), "<my-dog>"),
     "a precision below the model's": ((*BOOTH, *FEW, "--dtype", "bfloat16", "--precision", "float32"), "'precision'"),
 }  # fmt: skip
@@ -234,11 +234,11 @@ def test_ctrl_c_and_the_same_command_again_end_with_the_same_concept(
 ) -> None:
     assert run(*METHODS[method], *FEW[:-1], "whole.concept")[0] == 0
     with pytest.MonkeyPatch.context() as patch:
-        stopped_at(patch, 5)
+        stopped_at(patch, 4)
         code, out, err = run(*METHODS[method], *FEW)
     assert (code, out) == (130, "")
     assert err.splitlines() == [
-        "error: stopped; at step 5 of 6; the last checkpoint (step 4) is kept, and the same command goes on from there"
+        "error: stopped; at step 4 of 6; the last checkpoint (step 4) is kept, and the same command goes on from there"
     ]
     assert not Path("my-cat.concept").exists()
     code, out, err = run(*METHODS[method], *FEW)
