@@ -67,8 +67,15 @@ def _said(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    return _said(text) if text else text
+
+
 Said = Annotated[str, AfterValidator(_said)]
 """Text that is not blank."""
+
+MaybeSaid = Annotated[str, AfterValidator(_not_blank)]
+"""The same, or nothing."""
 
 
 class InversionOptions(Options):

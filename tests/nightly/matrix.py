@@ -9,6 +9,7 @@ from wordbrush.cli.app import application
 
 ONE = ("--steps", "1")
 ALONE = ("--method", "prompt-to-prompt", "--inversion", "direct")
+TAUGHT = ("--class-prompt", "a cat", "--class-pictures", "1")
 SWEPT = ("--option", "strength", "--values", "0.5")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": (CAT, *ONE, "--out", "out/cat.png"),
@@ -28,6 +29,19 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "study serve": ("study", "--port", "0"),
     "study report": ("study", "--plot", "out/bars.png"),
     "study export": ("study", "--out", "out/answers.csv"),
+    "train textual-inversion": (
+        "real/cat",
+        "--token",
+        "<cat>",
+        "--init",
+        "cat",
+        *ONE,
+        "--out",
+        "out/cat.concept",
+    ),
+    "train dreambooth": ("real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train lora": ("real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train rare-tokens": (),
 }
 """Each command with arguments that are right; a try makes one of them wrong."""
 
@@ -41,16 +55,20 @@ ALSO = {
 
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
-    "--self-limit --inner-steps --port --record-memory",
+    "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
+    "--sample-every --class-pictures --rank --vectors --length --progressive",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
-    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike",
+    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
+    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
-    "prompt": "PROMPT --target --source --prompt --negative-prompt --label",
+    "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
+    "--init --templates textual-inversion:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
-    "--rightmost-panel --shard",
+    "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
+    "--train-text-encoder",
     "switch": "--json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
@@ -60,7 +78,8 @@ TYPES = {
     "model": "--model --clip --encoder",
     "device": "--device",
     "png": "--plot --out",
-    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out",
+    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
+    "concept": "textual-inversion:--out dreambooth:--out lora:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -278,6 +297,7 @@ VALUES: dict[str, dict[str, str]] = {
     "png": _outputs(".png"),
     "source": _outputs(".source"),
     "csv": _outputs(".csv"),
+    "concept": _outputs(".concept"),
     "place": {
         **{label: value for label, value in _outputs("").items() if "suffix" not in label},
         "looks like a file": "out.png",
@@ -507,6 +527,7 @@ ACCEPTED = (
         "emoji|only emoji|right to left|mixed directions|control characters|line breaks|combining marks|one long word",
         "a prompt is any text with words; a note names those that the model does not know",
     ),
+    ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed", "beyond 64 bits", "any whole number draws cases"),
@@ -519,7 +540,8 @@ ACCEPTED = (
     ),
     (
         *(
-            "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel",
+            "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --checkpointing "
+            "--train-text-encoder",
             "number",
             "1 is true",
         ),
@@ -529,7 +551,7 @@ ACCEPTED = (
     ("picture", "1 × 1|CMYK|16 bits|animated WebP", "read, with a notice of what was changed"),
     ("picture", "no record", "the prompt is given"),
     ("--option-file", "nothing", "an empty file has no options"),
-    ("png source csv place", "dangling link", "the file that the link names is written"),
+    ("png source csv concept place", "dangling link", "the file that the link names is written"),
     ("edit:--out place", "folder|this folder", "a folder to write in"),
     ("batch:--root", "empty", "this folder"),
 )

@@ -33,9 +33,9 @@ def build(folder: Path) -> None:
         "dangling": "nowhere/at/all",
         "to-photo": "photo.png",
     }.items():
-        for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors"):
+        for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".concept", ".safetensors"):
             os.symlink(f"{where}{suffix}" if name == "circle" else where, f"{name}{suffix}")
-    for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".safetensors"):
+    for suffix in ("", ".png", ".source", ".toml", ".jsonl", ".csv", ".concept", ".safetensors"):
         os.mkfifo(f"fifo{suffix}")
         Path(f"folder{suffix}").mkdir()
         Path(f"file{suffix}").write_text("no such thing")

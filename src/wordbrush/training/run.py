@@ -15,7 +15,7 @@ from PIL import Image
 from wordbrush import images, methods, options, sampling, training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
-from wordbrush.errors import OptionsError
+from wordbrush.errors import OptionsError, PromptError, short
 from wordbrush.fit import ALONE, Checkpoints, Share, fit
 from wordbrush.fit.log import Log
 from wordbrush.guidance import TextGuidance
@@ -74,6 +74,8 @@ def planned(
     found = found if isinstance(found, Pictures) else pictures.read(found)
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if isinstance(settings, PriorOptions):
+        _require_words(model, "prompt", settings.prompt)
+        _require_words(model, "class_prompt", settings.class_prompt or settings.prompt)
         notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
     elif any(found.captions):
         notices.append(
@@ -93,7 +95,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     autocast = _autocast(model, settings)
     checkpoints = None if work is None else Checkpoints(work, _identity(plan))
     trainee = module.attached(model, task, settings)
-    trainee.model.read(settings.sample_prompt or trainee.prompt)
+    _require_words(trainee.model, "sample_prompt", settings.sample_prompt or trainee.prompt)
     if isinstance(settings, PriorOptions) and settings.class_prompt:
         class_prompt, count = settings.class_prompt, settings.class_pictures
         made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
@@ -176,6 +178,12 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "pictures": [record.model_dump() for record in plan.pictures.records],
         "captions": list(plan.pictures.captions),
     }
+
+
+def _require_words(model: Model, name: str, prompt: str) -> None:
+    """Raise `PromptError` for a prompt that does not fit the model, or has no words."""
+    if all(word.is_punctuation for word in model.read(prompt).words):
+        raise PromptError(f"option '{name}': expected some words, got {short(prompt)}")
 
 
 def _precision(model: Model, settings: PictureOptions) -> str:
