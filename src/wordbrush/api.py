@@ -5,6 +5,7 @@ Each runs one of the package's generators to its end; `on_progress` is called af
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -512,14 +513,15 @@ def train(
     >>> train(model, ["cat.png"], "textual_inversion", options=options).prompt
     'a photo of <my-cat>'
     """
-    from wordbrush.training.run import finish, planned, run
+    from wordbrush.training.run import finish, held, planned, run
 
     _require_model(model)
     place = None if work is None else Path(work)
     plan = planned(model, pictures, method, _given(options))
-    trained = drain(run(plan, place), on_progress)
-    if place is not None:
-        finish(plan, place)
+    with nullcontext() if place is None else held(place):
+        trained = drain(run(plan, place), on_progress)
+        if place is not None:
+            finish(plan, place)
     return trained.concept
 
 

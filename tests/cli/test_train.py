@@ -291,10 +291,16 @@ def test_another_training_in_the_same_folder_is_refused(run: Run, monkeypatch: p
         assert run(*LORA, *FEW)[0] == 130
     code, _, err = run(*LORA, *FEW, "--rank", "2")
     assert code == 2 and "has checkpoints of another training" in err
-    with sole(Path("my-cat.training")):
+    with sole(Path("my-cat.training/.lock")):
         code, _, err = run(*LORA, *FEW)
     assert code == 2 and "another training is at work in my-cat.training: wait for it" in err
     assert run(*LORA, *FEW)[0] == 0
+
+
+def test_an_empty_folder_that_was_there_stays(run: Run) -> None:
+    Path("work").mkdir()
+    assert run("lora", "none", "--prompt", "a sks cat", *FEW, "--work", "work")[0] == 2
+    assert Path("work").is_dir() and not any(Path("work").iterdir())
 
 
 def test_done_once_is_done_again_from_the_start(run: Run) -> None:

@@ -39,8 +39,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "--out",
         "out/cat.concept",
     ),
-    "train dreambooth": ("real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
-    "train lora": ("real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train dreambooth": (
+        "subjects/real/cat",
+        "--prompt",
+        "a sks cat",
+        *TAUGHT,
+        *ONE,
+        "--out",
+        "out/cat.concept",
+    ),
+    "train lora": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
     "train rare-tokens": (),
 }
 """Each command with arguments that are right; a try makes one of them wrong."""
@@ -530,7 +538,12 @@ ACCEPTED = (
     ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
-    ("bench:--seed directional:--seed", "beyond 64 bits", "any whole number draws cases"),
+    ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
+    (
+        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER",
+        "file",
+        "one picture, with a note of what is lost",
+    ),
     (
         *("bench:--local-blend bench:--spare pie:--local-blend pie:--spare",),
         *(

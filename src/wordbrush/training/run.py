@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -15,7 +15,8 @@ from PIL import Image
 from wordbrush import images, methods, options, sampling, training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
-from wordbrush.errors import OptionsError, PromptError, short
+from wordbrush.errors import OptionsError, OutputError, PromptError, short
+from wordbrush.files import sole
 from wordbrush.fit import ALONE, Checkpoints, Share, fit
 from wordbrush.fit.log import Log
 from wordbrush.guidance import TextGuidance
@@ -157,6 +158,19 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         images.save_png(strip, work / "strip.png")
     notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
     return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
+
+
+@contextmanager
+def held(work: Path) -> Generator[None, None, None]:
+    """Hold a training's folder against other processes. Raises `OutputError` if another one holds it."""
+    with ExitStack() as ending:
+        try:
+            ending.enter_context(sole(work / ".lock"))
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another training is at work in {work}: wait for it, or choose another folder (--work)"
+            ) from error
+        yield
 
 
 def finish(plan: Plan, work: Path) -> None:

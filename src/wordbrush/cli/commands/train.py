@@ -2,8 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +17,7 @@ from wordbrush.cli.options.flags import Count, Given, OptionFile, Preview, Whole
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.stopping import Stopped
 from wordbrush.cli.terminal import Heard, Terminal, listening_to
-from wordbrush.errors import OptionsError, OutputError
-from wordbrush.files import sole
+from wordbrush.errors import OptionsError
 from wordbrush.methods import typed
 from wordbrush.progress import Progress, drain
 
@@ -68,10 +67,10 @@ def _command(method: str) -> Callable[..., int]:
         with setup.terminal.busy("starting"):
             from wordbrush.fit import shared_out
             from wordbrush.training import pictures
-            from wordbrush.training.run import finish, planned, run
+            from wordbrush.training.run import finish, held, planned, run
         with shared_out() as share, ExitStack() as ending:
             if share.is_first:
-                ending.enter_context(_held(place))
+                ending.enter_context(held(place))
             else:  # the first of several processes prints
                 ending.enter_context(listening_to(Heard(lambda progress: None)))
             terminal = setup.terminal
@@ -115,19 +114,6 @@ def _place(work: str | None, path: Path, folder: Path) -> Path:
             f"expected --work to be another folder than the pictures', got {place}: samples would be learned from"
         )
     return place
-
-
-@contextmanager
-def _held(place: Path) -> Generator[None, None, None]:
-    """Hold a training's folder against others. Raises `OutputError` if another process holds it."""
-    with ExitStack() as ending:
-        try:
-            ending.enter_context(sole(place))
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another training is at work in {place}: wait for it, or choose another --work"
-            ) from error
-        yield
 
 
 @dataclass
