@@ -535,6 +535,7 @@ ACCEPTED = (
         "emoji|only emoji|right to left|mixed directions|control characters|line breaks|combining marks|one long word",
         "a prompt is any text with words; a note names those that the model does not know",
     ),
+    ("--work", "*results", "a training's own files have other names"),
     ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
