@@ -278,8 +278,11 @@ def test_ctrl_c_among_the_class_pictures_keeps_them(run: Run, monkeypatch: pytes
 def test_a_training_that_was_killed_before_it_was_saved_is_done_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(self: Concept, path: Path) -> None:
+        signal.raise_signal(signal.SIGINT)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Concept, "save", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(Concept, "save", interrupted)
         assert run(*LORA, *FEW)[0] == 130
     code, out, err = run(*LORA, *FEW, "--json")
     assert (code, err) == (0, "note: going on from step 6\n") and json.loads(out)["losses"] == []

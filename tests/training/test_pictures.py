@@ -279,7 +279,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "double": lambda image: image.resize((256, 256)),
     "half, compressed": lambda image: jpeg(image.resize((64, 64)), 60),
     "another aspect": lambda image: image.resize((128, 96)),
-    "a little lighter": lambda image: image.point(lambda value: min(255, value + 8)),
+    "a little lighter": lambda image: Image.eval(image, lambda value: min(255, value + 8)),
     "mirrored": ImageOps.mirror,
     "mirrored, compressed": lambda image: jpeg(ImageOps.mirror(image), 40),
 }

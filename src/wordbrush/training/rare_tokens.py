@@ -63,8 +63,8 @@ def candidates(model: Model, length: int = 3) -> list[RareToken]:
 def drawn(model: Model, count: int, seed: int = 0, length: int = 3) -> list[RareToken]:
     """So many rare words, drawn without replacement; all of them where there are fewer."""
     found = candidates(model, length)
-    order: list[int] = torch.randperm(len(found), generator=generator(seed)).tolist()
-    return [found[k] for k in order[:count]]
+    order = torch.randperm(len(found), generator=generator(seed))[:count]
+    return [found[int(k)] for k in order]
 
 
 def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class: bool) -> list[str]:
