@@ -21,7 +21,7 @@ from PIL import Image
 
 import wordbrush
 from teaching import concept
-from wordbrush import api, images
+from wordbrush import api, images, training
 from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError
 from wordbrush.model import Model
@@ -116,6 +116,30 @@ def test_methods_are_told() -> None:
         "straight",
     ]
     assert "prompt_to_prompt" in wordbrush.editing_methods()
+    assert list(wordbrush.training_methods()) == list(training.METHODS)
+
+
+def test_a_training_goes_on_where_it_was_stopped(tiny: Tiny, photo: Image.Image, tmp_path: Path) -> None:
+    model, work = tiny("sd1"), tmp_path / "work"
+    told = {"prompt": "a sks cat", "steps": 3, "checkpoint_every": 1}
+    photo.save(tmp_path / "photo.png")
+    given = [tmp_path / "photo.png", photo.rotate(180)]
+    whole = wordbrush.train(model, given, "lora", options=told)
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "training" and progress.step == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        wordbrush.train(model, given, "lora", options=told, work=work, on_progress=stop)
+    seen: list[Progress] = []
+    value = training.METHODS["lora"].options().model_validate(told)
+    concept = wordbrush.train(model, given, "lora", options=value, work=work, on_progress=seen.append)
+    assert [progress.step for progress in seen if progress.stage == "training"] == [2, 3]
+    assert concept.record == whole.record and concept.pictures[1].name == "picture 2"
+    assert sorted(path.name for path in work.iterdir()) == ["log.jsonl", "samples", "strip.png"]
+    with pytest.raises(OptionsError, match="no training method 'lara'; did you mean 'lora'"):
+        wordbrush.train(model, given, "lara", options=told)
 
 
 MISTAKES: dict[str, tuple[Callable[[Model, Image.Image], object], type[Exception], str]] = {

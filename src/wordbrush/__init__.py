@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         inversion_methods,
         invert,
         record,
+        train,
+        training_methods,
     )
     from wordbrush.concept import Concept
     from wordbrush.editing.presets import preset
@@ -101,6 +103,8 @@ __all__ = [
     "replay",
     "sheet",
     "sweep",
+    "train",
+    "training_methods",
 ]
 
 

@@ -5,7 +5,9 @@ Each runs one of the package's generators to its end; `on_progress` is called af
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 from jaxtyping import Float
@@ -24,6 +26,7 @@ from wordbrush import (
     provenance,
     sampling,
     sheets,
+    training,
 )
 from wordbrush.concept import Concept, Use, exchange
 from wordbrush.editing.prompt_to_prompt import defaults
@@ -45,6 +48,7 @@ from wordbrush.progress import Progress, drain
 from wordbrush.request import EditRequest
 from wordbrush.result import Result
 from wordbrush.source import Source
+from wordbrush.training.pictures import Folder
 from wordbrush.word_map import word_map
 from wordbrush.words import align
 
@@ -530,6 +534,42 @@ def heatmap(
     return sheets.overlay(found.picture.part, heat)
 
 
+def train(
+    model: Model,
+    pictures: Folder,
+    method: str,
+    *,
+    options: Mapping[str, Any] | Options | None = None,
+    work: str | os.PathLike[str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Concept:
+    """Teach a model a thing or a style from pictures; the model itself stays as it is.
+
+    pictures: a folder, or a list of files and PIL images. method: see `training_methods`. options: that method's
+    `Options`, such as {"token": "<my-cat>", "init": "cat"}. work: a folder for checkpoints, a log and samples; a
+    training that was stopped goes on there when it is called with the same again, and ends with the same concept.
+
+    Raises `ImageError`, `PromptError`, `OptionsError`, or
+    `NumericsError` where the loss is no number.
+
+    >>> model = Model.load("pocket")
+    >>> generate(model, "a cat on a beach", seed=7, steps=2).save("cat.png")
+    >>> options = {"token": "<my-cat>", "init": "cat", "steps": 1}
+    >>> train(model, ["cat.png"], "textual_inversion", options=options).prompt
+    'a photo of <my-cat>'
+    """
+    from wordbrush.training.run import finish, held, planned, run
+
+    _require_model(model)
+    place = None if work is None else Path(work)
+    plan = planned(model, pictures, method, _given(options))
+    with nullcontext() if place is None else held(place):
+        trained = drain(run(plan, place), on_progress)
+        if place is not None:
+            finish(plan, place)
+    return trained.concept
+
+
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:
     """A picture or picture file at the model's own size, as a tensor in [−1, 1]. Raises `ImageError`."""
     image = images.rgb(picture) if isinstance(picture, Image.Image) else images.load(picture)
@@ -553,6 +593,15 @@ def editing_methods() -> dict[str, str]:
     ['prompt_to_prompt', 'mask_based']
     """
     return {name: method.summary for name, method in editing.METHODS.items()}
+
+
+def training_methods() -> dict[str, str]:
+    """Name and summary of every training.
+
+    >>> list(training_methods())
+    ['textual_inversion', 'dreambooth', 'lora']
+    """
+    return {name: method.summary for name, method in training.METHODS.items()}
 
 
 def options_of(entry: methods.Method[Any], given: Mapping[str, Any] | Options | None) -> Any:

@@ -3,10 +3,11 @@ from a method's `Options` class and are checked here, with the same messages."""
 
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from wordbrush import reading
@@ -58,6 +59,23 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(cast(Mapping[Any, Any], value).values())
     return list(cast(list[Any], value)) if isinstance(value, list | tuple) else [value]
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected some words")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    return _said(text) if text else text
+
+
+Said = Annotated[str, AfterValidator(_said)]
+"""Text that is not blank."""
+
+MaybeSaid = Annotated[str, AfterValidator(_not_blank)]
+"""The same, or nothing."""
 
 
 class InversionOptions(Options):
@@ -197,14 +215,17 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     return reading.toml_file(path, OptionsError)
 
 
-def _explain(detail: ErrorDetails, known: Iterable[str]) -> str:
+def _explain(detail: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
     name = ".".join(map(str, detail["loc"]))
     if not name:  # from a validator of the whole class, which names the option itself
         return detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         return f"unknown option {short(name)}" + nearest(name, known)
     if detail["type"] == "missing":
-        return f"option '{name}' is missing"
+        examples = known[name].examples if name in known else None
+        return f"option '{name}' is missing" + (
+            f": say --{name.replace('_', '-')} {examples[0]!r}" if examples else ""
+        )
     # pydantic says "Input should be greater than or equal to 1"; messages of our own validators are kept.
     expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
     return f"option {short(name)}: {expected}, got {short(detail['input'])}"

@@ -9,6 +9,7 @@ from wordbrush.cli.app import application
 
 ONE = ("--steps", "1")
 ALONE = ("--method", "prompt-to-prompt", "--inversion", "direct")
+TAUGHT = ("--class-prompt", "a cat", "--class-pictures", "1")
 SWEPT = ("--option", "strength", "--values", "0.5")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": (CAT, *ONE, "--out", "out/cat.png"),
@@ -29,6 +30,28 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "study serve": ("study", "--port", "0"),
     "study report": ("study", "--plot", "out/bars.png"),
     "study export": ("study", "--out", "out/answers.csv"),
+    "train textual-inversion": (
+        "real/cat",
+        "--token",
+        "<cat>",
+        "--init",
+        "cat",
+        *ONE,
+        "--out",
+        "out/cat.concept",
+    ),
+    "train dreambooth": (
+        "subjects/real/cat",
+        "--prompt",
+        "a sks cat",
+        *TAUGHT,
+        *ONE,
+        "--out",
+        "out/cat.concept",
+    ),
+    "train lora": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train rare-tokens": (),
+    "convert": ("my-cat.concept", "--out", "out/cat.concept"),
 }
 """Each command with arguments that are right; a try makes one of them wrong."""
 
@@ -42,17 +65,21 @@ ALSO = {
 
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
-    "--self-limit --inner-steps --port --record-memory",
+    "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
+    "--sample-every --class-pictures --rank --vectors --length --progressive",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
-    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike",
+    "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
+    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
-    "prompt": "PROMPT --target --source --prompt --negative-prompt --label",
+    "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
+    "--init --templates textual-inversion:--token convert:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
-    "--rightmost-panel --shard",
-    "switch": "--json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
+    "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
+    "--train-text-encoder --to",
+    "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
     "folder": "FOLDER --edited --root",
@@ -60,9 +87,10 @@ TYPES = {
     "weights": "--lpips-weights",
     "model": "--model --clip --encoder",
     "device": "--device",
-    "concept": "--concept FILES",
+    "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
-    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out",
+    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out convert:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -301,6 +329,7 @@ VALUES: dict[str, dict[str, str]] = {
     "png": _outputs(".png"),
     "source": _outputs(".source"),
     "csv": _outputs(".csv"),
+    "learned": _outputs(".concept"),
     "place": {
         **{label: value for label, value in _outputs("").items() if "suffix" not in label},
         "looks like a file": "out.png",
@@ -539,9 +568,16 @@ ACCEPTED = (
         "emoji|only emoji|right to left|mixed directions|control characters|line breaks|combining marks|one long word",
         "a prompt is any text with words; a note names those that the model does not know",
     ),
+    ("--work", "*results", "a training's own files have other names"),
+    ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
-    ("bench:--seed directional:--seed", "beyond 64 bits", "any whole number draws cases"),
+    ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
+    (
+        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER",
+        "file",
+        "one picture, with a note of what is lost",
+    ),
     (
         *("bench:--local-blend bench:--spare pie:--local-blend pie:--spare",),
         *(
@@ -551,7 +587,8 @@ ACCEPTED = (
     ),
     (
         *(
-            "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel",
+            "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --checkpointing "
+            "--train-text-encoder",
             "number",
             "1 is true",
         ),
@@ -561,7 +598,7 @@ ACCEPTED = (
     ("picture", "1 × 1|CMYK|16 bits|animated WebP", "read, with a notice of what was changed"),
     ("picture", "no record", "the prompt is given"),
     ("--option-file", "nothing", "an empty file has no options"),
-    ("png source csv place", "dangling link", "the file that the link names is written"),
+    ("png source csv learned place", "dangling link", "the file that the link names is written"),
     ("edit:--out place", "folder|this folder", "a folder to write in"),
     ("batch:--root", "empty", "this folder"),
     ("concepts:FILES", "folder|empty|another model's", "told, and so are those in a folder"),

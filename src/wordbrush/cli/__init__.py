@@ -1,5 +1,5 @@
 """The command line: `wordbrush generate`, `edit`, `invert`, `heatmap`, `mask`, `replay`, `batch`, `methods`, `models`,
-`concepts`, `compare`, `evaluate` and `study`.
+`concepts`, `convert`, `compare`, `evaluate`, `study` and `train`.
 
     commands/  one file a command: it parses, calls the library and prints
     options/   flags: a method's, from its `Options`; several methods'; model and machine
@@ -43,6 +43,7 @@ def _run(tokens: Sequence[str] | None) -> int:
     if not _WAITING & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
     given = sys.argv[1:] if tokens is None else tokens
+    told = "no partial file is left"
     with listening() as stop:
         try:
             from wordbrush.cli import app  # imports take a moment, and Ctrl-C may come during them
@@ -53,7 +54,9 @@ def _run(tokens: Sequence[str] | None) -> int:
                 from wordbrush.cli.app import explain
 
                 return explain(error, given)
+            if isinstance(error, Stopped) and error.args:
+                told = str(error)
     # Any exception here comes from the stop: an interrupted import fails in many ways.
     with suppress(OSError):  # the terminal has gone
-        print("error: stopped; no partial file is left", file=sys.stderr)
+        print(f"error: stopped; {told}", file=sys.stderr)
     return stop.code

@@ -10,7 +10,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from wordbrush import editing, inversion
-from wordbrush.cli.commands import compare, evaluate, listings, study
+from wordbrush.cli.commands import compare, evaluate, listings, study, train
 from wordbrush.cli.commands.batch import batch
 from wordbrush.cli.commands.concepts import concepts as list_concepts
 from wordbrush.cli.commands.convert import convert
@@ -179,6 +179,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(compare.command(tokens))
     app.command(evaluate.application(tokens))
     app.command(study.application())
+    app.command(train.application(tokens))
     app.command(replay)
     app.command(batch)
     app.command(convert)

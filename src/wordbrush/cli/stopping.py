@@ -12,7 +12,10 @@ _SIGNALS = [
 
 
 class Stopped(BaseException):
-    """Unwinds the command. Not a `KeyboardInterrupt`: once C code has seen one, Python exits even if it is caught."""
+    """Unwinds the command. Not a `KeyboardInterrupt`: once C code has seen one, Python exits even if it is caught.
+
+    A command whose work goes on when it is typed again raises another one that says so.
+    """
 
 
 class Stop:

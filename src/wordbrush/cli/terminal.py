@@ -117,7 +117,13 @@ class Terminal:
 
         The preview is removed at the end, also after an error.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[says]}", markup=False),
+        )
         bars = Bars(*columns, console=self.errors, disable=not self._is_watched, transient=True)
         tasks: dict[str, Any] = {}
         steps: dict[str, int] = {}
@@ -128,11 +134,11 @@ class Terminal:
             if progress.stage not in tasks:
                 for done in (task.id for task in bars.tasks if task.finished):
                     bars.update(done, visible=False)  # many stages would fill the screen
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, says="")
             elif progress.step < steps[progress.stage]:  # the same once more, of another picture
                 bars.reset(tasks[progress.stage], total=progress.total)
             steps[progress.stage] = progress.step
-            bars.update(tasks[progress.stage], completed=progress.step, visible=True)
+            bars.update(tasks[progress.stage], completed=progress.step, visible=True, says=progress.says)
             if preview and progress.preview and progress.step % every == 0:
                 from wordbrush.images import save_png
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,7 +34,7 @@ class Log:
                 from torch.utils.tensorboard import SummaryWriter
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(

@@ -53,6 +53,8 @@ def shared_out() -> Generator[Share, None, None]:
         yield ALONE
         return
     begun = not distributed.is_initialized()
+    if torch.cuda.is_available():  # "cuda" is this one from here on
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if begun:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:

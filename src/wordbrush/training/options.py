@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from wordbrush.options import FitOptions
+from wordbrush.options import FitOptions, MaybeSaid, Said
 
 
 class PictureOptions(FitOptions):
@@ -20,14 +20,16 @@ class PictureOptions(FitOptions):
         gt=0,
         description="weight the loss by min(signal-to-noise ratio, this); 5 is usual (default: equal weights)",
     )
-    sample_prompt: str = Field("", description="prompt of the samples (default: the concept's own)")
+    sample_prompt: MaybeSaid = Field("", description="prompt of the samples (default: the concept's own)")
 
 
 class PriorOptions(PictureOptions):
     """What DreamBooth and its low-rank form have in common."""
 
-    prompt: str = Field("", description="what the pictures show, with a rare word: 'a sks cat'")
-    class_prompt: str = Field(
+    prompt: Said = Field(
+        description="what the pictures show, with a rare word: 'a sks cat'", examples=["a sks cat"]
+    )
+    class_prompt: MaybeSaid = Field(
         "",
         description="the class of the thing, 'a cat': what the model knows of it is preserved (default: it is not)",
     )

@@ -1,21 +1,37 @@
-"""A folder of pictures to learn from: read, checked, and cut to what a network sees."""
+"""A folder of pictures to learn from: read and checked, with what a user should know before the work."""
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from jaxtyping import Float
+from PIL import Image, ImageOps
 
 from wordbrush import images, reading
 from wordbrush.concept import TrainingPicture
 from wordbrush.errors import ImageError, PromptError
 from wordbrush.inputs import sha256
 
+Folder = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Image.Image]
+"""Where pictures are: a folder, or several files and PIL images."""
+
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic"})
-_ALIKE = 4.0  # grey levels between two thumbnails that look the same
+_CAPTION = 64 * 1024  # bytes of a caption's file
+_LEAST = 8  # pixels of a side
+_KEPT = (
+    2048  # pixels of the shorter side: no model sees more, and a folder of photographs would fill the memory
+)
+_LONG = 2.0  # how much longer than the model's own a picture's aspect may be before that is said
+
+# What two pictures are compared by: 16 × 16 colours. In none of them do copies at half the size or in JPEG quality 20
+# differ by more than 15 levels; different scenes do by 39 and more (120 and 400 scenes of the built-in world).
+_CELLS, _ALIKE = 16, 20.0
+_ALIKE_SHARE = 0.25  # of the contrast: two pale pictures are not one picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,85 +50,186 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def names(self) -> list[str]:
+        """The pictures' names."""
+        return [record.name for record in self.records]
 
-def read(
-    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], size: tuple[int, int]
-) -> Pictures:
-    """The pictures of a folder, or those at several paths. size: height and width of what the model sees.
 
-    `NAME.txt` beside a picture is its caption. Raises `ImageError` for a folder that will not do: none there, no
-    pictures in it, or one that cannot be read.
+def read(folder: Folder) -> Pictures:
+    """The pictures of a folder, or several files and PIL images.
+
+    `NAME.txt` beside a picture is its caption. Hidden files are no pictures. Raises `ImageError` for a folder that will
+    not do: none there, no pictures in it, or some that cannot be read; `PromptError` for a caption that is no text.
     """
-    paths = _paths(folder)
+    given, notices = _given(folder)
     found: list[Image.Image] = []
-    notices: list[str] = []
+    records: list[TrainingPicture] = []
+    captions: list[str] = []
     faults: list[str] = []
-    for path in paths:
+    said: dict[str, list[str]] = defaultdict(list)
+    for number, each in enumerate(given, 1):
+        name = f"picture {number}" if isinstance(each, Image.Image) else _name(Path(each))
         try:
-            image = images.load(path)
+            image = images.rgb(each) if isinstance(each, Image.Image) else images.load(each)
+            if min(image.size) < _LEAST:
+                raise ImageError(
+                    f"{name}: expected at least {_LEAST} px on each side, got {image.width} × {image.height}"
+                )
         except ImageError as error:
             faults.append(str(error))
             continue
-        notices += [f"{path.name}: {said}" for said in image.info["notices"]]
-        found.append(image)
+        for notice in image.info["notices"]:
+            said[notice].append(name)
+        is_file = not isinstance(each, Image.Image)
+        sha = sha256(each) if is_file else hashlib.sha256(image.tobytes()).hexdigest()
+        records.append(TrainingPicture(name=name, sha256=sha))
+        captions.append(_caption(Path(each), notices) if is_file else "")
+        found.append(_smaller(image))
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise ImageError(
-            f"expected pictures to learn from, got some that cannot be read: {'; '.join(faults[:3])}{more}"
+            f"expected pictures to learn from, got some that cannot be used: {'; '.join(faults[:3])}{more}; leave them "
+            "out, or save them again"
         )
-    notices += _doubts(found, [path.name for path in paths], size)
-    records = tuple(TrainingPicture(name=path.name, sha256=sha256(path)) for path in paths)
-    captions = tuple(_caption(path.with_suffix(".txt")) for path in paths)
-    return Pictures(tuple(found), records, captions, tuple(notices))
-
-
-def _paths(folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    if not isinstance(folder, str | os.PathLike):
-        if not folder:
-            raise ImageError("expected pictures to learn from, got none: 3 to 5 of the same thing are best")
-        return [Path(each) for each in folder]
-    root = Path(folder)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise ImageError(f"expected a folder of pictures, but there is none at {root}; check the path")
-    paths = sorted(
-        path
-        for path in root.iterdir()
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    if not paths:
-        raise ImageError(f"expected pictures in {root}, got none: put 3 to 5 pictures of the thing there")
-    return paths
-
-
-def _caption(path: Path) -> str:
-    return " ".join(reading.text(path, PromptError).split()) if path.is_file() else ""
-
-
-def _doubts(found: Sequence[Image.Image], names: Sequence[str], size: tuple[int, int]) -> list[str]:
-    """What may spoil the result: too few pictures, small ones, and such as show the same."""
-    notices: list[str] = []
+    notices += [f"{listed(names)}: {notice}" for notice, names in said.items()]
     if len(found) == 1:
         notices.append(
-            "one picture: its background is learned with the thing; 3 to 5 in different places are better"
+            "one picture: nothing tells the thing from its background, its pose and its light, and all of them are "
+            "learned; 3 to 5 pictures in different places are better"
         )
-    least = min(size)
-    small = [name for image, name in zip(found, names, strict=True) if min(image.size) < least // 2]
-    if small:
+    notices += _repeated(found, records)
+    return Pictures(tuple(found), tuple(records), tuple(captions), tuple(notices))
+
+
+def doubts(found: Pictures, size: tuple[int, int], crop: str) -> list[str]:
+    """What may spoil the result on a model that sees this size, (height, width)."""
+    height, width = size
+    notices: list[str] = []
+    if small := [
+        name
+        for image, name in zip(found.images, found.names, strict=True)
+        if min(image.size) < min(size) // 2
+    ]:
         notices.append(
-            f"{_list(small)}: smaller than half of the {least} px that the model sees, and will be blurred"
+            f"{listed(small)}: smaller than half of the {min(size)} px that the model sees, and will be blurred"
         )
-    thumbnails = [np.asarray(image.convert("L").resize((16, 16)), dtype=np.float32) for image in found]
-    same = [
-        f"{names[i]} and {names[j]}"
-        for i, j in combinations(range(len(found)), 2)
-        if float(np.abs(thumbnails[i] - thumbnails[j]).mean()) < _ALIKE
-    ]
-    if same:
-        notices.append(f"{_list(same)} look the same: they count twice, and add nothing")
+    for image, name in zip(found.images, found.names, strict=True):
+        aspect = image.width * height / (image.height * width)
+        longer = max(aspect, 1 / aspect)
+        if longer >= _LONG:
+            what = {
+                "random": f"each crop shows {1 / longer:.0%} of it, at another place",
+                "center": f"the middle {1 / longer:.0%} of it are seen",
+                "stretch": "it is stretched to what the model sees",
+            }[crop]
+            notices.append(
+                f"{name}: {longer:.1f} times as {'wide' if aspect > 1 else 'high'} as needed: {what}"
+            )
     return notices
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first four names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _given(folder: Folder) -> tuple[Sequence[str | os.PathLike[str] | Image.Image], list[str]]:
+    """What to read, and what to say of what is beside it."""
+    if not isinstance(folder, str | os.PathLike):
+        if not folder:
+            raise ImageError("expected pictures to learn from, got none: 3 to 5 of the same thing are best")
+        return folder, []
+    root = Path(folder)
+    if root.is_file():
+        return [root], []
+    if not root.is_dir():
+        raise ImageError(f"expected a folder of pictures, but there is none at {root}; check the path")
+    try:
+        entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ImageError(f"cannot read the folder {root}: {error.strerror}; check its permissions") from error
+    paths = [path for path in entries if _is_picture(path) and not path.is_dir()]
+    inside = [_name(path) for path in entries if path.is_dir() and _has_pictures(path)]
+    captions = {path.with_suffix(".txt") for path in paths}
+    others = [
+        _name(path) for path in entries if not path.is_dir() and path not in captions and path not in paths
+    ]
+    if not paths:
+        where = f": there are some in {listed(inside)}" if inside else ""
+        raise ImageError(
+            f"expected pictures in {root}, got none{where}; put 3 to 5 pictures of the thing there, as PNG or JPEG"
+        )
+    notices: list[str] = []
+    if inside:
+        notices.append(f"pictures in {listed(inside)} are not used: only those in the folder itself are")
+    if others:
+        notices.append(f"{listed(others)}: neither a picture nor the caption of one, and not used")
+    return paths, notices
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES
+
+
+def _has_pictures(folder: Path) -> bool:
+    try:
+        return any(map(_is_picture, folder.iterdir()))
+    except OSError:
+        return False
+
+
+def _name(path: Path) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return os.fsencode(path.name).decode(errors="replace")
+
+
+def _caption(path: Path, notices: list[str]) -> str:
+    """What the text beside a picture says. Raises `PromptError` for what is no text, or too long for a caption."""
+    text = path.with_suffix(".txt")
+    if not os.path.lexists(text) or text == path:
+        return ""
+    caption = " ".join(reading.text(text, PromptError, most=_CAPTION).split())
+    if not caption:
+        notices.append(f"{_name(text)} is empty: its picture has no caption of its own")
+    return caption
+
+
+def _smaller(image: Image.Image) -> Image.Image:
+    """A picture no larger than any model needs."""
+    side = min(image.size)
+    if side <= _KEPT:
+        return image
+    size = round(image.width * _KEPT / side), round(image.height * _KEPT / side)
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _repeated(found: Sequence[Image.Image], records: Sequence[TrainingPicture]) -> Iterator[str]:
+    """What to say of pictures that come more than once: as files, or by their looks."""
+    thumbnails = [_thumbnail(image) for image in found]
+    mirrored = [_thumbnail(ImageOps.mirror(image)) for image in found]
+    same: list[str] = []
+    alike: list[str] = []
+    for (i, first), (j, second) in combinations(enumerate(records), 2):
+        pair = f"{first.name} and {second.name}"
+        if first.sha256 == second.sha256:
+            same.append(pair)
+        elif _look_alike(thumbnails[i], thumbnails[j]):
+            alike.append(pair)
+        elif _look_alike(thumbnails[i], mirrored[j]):
+            alike.append(f"{pair} (mirrored)")
+    if same:
+        yield f"{listed(same)} are the same file: it counts twice, and adds nothing"
+    if alike:
+        yield f"{listed(alike)} look the same: they count twice, and add nothing"
+
+
+def _thumbnail(image: Image.Image) -> Float[np.ndarray, "16 16 3"]:
+    # A box is the mean of what it covers, whatever the picture's size.
+    return np.asarray(image.resize((_CELLS, _CELLS), Image.Resampling.BOX), dtype=np.float32)
+
+
+def _look_alike(first: Float[np.ndarray, "16 16 3"], second: Float[np.ndarray, "16 16 3"]) -> bool:
+    apart = np.abs(first - second).mean(-1)
+    contrast = float(first.std((0, 1)).mean())
+    return float(apart.max()) < _ALIKE and float(np.sqrt(np.square(apart).mean())) <= _ALIKE_SHARE * contrast

@@ -1,9 +1,8 @@
 """One training from a folder of pictures to a concept, with checkpoints, a log and samples."""
 
-import os
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -16,7 +15,8 @@ from PIL import Image
 from wordbrush import images, methods, options, sampling, training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
-from wordbrush.errors import OptionsError
+from wordbrush.errors import OptionsError, OutputError, PromptError, short
+from wordbrush.files import sole
 from wordbrush.fit import ALONE, Checkpoints, Share, fit
 from wordbrush.fit.log import Log
 from wordbrush.guidance import TextGuidance
@@ -24,10 +24,10 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
-from wordbrush.training import pictures, prior
+from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
 from wordbrush.training.options import PictureOptions, PriorOptions
-from wordbrush.training.pictures import Pictures
+from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee
 
 _SAMPLES = 5  # of a training, where the user does not say otherwise
@@ -49,48 +49,65 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training made: the concept, and a strip of samples that shows the thing appearing."""
+    """What a training made: the concept, and a strip of samples that shows the thing appearing. losses: of the last
+    steps, none where all were done before."""
 
     concept: Concept
     strip: Image.Image
+    losses: tuple[float, ...] = ()
     notices: tuple[str, ...] = ()
 
 
 def planned(
     model: Model,
-    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    found: Pictures | Folder,
     method: str,
     given: Mapping[str, Any] | Options | None = None,
 ) -> Plan:
-    """Read and check what a training is asked for. Raises `ImageError`, `OptionsError`."""
+    """Check what a training is asked for. found: its pictures, or where they are. Raises `ImageError`, `OptionsError`,
+    `PromptError`."""
     entry = methods.find(training.METHODS, method, "training")
     kind = entry.options()
-    told = given.given() if isinstance(given, Options) else dict(given or {})
+    told = given.model_dump(exclude_unset=True) if isinstance(given, Options) else dict(given or {})
     own = training.defaults(model.name, method)
     settings = options.parse(kind, {**own, **told})
     assert isinstance(settings, PictureOptions)
-    found = pictures.read(folder, model.image_size)
-    return Plan(model, methods.key(method), found, settings, found.notices)
+    found = found if isinstance(found, Pictures) else pictures.read(found)
+    notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
+    if isinstance(settings, PriorOptions):
+        _require_words(model, "prompt", settings.prompt)
+        _require_words(model, "class_prompt", settings.class_prompt or settings.prompt)
+        notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
+    elif any(found.captions):
+        notices.append(
+            "the captions beside the pictures are not read: the word is learned in prompts of its own"
+        )
+    return Plan(model, methods.key(method), found, settings, tuple(notices))
 
 
 def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
     """Train; `work` is the folder for checkpoints, class pictures, the log and samples, or None to keep none of these.
 
-    Goes on from the last checkpoint there. Raises `NumericsError`, `OptionsError`, `OutputError`.
+    Goes on from the last checkpoint there. Raises `PromptError`, `OptionsError`, `NumericsError`, `OutputError`.
     """
     module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
     task = Task(model, plan.pictures, _examples(plan, plan.pictures.images), share=share)
+    share.rows(settings.batch_size)  # what cannot be is said before the work
+    autocast = _autocast(model, settings)
+    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
+    trainee = module.attached(model, task, settings)
+    _require_words(trainee.model, "sample_prompt", settings.sample_prompt or trainee.prompt)
     if isinstance(settings, PriorOptions) and settings.class_prompt:
         class_prompt, count = settings.class_prompt, settings.class_pictures
         made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
         task = replace(task, prior=_examples(plan, made, stream=1))
-    trainee = module.attached(model, task, settings)
     _switch(trainee, settings)
-    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
     samples: dict[int, Image.Image] = {}
-    autocast = _autocast(model, settings)
+    recent: deque[float] = deque(maxlen=_RECENT)
     with ExitStack() as ending:
         begun = 0 if checkpoints is None or (last := checkpoints.last()) is None else last.step
+        if begun:
+            yield Progress("training", begun, settings.steps, says=f"going on from step {begun}")
         log = None
         if work is not None and share.is_first:
             log = ending.enter_context(Log(work, begun, tensorboard=settings.tensorboard))
@@ -107,7 +124,6 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
             share=share,
         )
         every = settings.sample_every or max(1, settings.steps // _SAMPLES)
-        recent: deque[float] = deque(maxlen=_RECENT)
         while True:
             try:
                 step = next(steps)
@@ -141,7 +157,25 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         images.save_png(shown, _sample_path(work, settings.steps))
         images.save_png(strip, work / "strip.png")
     notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
-    return Trained(replace(concept, previews=(content.getvalue(),)), strip, notices)
+    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
+
+
+@contextmanager
+def held(work: Path) -> Generator[None, None, None]:
+    """Hold a training's folder against other processes. Raises `OutputError` if another one holds it."""
+    with ExitStack() as ending:
+        try:
+            ending.enter_context(sole(work / ".lock"))
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another training is at work in {work}: wait for it, or choose another folder (--work)"
+            ) from error
+        yield
+
+
+def finish(plan: Plan, work: Path) -> None:
+    """Remove a training's checkpoints, once its concept is kept; its log and its samples stay."""
+    Checkpoints(work, _identity(plan)).remove()
 
 
 def _examples(plan: Plan, found: Sequence[Image.Image], stream: int = 0) -> Examples:
@@ -158,6 +192,12 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "pictures": [record.model_dump() for record in plan.pictures.records],
         "captions": list(plan.pictures.captions),
     }
+
+
+def _require_words(model: Model, name: str, prompt: str) -> None:
+    """Raise `PromptError` for a prompt that does not fit the model, or has no words."""
+    if all(word.is_punctuation for word in model.read(prompt).words):
+        raise PromptError(f"option '{name}': expected some words, got {short(prompt)}")
 
 
 def _precision(model: Model, settings: PictureOptions) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -77,11 +76,3 @@ class Trainee:
             if prompt not in self._texts:
                 self._texts[prompt] = self.model.encode_text([prompt])
         return Conditioning(TextEmbeds.concat([self._texts[prompt] for prompt in prompts]))
-
-
-def require_text(options: Any, name: str, example: str) -> None:
-    """Raise `OptionsError` for an option that has to say something and does not."""
-    from wordbrush.errors import OptionsError
-
-    if not getattr(options, name).strip():
-        raise OptionsError(f"option '{name}' is missing: say --{name.replace('_', '-')} {example!r}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wordbrush import editing, inversion
+from wordbrush import editing, inversion, training
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.setup import Json
 from wordbrush.cli.terminal import Terminal
@@ -15,6 +15,7 @@ from wordbrush.methods import Method, find, key, typed
 _TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
     "editing": editing.METHODS,
     "inversion": inversion.METHODS,
+    "training": training.METHODS,
 }
 
 

@@ -30,7 +30,8 @@ def with_flags(command: Callable[..., int], **methods: type[Options]) -> Callabl
     derived: dict[str, inspect.Parameter] = {}
     for i, (title, kind) in enumerate(methods.items()):
         group = Group(title, sort_key=10 + i)
-        for name, field in kind.model_fields.items():
+        # What has to be said comes first.
+        for name, field in sorted(kind.model_fields.items(), key=lambda each: not each[1].is_required()):
             derived.setdefault(name, _flag(name, field, group))
 
     @functools.wraps(command)
@@ -71,10 +72,10 @@ def describe(field: FieldInfo) -> str:
         for name, sign in signs.items()
         if hasattr(limit, name)
     ]
-    default = field.get_default(call_default_factory=True)
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
     range_ = f" ({', '.join(limits)})" if limits else ""
     return f"{field.description}{range_}" + (
-        f" [default: {default}]" if default not in (None, {}, ()) else ""
+        f" [default: {default}]" if default not in (None, {}, (), "") else ""
     )
 
 

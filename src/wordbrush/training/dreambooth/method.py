@@ -18,12 +18,11 @@ from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training.dreambooth.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.task import Learned, Task, Trainee, require_text
+from wordbrush.training.task import Learned, Task, Trainee
 
 
 def attached(model: Model, task: Task, options: Options) -> Trainee:
-    """The model with weights of its own, in float32, which are the base's. Raises `OptionsError`."""
-    require_text(options, "prompt", "a sks cat")
+    """The model with weights of its own, in float32, which are the base's."""
     networks = dict(model.base.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
     parameters: dict[str, nn.Parameter] = {}

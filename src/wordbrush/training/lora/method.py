@@ -20,7 +20,7 @@ from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training.lora.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.task import Learned, Task, Trainee, require_text
+from wordbrush.training.task import Learned, Task, Trainee
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -54,8 +54,7 @@ class Adapted(nn.Module):
 
 
 def attached(model: Model, task: Task, options: Options) -> Trainee:
-    """The model with changes of low rank, which are 0. Raises `OptionsError`."""
-    require_text(options, "prompt", "a sks vase")
+    """The model with changes of low rank, which are 0."""
     networks = dict(model.base.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
     random = generator(options.seed, 3)

@@ -4,15 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
+from wordbrush.options import Said
 from wordbrush.training.options import PictureOptions
 
 
 class Options(PictureOptions):
     """What to learn, and how."""
 
-    token: str = Field(description="the new word, '<my-cat>'")
-    init: str = Field(
-        description="the known word that it starts from, 'cat'; several words are taken together"
+    token: Said = Field(description="the new word, '<my-cat>'", examples=["<my-cat>"])
+    init: Said = Field(
+        description="the known word that it starts from, 'cat'; several words are taken together",
+        examples=["cat"],
     )
     vectors: int | None = Field(
         None, ge=1, le=32, description="vectors of the word (default: as many as the tokens of --init)"
