@@ -4,7 +4,7 @@ from a method's `Options` class and are checked here, with the same messages."""
 import os
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -144,7 +144,7 @@ class FitOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _warms_up_first(self) -> Self:
+    def _warms_up_first(self) -> "FitOptions":
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"option 'warmup_steps': expected fewer than the {self.steps} steps, got {self.warmup_steps}"

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from wordbrush.errors import OptionsError, OutputError, WordbrushError
-from wordbrush.files import all_or_none, atomic_write
+from wordbrush.files import all_or_none, atomic_write, inside
 from wordbrush.reading import json_mapping
 
 _KEPT = 2
 _STEP = re.compile(r"step-(\d{7})")
-_MANIFEST, _RUN = "manifest.json", "run.json"
+_MANIFEST, _NUMBERS, _RUN = "manifest.json", "numbers.json", "run.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +79,11 @@ class Checkpoints:
                 _remove(old)
         hashes: dict[str, str] = {}
         with all_or_none() as opened:
-            for kind, tensors in state.tensors.items():
-                content = to_safetensors({name: _apart(each) for name, each in tensors.items()})
-                hashes[f"{kind}.safetensors"] = hashlib.sha256(content).hexdigest()
-                with opened(path / f"{kind}.safetensors") as file:
+            for name, content in _contents(state):
+                hashes[name] = hashlib.sha256(content).hexdigest()
+                with opened(path / name) as file:
                     file.write(content)
-        manifest = {"step": state.step, "numbers": dict(state.numbers), "files": hashes}
+        manifest = {"step": state.step, "files": hashes}
         with atomic_write(path / _MANIFEST) as file:
             file.write(json.dumps(manifest).encode())
         for _, old in sorted(self._found())[:-_KEPT]:
@@ -117,12 +115,20 @@ def _read(step: int, path: Path) -> State:
     if manifest["step"] != step:
         raise ValueError(f"it says that it is of step {manifest['step']}")
     tensors: dict[str, dict[str, Tensor]] = {}
-    for name, expected in manifest["files"].items():
-        content = (path / name).read_bytes()
+    for name, expected in dict(manifest["files"]).items():
+        content = inside(path, name).read_bytes()
         if hashlib.sha256(content).hexdigest() != expected:
             raise ValueError(f"the checksum of {name} does not fit its content")
-        tensors[Path(name).stem] = from_safetensors(content)
-    return State(step, tensors, manifest["numbers"])
+        if name != _NUMBERS:
+            tensors[Path(name).stem] = from_safetensors(content)
+    return State(step, tensors, json_mapping(path / _NUMBERS, OutputError))
+
+
+def _contents(state: State) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint, one after the other: all together are large."""
+    for kind, tensors in state.tensors.items():
+        yield f"{kind}.safetensors", to_safetensors({name: _apart(each) for name, each in tensors.items()})
+    yield _NUMBERS, json.dumps(dict(state.numbers)).encode()
 
 
 def _remove(path: Path) -> None:
@@ -135,7 +141,7 @@ def _remove(path: Path) -> None:
 def _apart(tensor: Tensor) -> Tensor:
     """A tensor for a file, in memory of its own: 8-bit moments share a table, which safetensors refuses."""
     tensor = tensor.detach().cpu()
-    return tensor.clone() if tensor.dtype != torch.uint8 and tensor.numel() <= 256 else tensor.contiguous()
+    return tensor.clone() if tensor.numel() <= 256 else tensor.contiguous()
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -153,23 +159,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def flattened(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The "state" of an optimiser's `state_dict` as tensors and numbers; `nested` is the way back."""
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for number, own in state.items():
-        for name, value in own.items():
-            where = tensors if isinstance(value, torch.Tensor) else numbers
-            where[f"{number}.{name}"] = value
-    return tensors, numbers
-
-
-def nested(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """The "state" of an optimiser's `state_dict`."""
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in (*tensors.items(), *numbers.items()):
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    return state

@@ -5,13 +5,14 @@ again when a run goes on, so that they have each step once, too.
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ class Log:
             for line in kept:
                 self._tell(line)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(
@@ -53,12 +54,11 @@ class Log:
             self._board.close()
 
     def add(self, step: Step) -> None:
-        """Write a step: its number, loss, norm and rate, and the time in seconds since 1970."""
-        line = {
-            "step": step.number,
-            **{name: getattr(step, name) for name in _VALUES},
-            "time": round(time.time(), 3),
-        }
+        """Write a step: its number, loss, norm (null in a step that float16 left out) and rate, and the time in seconds
+        since 1970."""
+        values = {name: getattr(step, name) for name in _VALUES}
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": step.number, **known, "time": round(time.time(), 3)}
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -75,7 +75,7 @@ class Log:
 
     def _tell(self, line: Mapping[str, Any]) -> None:
         if self._board is not None:
-            for name in _VALUES:
+            for name in _VALUES if line["norm"] is not None else ("loss", "rate"):
                 self._board.add_scalar(name, line[name], line["step"], walltime=line["time"])
 
 

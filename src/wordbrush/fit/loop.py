@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wordbrush.errors import MissingExtraError, NumericsError
-from wordbrush.fit.checkpoints import State, flattened, nested
+from wordbrush.fit.checkpoints import State
 from wordbrush.fit.share import ALONE, Share
 from wordbrush.options import FitOptions
 
@@ -203,7 +203,12 @@ def _state(
     optimizer: torch.optim.Optimizer,
     scale: _Scale,
 ) -> State:
-    moments, numbers = flattened(optimizer.state_dict()["state"])
+    moments: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for name, each in parameters.items():
+        for kind, value in optimizer.state.get(each, {}).items():
+            where = moments if isinstance(value, Tensor) else numbers
+            where[f"{name}.{kind}"] = value
     tensors = {"parameters": parameters, "averages": averages, "moments": moments}
     return State(step, tensors, {"moments": numbers, "scale": [scale.value, scale.since]})
 
@@ -219,6 +224,9 @@ def _restore(
         for kind, held in (("parameters", parameters), ("averages", averages)):
             for name, own in held.items():
                 own.copy_(state.tensors[kind][name])
-    moments = nested(state.tensors["moments"], state.numbers["moments"])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    for key, value in (*state.tensors["moments"].items(), *state.numbers["moments"].items()):
+        name, _, kind = key.rpartition(".")
+        each = parameters[name]
+        own = value.to(each.device, copy=True) if isinstance(value, Tensor) else value
+        optimizer.state[each][kind] = own
     scale.value, scale.since = state.numbers["scale"]

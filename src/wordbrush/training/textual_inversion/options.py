@@ -1,7 +1,7 @@
 """The options of Textual Inversion."""
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ class Options(PictureOptions):
     flip: float = Field(0.5, ge=0, le=1, description="how often a picture is mirrored")
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _makes_sense(self) -> "Options":
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"option 'templates': expected one {{}} for the word, got {short(template)}")
