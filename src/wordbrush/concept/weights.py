@@ -6,7 +6,7 @@ that is changed by several concepts gets the sum of what each adds to the base, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor
 from wordbrush.errors import ConceptError
 
 
+@runtime_checkable
 class Change(Protocol):
     """What a concept does to one weight.
 
