@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.helping import pictures
 
+from training.helping import pictures
 from wordbrush.model import Model
 
 

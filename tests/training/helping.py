@@ -111,7 +111,9 @@ def digest(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def weights(model: Model) -> dict[str, Tensor]:
     """Every weight of a model, the autoencoder's too."""
     networks = {**model.networks, "vae": model.autoencoder.vae}
-    return {f"{part}.{name}": each for part, own in networks.items() for name, each in own.state_dict().items()}
+    return {
+        f"{part}.{name}": each for part, own in networks.items() for name, each in own.state_dict().items()
+    }
 
 
 def content(trained: Trained, path: Path) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
-from training.helping import SHAPES, Parts, parts
 
+from training.helping import SHAPES, Parts, parts
 from wordbrush.model import Model
 from wordbrush.training.examples import Batch
 from wordbrush.training.objective import losses
