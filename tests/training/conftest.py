@@ -28,3 +28,9 @@ def base(tiny: Callable[..., Model]) -> Callable[..., Model]:
         return kept[dtype]
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of one step: what they look like is not tested with tiny models."""
+    monkeypatch.setattr("wordbrush.training.run._SAMPLE_STEPS", 1)

@@ -27,7 +27,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "dreambooth": {"prompt": "a sks cat", "learning_rate": 1e-3},
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
 }
-PRIOR = {"class_prompt": "a cat", "class_pictures": 2}
+PRIOR = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "textual_inversion": ("textual_inversion", {}),
     "dreambooth": ("dreambooth", {}),

@@ -48,7 +48,7 @@ def attached(task: Task, options: Options) -> Trainee:
     networks["unet"] = shared(networks["unet"])
     parts = [part for part in networks if part != "unet"]
     for part, vectors, tokenizer in zip(parts, initial, model.text.tokenizers, strict=True):
-        networks[part] = with_vectors(networks[part], vectors.clone(), tokenizer.eos_token_id)
+        networks[part] = with_vectors(networks[part], vectors.clone(), tokenizer.eos_token_id).eval()
     learning = model.taught(networks, {options.token: count})
     vectors = {part: networks[part].get_input_embeddings().vectors for part in parts}
     for prompt in _prompts(options):
