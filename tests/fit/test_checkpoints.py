@@ -94,9 +94,10 @@ def turned(path: Path, share: float) -> None:
 
 
 STATE, MANIFEST, NUMBERS = "parameters.safetensors", "manifest.json", "numbers.json"
+FILES = (STATE, MANIFEST, NUMBERS)
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    **{f"{name} cut at {s}": (lambda p, n=name, s=s: cut(p / n, s)) for name in (STATE, MANIFEST, NUMBERS) for s in (0, 0.3, 0.99)},
-    **{f"{name} turned at {s}": (lambda p, n=name, s=s: turned(p / n, s)) for name in (STATE, MANIFEST, NUMBERS) for s in (0, 0.1, 0.5, 0.9)},
+    **{f"{n} cut at {s}": (lambda p, n=n, s=s: cut(p / n, s)) for n in FILES for s in (0, 0.3, 0.99)},
+    **{f"{n} turned at {s}": (lambda p, n=n, s=s: turned(p / n, s)) for n in FILES for s in (0, 0.1, 0.5, 0.9)},
     "no state": lambda p: (p / STATE).unlink(),
     "no manifest": lambda p: (p / MANIFEST).unlink(),
     "nothing": lambda p: [each.unlink() for each in p.iterdir()],
@@ -129,7 +130,7 @@ def test_cut_anywhere(tmp_path: Path):
     for k in range(30):
         folder = tmp_path / str(k)
         shutil.copytree(tmp_path / "whole", folder)
-        cut(folder / "step-0000003" / chance.choice((STATE, MANIFEST, NUMBERS)), chance.random())
+        cut(folder / "step-0000003" / chance.choice(FILES), chance.random())
         require(Checkpoints(folder, RUN).last(), 2)
 
 

@@ -203,7 +203,7 @@ def test_clipping(limit: float | None):
 
 @given(st.floats(0.01, 0.9999), st.integers(1, 30))
 def test_the_average_in_closed_form(decay: float, count: int):
-    """e_n = Σ_k (1 − d_k) Π_{j>k} d_j p_k, with d_k = min(decay, (1 + k) / (10 + k)), and the start with what is left."""
+    """e_n = Σ_k (1 − d_k) Π_{j>k} d_j p_k, with d_k = min(decay, (1 + k) / (10 + k)) and the start with the rest."""
     told = options(steps=count, ema=decay)
     learning = {"weight": nn.Parameter(torch.tensor([3.0]))}
     passed = [learning["weight"].item()]

@@ -1,4 +1,4 @@
-"""A short training in a process of its own, in the folder that it is started in: `python processes.py VARIANT PICTURES`.
+"""A short training in a process of its own, in the folder it is started in: `python processes.py VARIANT PICTURES`.
 
 Under a launcher that sets RANK and WORLD_SIZE it is one of several.
 """

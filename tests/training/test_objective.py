@@ -106,8 +106,8 @@ def test_with_a_prior(
     base: Callable[..., Model],
     folder: Path,
 ):
-    """E ‖ε − ε_θ(z_t, t, c)‖² + λ E ‖ε′ − ε_θ(z′_t′, t′, c_pr)‖² (Ruiz et al. 2023, eq. 2), each half with the weights of
-    its own timesteps."""
+    """E ‖ε − ε_θ(z_t, t, c)‖² + λ E ‖ε′ − ε_θ(z′_t′, t′, c_pr)‖² (Ruiz et al. 2023, eq. 2); each half has the weights
+    of its own timesteps."""
     prior = {} if weight is None else {"class_prompt": "a cat", "prior_weight": weight}
     own = moved(parts(base(shape), folder, method, snr_gamma=gamma, batch_size=2, **prior))
     halves = [(own.task.examples, "a sks cat", 1.0)]
