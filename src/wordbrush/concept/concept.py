@@ -54,8 +54,8 @@ class Placeholder:
     word means at strength 0; None where nobody knows.
     """
 
-    vectors: tuple[Float[Tensor, "n d"], ...]
-    initial: tuple[Float[Tensor, "n d"], ...] | None = None
+    vectors: tuple[Float[Tensor, "n _"], ...]
+    initial: tuple[Float[Tensor, "n _"], ...] | None = None
 
     @property
     def count(self) -> int:
