@@ -231,7 +231,7 @@ def test_checkpointing(
             assert unet is not own and not own.is_gradient_checkpointing
             assert unet.is_gradient_checkpointing and not unet.training
             if progress.step == 1:
-                unet.down_blocks[0].resnets[0].register_forward_pre_hook(
+                unet.up_blocks[0].resnets[0].register_forward_pre_hook(
                     lambda *_: calls.__setitem__(torch.is_grad_enabled(), calls[torch.is_grad_enabled()] + 1)
                 )
     assert calls[True] == 2 * 2  # two more steps, each forward and again backward
