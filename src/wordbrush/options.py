@@ -167,6 +167,14 @@ class FitOptions(Options):
         description="steps between the samples that show the thing appearing (default: five in all)",
     )
 
+    @model_validator(mode="after")
+    def _warms_up_first(self) -> "FitOptions":
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"option 'warmup_steps': expected fewer than the {self.steps} steps, got {self.warmup_steps}"
+            )
+        return self
+
     def deciding(self) -> dict[str, Any]:
         """The options that decide what is learned: all but how often something is written."""
         return self.model_dump(mode="json", exclude={"checkpoint_every", "sample_every", "tensorboard"})

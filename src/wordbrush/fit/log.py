@@ -1,12 +1,18 @@
-"""What a training writes about itself: a line of JSON for each step and, if asked for, TensorBoard's files."""
+"""What a training writes about itself: a line of JSON for each step and, if asked for, TensorBoard's files.
+
+The lines are the truth. TensorBoard's files, which are written with delay and by another thread, are made from them
+again when a run goes on, so that they have each step once, too.
+"""
 
 import json
+import math
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -16,7 +22,8 @@ from wordbrush.extras import need
 from wordbrush.files import atomic_write
 from wordbrush.fit.loop import Step
 
-_NAME = "log.jsonl"
+_NAME, _BOARD = "log.jsonl", "tensorboard"
+_VALUES = ("loss", "norm", "rate")
 
 
 class Log:
@@ -24,15 +31,18 @@ class Log:
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         """Raises `MissingExtraError` where TensorBoard is asked for and not installed, `OutputError`."""
-        self._path, self._began = folder / _NAME, time.monotonic()
+        self._path = folder / _NAME
         self._board: Any = None
-        kept = [line for line in _lines(self._path) if line.get("step", 0) <= step]
+        kept = list(_lines(self._path, step))
         with atomic_write(self._path) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         if tensorboard:
             with need("train", "--tensorboard"):
                 from torch.utils.tensorboard import SummaryWriter
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            shutil.rmtree(folder / _BOARD, ignore_errors=True)
+            self._board = SummaryWriter(str(folder / _BOARD))
+            for line in kept:
+                self._tell(line)
 
     def __enter__(self) -> "Log":
         return self
@@ -44,9 +54,11 @@ class Log:
             self._board.close()
 
     def add(self, step: Step) -> None:
-        """Write a step."""
-        values = {"loss": step.loss, "norm": step.norm, "rate": step.rate}
-        line = {"step": step.number, **values, "seconds": round(time.monotonic() - self._began, 3)}
+        """Write a step: its number, loss, norm (null in a step that float16 left out) and rate, and the time in seconds
+        since 1970."""
+        values = {name: getattr(step, name) for name in _VALUES}
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": step.number, **known, "time": round(time.time(), 3)}
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -54,21 +66,24 @@ class Log:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror}; free disk space and start again"
             ) from error
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step.number)
+        self._tell(line)
 
     def show(self, step: int, image: Image.Image) -> None:
         """Give a sample to TensorBoard."""
         if self._board is not None:
             self._board.add_image("sample", np.asarray(image), step, dataformats="HWC")
 
+    def _tell(self, line: Mapping[str, Any]) -> None:
+        if self._board is not None:
+            for name in _VALUES if line["norm"] is not None else ("loss", "rate"):
+                self._board.add_scalar(name, line[name], line["step"], walltime=line["time"])
 
-def _lines(path: Path) -> list[Mapping[str, Any]]:
-    """The whole lines of a log; a killed process may have left half of one."""
-    found: list[Mapping[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError):
-                found.append(json.loads(line))
-    return found
+
+def _lines(path: Path, last: int) -> Iterator[dict[str, Any]]:
+    """The whole lines of a log up to a step; a killed process may have left half of one."""
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
+        with suppress(ValueError):
+            found: Any = json.loads(text)
+            line = cast(dict[str, Any], found) if isinstance(found, dict) else {}
+            if {"step", "time", *_VALUES} <= line.keys() and line["step"] <= last:
+                yield line

@@ -7,7 +7,6 @@ from wordbrush.methods import Method, key
 
 if TYPE_CHECKING:
     from wordbrush.concept import Concept
-    from wordbrush.model import Model
     from wordbrush.training.task import Learned, Loss, Task, Trainee
 
 
@@ -15,8 +14,11 @@ if TYPE_CHECKING:
 class Training(Protocol):
     """What a training's module has."""
 
-    def attached(self, model: "Model", task: "Task", options: Any) -> "Trainee":
-        """The model with what learns, which changes nothing yet: another value, the base stays as it is."""
+    def attached(self, task: "Task", options: Any) -> "Trainee":
+        """The task's model with what learns, which changes nothing yet: another value, the base stays as it is.
+
+        Raises `OptionsError`, `PromptError`: all that can be checked is, before any work.
+        """
         ...
 
     def loss(self, trainee: "Trainee", task: "Task", options: Any, number: int) -> "Loss":

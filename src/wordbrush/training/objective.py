@@ -34,17 +34,20 @@ def losses(
     snr_gamma: weights by the signal-to-noise ratio, min(SNR, γ) / SNR, of v min(SNR, γ) / (SNR + 1) (Hang et al. 2023,
     section 3.4). Each row has its own weight, those of class pictures too.
     """
-    alphas = training_alphas_cumprod(model.schedule_config)[batch.timesteps.cpu()]
+    alphas = training_alphas_cumprod(model.schedule_config)[batch.timesteps]
     signal, sigma = (share.sqrt().to(batch.latents)[:, None, None, None] for share in (alphas, 1 - alphas))
     noisy = signal * batch.latents + sigma * batch.noise
-    output = model.denoiser.output(noisy, batch.timesteps, text)
+    output = model.denoiser.output(noisy, batch.timesteps.to(noisy.device), text)
     target = TARGETS[model.denoiser.prediction](batch.latents, batch.noise, signal, sigma)
-    errors = (output.float() - target.float()).square().mean((1, 2, 3))
+    errors = (output - target).square().mean((1, 2, 3))
     if snr_gamma is None:
         return errors
-    ratio = alphas / (1 - alphas)
-    below = ratio if model.denoiser.prediction == "epsilon" else ratio + 1
-    return errors * (ratio.clamp(max=snr_gamma) / below).to(errors)
+    ratio = alphas / (1 - alphas)  # 0 at a level without signal
+    if model.denoiser.prediction == "epsilon":
+        weights = (snr_gamma / ratio).clamp(max=1)
+    else:
+        weights = ratio.clamp(max=snr_gamma) / (ratio + 1)
+    return errors * weights.to(errors)
 
 
 def with_prior(errors: Float[Tensor, " rows"], instances: int, weight: float) -> Float[Tensor, ""]:
@@ -57,6 +60,7 @@ def joined(first: Batch, second: Batch) -> Batch:
     """The rows of both, in order: one forward pass computes them."""
     return Batch(
         first.pictures + second.pictures,
+        first.choices + second.choices,
         torch.cat([first.latents, second.latents]),
         torch.cat([first.noise, second.noise]),
         torch.cat([first.timesteps, second.timesteps]),

@@ -18,6 +18,17 @@ from wordbrush.training.options import PriorOptions
 from wordbrush.training.task import Loss, Task, Trainee
 
 
+def require_prompts(task: Task, options: PriorOptions) -> None:
+    """Raise `OptionsError` where there is no prompt, `PromptError` for one that does not fit the model."""
+    if not options.prompt.strip():
+        raise OptionsError(
+            "option 'prompt': expected what the pictures show, with a rare word, got nothing: say --prompt 'a sks cat'"
+        )
+    for prompt in (options.prompt, options.class_prompt, *task.pictures.captions):
+        if prompt:
+            task.model.read(prompt)
+
+
 def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Loss:
     """The loss of a forward pass: of the thing's pictures, and of the class's in the same pass."""
     batch = task.examples.batch(number, options.batch_size, task.share)
@@ -41,9 +52,10 @@ def class_pictures(
     found: list[Image.Image] = []
     for k in range(count):
         path = None if work is None else work / "class" / f"{k:05d}.png"
-        image = None if path is None else _kept(path, model, prompt, seed + k)
+        own = (seed + k) % 2**63
+        image = None if path is None else _kept(path, model, prompt, own)
         if image is None:
-            source = yield from _quietly(model, prompt, seed + k, k, count)
+            source = yield from _quietly(model, prompt, own, k, count)
             image = source.image(model)
             if path is not None and share.is_first:
                 record = provenance.source_record(model, source)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -15,7 +15,7 @@ from PIL import Image
 from wordbrush import images, methods, options, sampling, training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
-from wordbrush.errors import OptionsError, OutputError, PromptError, short
+from wordbrush.errors import ImageError, OptionsError, OutputError, PromptError, short
 from wordbrush.files import sole
 from wordbrush.fit import ALONE, Checkpoints, Share, fit
 from wordbrush.fit.log import Log
@@ -66,12 +66,17 @@ def planned(
 ) -> Plan:
     """Check what a training is asked for. found: its pictures, or where they are. Raises `ImageError`, `OptionsError`,
     `PromptError`."""
+    if model.base is not model:
+        raise OptionsError(
+            "expected a model without concepts to train, got one with some: give the one that they were applied to"
+        )
     entry = methods.find(training.METHODS, method, "training")
     kind = entry.options()
     told = given.model_dump(exclude_unset=True) if isinstance(given, Options) else dict(given or {})
     own = training.defaults(model.name, method)
     settings = options.parse(kind, {**own, **told})
     assert isinstance(settings, PictureOptions)
+    _computed_in(model, settings)
     found = found if isinstance(found, Pictures) else pictures.read(found)
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if isinstance(settings, PriorOptions):
@@ -88,39 +93,47 @@ def planned(
 def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
     """Train; `work` is the folder for checkpoints, class pictures, the log and samples, or None to keep none of these.
 
-    Goes on from the last checkpoint there. Raises `PromptError`, `OptionsError`, `NumericsError`, `OutputError`.
+    Goes on from the last checkpoint there: a run that was killed at any instant and is started again gives the same
+    bytes as one that was not. Of several processes each computes its share, and the first writes. Raises
+    `NumericsError`, `OptionsError`, `PromptError`, `OutputError`.
     """
     module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
-    task = Task(model, plan.pictures, _examples(plan, plan.pictures.images), share=share)
-    share.rows(settings.batch_size)  # what cannot be is said before the work
-    autocast = _autocast(model, settings)
-    checkpoints = None if work is None else Checkpoints(work, _identity(plan))
-    trainee = module.attached(model, task, settings)
-    _require_words(trainee.model, "sample_prompt", settings.sample_prompt or trainee.prompt)
-    if isinstance(settings, PriorOptions) and settings.class_prompt:
-        class_prompt, count = settings.class_prompt, settings.class_pictures
-        made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
-        task = replace(task, prior=_examples(plan, made, stream=1))
-    _switch(trainee, settings)
-    samples: dict[int, Image.Image] = {}
+    share.rows(settings.batch_size)
+    task = Task(model, plan.pictures, _examples(plan, plan.pictures.images, "pictures"), share=share)
+    trainee = module.attached(task, settings)
+    prompt = settings.sample_prompt or trainee.prompt
+    _require_words(trainee.model, "sample_prompt", prompt)
+    written = work if share.is_first else None
     recent: deque[float] = deque(maxlen=_RECENT)
     with ExitStack() as ending:
-        begun = 0 if checkpoints is None or (last := checkpoints.last()) is None else last.step
+        checkpoints = None if work is None else Checkpoints(work, _identity(plan))
+        state = None if checkpoints is None else checkpoints.last()
+        begun = 0 if state is None else state.step
+        share.require_same(begun)
+        if isinstance(settings, PriorOptions) and settings.class_prompt:
+            class_prompt, count = settings.class_prompt, settings.class_pictures
+            made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
+            task = replace(task, prior=_examples(plan, made, "class"))
         if begun:
             yield Progress("training", begun, settings.steps, says=f"going on from step {begun}")
+        samples: dict[int, Image.Image] = {}
         log = None
-        if work is not None and share.is_first:
-            log = ending.enter_context(Log(work, begun, tensorboard=settings.tensorboard))
-            samples |= _kept_samples(work, begun)
+        if written is not None:
+            log = ending.enter_context(Log(written, begun, tensorboard=settings.tensorboard))
+            samples = _kept_samples(written, begun)
+            for number, shown in samples.items():
+                log.show(number, shown)
+        ending.enter_context(_learning(trainee, settings))
         steps = fit(
             trainee.parameters,
             partial(module.loss, trainee, task, settings),
             settings,
             rates=trainee.rates,
             begin=trainee.begin,
-            autocast=autocast,
-            scaled=_precision(model, settings) == "float16",
-            checkpoints=checkpoints,
+            autocast=_autocast(model, settings),
+            scaled=_computed_in(model, settings) == torch.float16,
+            state=state,
+            save=checkpoints.save if checkpoints is not None and share.is_first else None,
             share=share,
         )
         every = settings.sample_every or max(1, settings.steps // _SAMPLES)
@@ -135,27 +148,26 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
             if log is not None:
                 log.add(step)
             if share.is_first and step.number % every == 0 and step.number < step.total:
-                prompt = settings.sample_prompt or trainee.prompt
-                samples[step.number], sampled = _sample(trainee.model, prompt, autocast)
+                shown, sampled = _sample(trainee.at(step.number - 1), prompt, _autocast(model, settings))
+                samples[step.number] = shown
                 rows += sampled
-                if log is not None and work is not None:
-                    log.show(step.number, samples[step.number])
-                    images.save_png(samples[step.number], _sample_path(work, step.number))
+                if log is not None and written is not None:
+                    log.show(step.number, shown)
+                    images.save_png(shown, _sample_path(written, step.number))
             told = f"loss {sum(recent) / len(recent):.4f}, rate {step.rate:.2g}"
-            preview = partial(next, iter([samples[max(samples)]])) if samples else None
+            preview = samples[max(samples)].copy if samples else None
             yield Progress("training", step.number, step.total, preview, rows, step.rows, told)
-    _switch(trainee, settings, back=True)
-    concept: Concept = module.export(trainee, task, settings, learned)
-    prompt = settings.sample_prompt or trainee.prompt
-    shown, rows = _sample(applied(model, [Use(concept)]), prompt, nullcontext())
-    samples[settings.steps] = shown
+        concept: Concept = module.export(trainee, task, settings, learned)
+        shown, rows = _sample(applied(model, [Use(concept)]), prompt, nullcontext())
+        samples[settings.steps] = shown
+        strip = sheet(list(samples.values()), [f"step {number}" for number in samples])
+        if log is not None and written is not None:
+            log.show(settings.steps, shown)
+            images.save_png(shown, _sample_path(written, settings.steps))
+            images.save_png(strip, written / "strip.png")
     yield Progress("sampling", 1, 1, rows=rows)
     content = BytesIO()
     shown.save(content, "PNG")
-    strip = sheet(list(samples.values()), [f"step {step}" for step in samples])
-    if work is not None and share.is_first:
-        images.save_png(shown, _sample_path(work, settings.steps))
-        images.save_png(strip, work / "strip.png")
     notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
     return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
 
@@ -178,7 +190,7 @@ def finish(plan: Plan, work: Path) -> None:
     Checkpoints(work, _identity(plan)).remove()
 
 
-def _examples(plan: Plan, found: Sequence[Image.Image], stream: int = 0) -> Examples:
+def _examples(plan: Plan, found: Sequence[Image.Image], stream: str) -> Examples:
     settings = plan.options
     return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream)
 
@@ -200,41 +212,57 @@ def _require_words(model: Model, name: str, prompt: str) -> None:
         raise PromptError(f"option '{name}': expected some words, got {short(prompt)}")
 
 
-def _precision(model: Model, settings: PictureOptions) -> str:
-    return settings.precision or str(model.dtype).removeprefix("torch.")
+def _computed_in(model: Model, settings: PictureOptions) -> torch.dtype:
+    """What the networks compute in. Raises `OptionsError` for what a model of this type cannot."""
+    own = model.dtype
+    chosen = own if settings.precision is None else getattr(torch, settings.precision)
+    # Half types compute in one another, and float32 in them; nothing computes in more than it is loaded in.
+    if chosen != own and (own == torch.float64 or chosen == torch.float32):
+        loaded, asked = (str(each).removeprefix("torch.") for each in (own, chosen))
+        raise OptionsError(
+            f"option 'precision': expected {loaded}, in which the model is loaded, got {asked}: load it with "
+            f"--dtype {asked}"
+        )
+    return chosen
 
 
 def _autocast(model: Model, settings: PictureOptions) -> AbstractContextManager[Any]:
     """The context of forward passes: what learns is in float32, the networks compute in another type."""
-    precision = _precision(model, settings)
-    if precision in ("float32", "float64"):
-        if model.dtype not in (torch.float32, torch.float64):
-            raise OptionsError(
-                f"option 'precision': expected {str(model.dtype).removeprefix('torch.')}, in which the model is "
-                f"loaded, got {precision}: load it with --dtype {precision}"
-            )
+    dtype = _computed_in(model, settings)
+    if dtype in (torch.float32, torch.float64):
         return nullcontext()
-    return torch.autocast(model.device.type, getattr(torch, precision))
+    return torch.autocast(model.device.type, dtype)
 
 
-def _switch(trainee: Trainee, settings: PictureOptions, *, back: bool = False) -> None:
-    """Let the parameters learn, or stop that; have activations computed again, or not."""
-    for parameter in trainee.parameters.values():
-        parameter.requires_grad_(not back)
+@contextmanager
+def _learning(trainee: Trainee, settings: PictureOptions) -> Generator[None, None, None]:
+    """Let the parameters learn, for the block; activations may be computed again in the backward pass."""
+    unet, learning = trainee.model.denoiser.unet, list(trainee.parameters.values())
+    # Nothing draws at random in this mode: a dropout would be no function of the seed.
+    assert not any(each.training for own in trainee.model.networks.values() for each in own.modules())
     if settings.checkpointing:
-        unet = trainee.model.denoiser.unet
-        # diffusers computes activations again in training mode only; nothing here has dropout.
-        unet.train(not back)
-        unet.disable_gradient_checkpointing() if back else unet.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing()
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        if settings.checkpointing:
+            unet.disable_gradient_checkpointing()
 
 
 def _sample(model: Model, prompt: str, autocast: AbstractContextManager[Any]) -> tuple[Image.Image, int]:
     """A picture of a prompt, always of the same noise, and the rows it took."""
     schedule = model.schedule(min(_SAMPLE_STEPS, model.defaults.steps))
-    texts = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(model.encode_text([""]))}
     noise = sampling.initial_latents(model, _SAMPLE_SEED, *model.image_size)
     latents, rows = noise, 0
     with torch.no_grad(), autocast:
+        texts = {
+            name: Conditioning(model.encode_text([own])) for name, own in (("text", prompt), ("null", ""))
+        }
         for step in denoise(model, noise, texts, schedule, TextGuidance(model.defaults.guidance_scale)):
             latents, rows = step.latents, rows + step.rows
         return images.to_image(model.decode(latents)[0].cpu()), rows
@@ -245,10 +273,10 @@ def _sample_path(work: Path, step: int) -> Path:
 
 
 def _kept_samples(work: Path, step: int) -> dict[int, Image.Image]:
-    """The samples of the steps that are done."""
-    found = sorted((work / "samples").glob("*.png"))
-    return {
-        int(path.stem): images.load(path)
-        for path in found
-        if path.stem.isdecimal() and int(path.stem) <= step
-    }
+    """The samples of the steps that are done, in order; what cannot be read is not one of them."""
+    found: dict[int, Image.Image] = {}
+    for path in sorted((work / "samples").glob("*.png")):
+        with suppress(ValueError, ImageError):
+            if int(path.stem) <= step:
+                found[int(path.stem)] = images.load(path)
+    return found

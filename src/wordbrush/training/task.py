@@ -1,8 +1,9 @@
 """What a training method is given, and what it gives back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from wordbrush.concept import Base, Concept, Placeholder
@@ -52,27 +53,42 @@ class Task:
         )
 
 
+def learned_in(weight: Tensor) -> torch.dtype:
+    """What a weight learns in: float32, or float64 where it is."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Trainee:
-    """A model that learns: another value than the base, with which it shares everything else.
+    """A model that learns: another value than the base, with which it shares everything else. Its UNet is its own.
 
-    parameters: what learns, in float32, by name. prompt: to use the concept in. networks: those that gradients go
-    through, besides the UNet. rates: learning rates of their own. begin: is called before each step.
+    parameters: what learns, in float32, by name. prompt: to use the concept in. learns_text: whether gradients go
+    through the text encoders. rates: learning rates of their own. begin: is called before each step. stages: where what
+    a prompt says changes during the training, the models from each of these steps on.
     """
 
     model: Model
     parameters: Mapping[str, nn.Parameter]
     prompt: str
-    networks: tuple[str, ...] = ()
+    learns_text: bool = False
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     begin: Callable[[int], object] = lambda step: None
+    stages: Mapping[int, Model] = field(default_factory=dict[int, Model])
     _texts: dict[str, TextEmbeds] = field(default_factory=dict[str, TextEmbeds])
 
-    def text(self, prompts: list[str]) -> Conditioning:
-        """The prompts' conditions, one row each; encoded once where the text does not learn."""
-        if self.networks:
-            return Conditioning(self.model.encode_text(prompts, gradients=True))
-        for prompt in prompts:
+    def at(self, step: int) -> Model:
+        """The model as it is in a step, the first of which is 0."""
+        begun = [first for first in self.stages if first <= step]
+        return self.stages[max(begun)] if begun else self.model
+
+    def text(self, prompts: Sequence[str], step: int = 0) -> Conditioning:
+        """The prompts' conditions in a step, one row each. Equal ones are encoded once; where the text does not learn,
+        once in all steps."""
+        distinct = list(dict.fromkeys(prompts))
+        if self.learns_text:
+            embeds = self.at(step).encode_text(distinct, gradients=True)
+            return Conditioning(embeds[[distinct.index(prompt) for prompt in prompts]])
+        for prompt in distinct:
             if prompt not in self._texts:
                 self._texts[prompt] = self.model.encode_text([prompt])
         return Conditioning(TextEmbeds.concat([self._texts[prompt] for prompt in prompts]))

@@ -14,32 +14,32 @@ from torch import nn
 
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Change, Difference, Full
-from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training.dreambooth.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.task import Learned, Task, Trainee
+from wordbrush.training.prior import require_prompts
+from wordbrush.training.task import Learned, Task, Trainee, learned_in
 
 
-def attached(model: Model, task: Task, options: Options) -> Trainee:
-    """The model with weights of its own, in float32, which are the base's."""
-    networks = dict(model.base.networks)
+def attached(task: Task, options: Options) -> Trainee:
+    """The model with weights of its own, in float32, which are the base's. Raises `OptionsError`, `PromptError`."""
+    require_prompts(task, options)
+    networks = dict(task.model.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
     parameters: dict[str, nn.Parameter] = {}
     for part in parts:
-        networks[part] = shared(
-            networks[part], {name: own.float().clone() for name, own in _weights(networks[part])}
-        )
+        own = {name: weight.to(learned_in(weight), copy=True) for name, weight in _weights(networks[part])}
+        networks[part] = shared(networks[part], own)
         parameters |= {f"{part}.{name}": own for name, own in networks[part].named_parameters()}
     rates = {name: options.text_learning_rate for name in parameters if not name.startswith("unet.")}
-    learning = model.taught(networks, {}, words=options.prompt.split())
-    return Trainee(learning, parameters, options.prompt, networks=tuple(parts[1:]), rates=rates)
+    learning = task.model.taught(networks, {}, words=options.prompt.split())
+    return Trainee(learning, parameters, options.prompt, options.train_text_encoder, rates)
 
 
 def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> Concept:
     """All weights that learned, or what was added to the base's."""
     weights: dict[str, Change] = {}
-    for part, network in task.model.base.networks.items():
+    for part, network in task.model.networks.items():
         for name, base in _weights(network):
             if (own := learned.get(f"{part}.{name}")) is not None:
                 kept = Full(own) if options.keep == "full" else Difference(own - base.to(own))

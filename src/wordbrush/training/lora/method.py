@@ -6,7 +6,7 @@ projections of its attention do.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Change, LowRank
 from wordbrush.fit import generator
-from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training.lora.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.task import Learned, Task, Trainee
+from wordbrush.training.prior import require_prompts
+from wordbrush.training.task import Learned, Task, Trainee, learned_in
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -32,9 +32,12 @@ class Adapted(nn.Module):
         super().__init__()
         self.layer, self.scale = layer, scale
         outputs, inputs, *kernel = layer.weight.shape
-        device = layer.weight.device
-        self.down = nn.Parameter((torch.randn(rank, inputs, *kernel, generator=random) / rank).to(device))
-        self.up = nn.Parameter(torch.zeros(outputs, rank, *[1] * len(kernel), device=device))
+        device, dtype = layer.weight.device, learned_in(layer.weight)
+        down = torch.randn(rank, inputs, *kernel, generator=random) / rank
+        self.down = nn.Parameter(down.to(device, dtype), requires_grad=False)
+        up = torch.zeros(outputs, rank, *[1] * len(kernel), device=device, dtype=dtype)
+        self.up = nn.Parameter(up, requires_grad=False)
+        self.eval()
 
     @property
     def out_features(self) -> int:
@@ -53,11 +56,12 @@ class Adapted(nn.Module):
         return self.layer(given) + self.scale * change
 
 
-def attached(model: Model, task: Task, options: Options) -> Trainee:
-    """The model with changes of low rank, which are 0."""
-    networks = dict(model.base.networks)
+def attached(task: Task, options: Options) -> Trainee:
+    """The model with changes of low rank, which are 0. Raises `OptionsError`, `PromptError`."""
+    require_prompts(task, options)
+    networks = dict(task.model.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
-    random = generator(options.seed, 3)
+    random = generator(options.seed, "down")
     parameters: dict[str, nn.Parameter] = {}
     for part in parts:
         networks[part] = shared(networks[part])
@@ -66,8 +70,8 @@ def attached(model: Model, task: Task, options: Options) -> Trainee:
             owner, _, own = name.rpartition(".")
             setattr(networks[part].get_submodule(owner), own, adapted)
             parameters |= {f"{part}.{name}.down": adapted.down, f"{part}.{name}.up": adapted.up}
-    learning = model.taught(networks, {}, words=options.prompt.split())
-    return Trainee(learning, parameters, options.prompt, networks=tuple(parts[1:]))
+    learning = task.model.taught(networks, {}, words=options.prompt.split())
+    return Trainee(learning, parameters, options.prompt, options.train_text_encoder)
 
 
 def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> Concept:
@@ -87,8 +91,7 @@ def _alpha(options: Options) -> float:
 
 def _layers(part: str, network: nn.Module, options: Options) -> Iterator[tuple[str, Any]]:
     """The layers of a network that learn, by name."""
-    modules: Iterator[tuple[str, Any]] = network.named_modules()
-    for name, layer in modules:
+    for name, layer in cast("Iterator[tuple[str, Any]]", network.named_modules()):
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
         is_projection = name.endswith(_PROJECTIONS)

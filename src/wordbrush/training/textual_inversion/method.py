@@ -8,19 +8,16 @@ gradient. With several text encoders (SDXL) the word has vectors in each. N vect
 word in turn. Progressive vectors are those of the paper's ablation (section 5.3).
 """
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.concept import Concept, Placeholder
 from wordbrush.errors import OptionsError, PromptError, short
-from wordbrush.fit import generator
-from wordbrush.model import Conditioning, Model
-from wordbrush.model.sharing import with_vectors
+from wordbrush.model import Model
+from wordbrush.model.sharing import shared, with_vectors
 from wordbrush.training.objective import losses
-from wordbrush.training.task import Learned, Loss, Task, Trainee
+from wordbrush.training.task import Learned, Loss, Task, Trainee, learned_in
 from wordbrush.training.textual_inversion.options import Options
 
 OBJECT = (
@@ -35,12 +32,10 @@ STYLE = (
 )  # fmt: skip
 
 
-def attached(model: Model, task: Task, options: Options) -> Trainee:
+def attached(task: Task, options: Options) -> Trainee:
     """The model with the new word, which means its initial word. Raises `OptionsError`, `PromptError`."""
+    model = task.model
     _require_token(model, options.token)
-    for template in options.templates:
-        if template.count("{}") != 1:
-            raise OptionsError(f"option 'templates': expected one {{}} for the word, got {short(template)}")
     tokens = len(_ids(model, 0, options.init))
     count = tokens if options.vectors is None else options.vectors
     if options.progressive and len(options.progressive) != count - 1:
@@ -49,13 +44,17 @@ def attached(model: Model, task: Task, options: Options) -> Trainee:
             f"{len(options.progressive)}"
         )
     initial = tuple(_initial(model, i, options.init, count) for i in range(len(model.text.encoders)))
-    networks = dict(model.base.networks)
+    networks = dict(model.networks)
+    networks["unet"] = shared(networks["unet"])
     parts = [part for part in networks if part != "unet"]
     for part, vectors, tokenizer in zip(parts, initial, model.text.tokenizers, strict=True):
-        networks[part] = with_vectors(networks[part], vectors.clone(), tokenizer.eos_token_id)
+        networks[part] = with_vectors(networks[part], vectors.clone(), tokenizer.eos_token_id).eval()
     learning = model.taught(networks, {options.token: count})
     vectors = {part: networks[part].get_input_embeddings().vectors for part in parts}
-    trainee = Trainee(learning, vectors, f"a photo of {options.token}", networks=tuple(parts))
+    for prompt in _prompts(options):
+        learning.read(prompt)
+    firsts = (0, *options.progressive) if options.progressive else ()
+    stages = {first: model.taught(networks, {options.token: n}) for n, first in enumerate(firsts, 1)}
 
     def begin(step: int) -> None:
         """Vectors that come later start from the initial word, whatever weight decay has made of them."""
@@ -64,21 +63,17 @@ def attached(model: Model, task: Task, options: Options) -> Trainee:
                 for parameter, start in zip(vectors.values(), initial, strict=True):
                     parameter.data[place] = start[place]
 
-    return replace(trainee, begin=begin)
+    prompt = f"a photo of {options.token}"
+    return Trainee(learning, vectors, prompt, learns_text=True, begin=begin, stages=stages)
 
 
 def loss(trainee: Trainee, task: Task, options: Options, number: int) -> Loss:
     """The mean of eq. 2 over the rows of a forward pass."""
     batch = task.examples.batch(number, options.batch_size, task.share)
-    templates = options.templates or (OBJECT if options.kind == "object" else STYLE)
-    random = generator(options.seed, 2, number)
-    drawn = torch.randint(0, len(templates), (options.batch_size,), generator=random)[
-        task.share.rows(options.batch_size)
-    ]
-    model = _with_as_many(trainee.model, options, number // options.accumulate)
-    prompts = [templates[int(k)].format(options.token) for k in drawn]
-    text = Conditioning(model.encode_text(prompts, gradients=True))
-    return losses(model, batch, text, options.snr_gamma).mean(), len(prompts)
+    known = _prompts(options)
+    prompts = [known[int(choice * len(known))] for choice in batch.choices]
+    text = trainee.text(prompts, number // options.accumulate)
+    return losses(trainee.model, batch, text, options.snr_gamma).mean(), len(prompts)
 
 
 def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> Concept:
@@ -88,26 +83,24 @@ def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> 
     return task.concept("textual_inversion", options, trainee.prompt, placeholders={options.token: word})
 
 
-def _with_as_many(model: Model, options: Options, step: int) -> Model:
-    """The model whose word has as many vectors as it has learned so far."""
-    if not options.progressive:
-        return model
-    count = 1 + sum(step >= first for first in options.progressive)
-    return model.taught(model.networks, {options.token: count})
+def _prompts(options: Options) -> list[str]:
+    """The prompts that the word is learned in."""
+    templates = options.templates or (OBJECT if options.kind == "object" else STYLE)
+    return [template.replace("{}", options.token) for template in templates]
 
 
 def _initial(model: Model, encoder: int, words: str, count: int) -> Float[Tensor, "n d"]:
-    """Where `count` vectors start, in float32: at the tokens of the words in turn, or at means of neighbours if there
-    are more of those."""
-    table = model.base.text.encoders[encoder].get_input_embeddings().weight
-    rows = table.detach()[_ids(model, encoder, words)].float()
+    """Where `count` vectors start: at the tokens of the words in turn, or at means of neighbours if there are more of
+    those."""
+    table = model.text.encoders[encoder].get_input_embeddings().weight.detach()
+    rows = table[_ids(model, encoder, words)].to(learned_in(table))
     if len(rows) > count:
         return torch.stack([part.mean(0) for part in torch.tensor_split(rows, count)])
     return rows[torch.arange(count) % len(rows)]
 
 
 def _ids(model: Model, encoder: int, words: str) -> list[int]:
-    tokenizer = model.base.text.tokenizers[encoder]
+    tokenizer = model.text.tokenizers[encoder]
     ids: list[int] = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
     if not ids:
         raise PromptError("expected --init to be a word that the model knows, got nothing")

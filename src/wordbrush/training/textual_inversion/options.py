@@ -1,9 +1,11 @@
 """The options of Textual Inversion."""
 
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from wordbrush.errors import short
 from wordbrush.options import Said
 from wordbrush.training.options import PictureOptions
 
@@ -33,3 +35,15 @@ class Options(PictureOptions):
         description="where a picture's part is cut that the model sees; stretch: the whole, stretched to it",
     )
     flip: float = Field(0.5, ge=0, le=1, description="how often a picture is mirrored")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Options":
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"option 'templates': expected one {{}} for the word, got {short(template)}")
+        if any(later <= first for first, later in pairwise((0, *self.progressive, self.steps))):
+            raise ValueError(
+                f"option 'progressive': expected steps that rise, between 1 and {self.steps - 1}, got "
+                f"{','.join(map(str, self.progressive))}"
+            )
+        return self
