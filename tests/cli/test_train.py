@@ -293,7 +293,7 @@ def test_another_training_in_the_same_folder_is_refused(run: Run, monkeypatch: p
         stopped_at(patch, 4)
         assert run(*LORA, *FEW)[0] == 130
     code, _, err = run(*LORA, *FEW, "--rank", "2")
-    assert code == 2 and "has checkpoints of another training" in err
+    assert code == 2 and "expected checkpoints of this training" in err
     with sole(Path("my-cat.training/.lock")):
         code, _, err = run(*LORA, *FEW)
     assert code == 2 and "another training is at work in my-cat.training: wait for it" in err

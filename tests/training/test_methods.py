@@ -23,7 +23,7 @@ from training.helping import (
 )
 from wordbrush import training
 from wordbrush.concept import Concept, Use, applied
-from wordbrush.errors import NumericsError, OptionsError, PromptError
+from wordbrush.errors import InputError, NumericsError, OptionsError, PromptError
 from wordbrush.model import Model
 from wordbrush.progress import drain
 from wordbrush.training import run
@@ -389,8 +389,8 @@ def test_distinct_prompts_are_encoded_once(
     ("method", "told", "said"),
     [
         ("lora", {"warmup_steps": 3}, "'warmup_steps': expected fewer than the 3 steps, got 3"),
-        ("lora", {"prompt": " "}, "'prompt': expected what the pictures show"),
-        ("dreambooth", {"prompt": ""}, "'prompt': expected what the pictures show"),
+        ("lora", {"prompt": " "}, "'prompt': expected some words"),
+        ("dreambooth", {"prompt": ""}, "'prompt': expected some words"),
         ("textual_inversion", {"templates": ("a photo",)}, "'templates': expected one {} for the word, got 'a photo'"),
         ("textual_inversion", {"templates": ("{} and {}",)}, "'templates': expected one {}"),
         ("textual_inversion", {"progressive": (2, 1), "vectors": 3}, "steps that rise, between 1 and 2, got 2,1"),
@@ -406,7 +406,7 @@ def test_distinct_prompts_are_encoded_once(
 def test_options_that_make_no_sense(
     method: str, told: dict[str, Any], said: str, base: Callable[..., Model], folder: Path
 ):
-    with pytest.raises(OptionsError) as caught:
+    with pytest.raises(InputError) as caught:
         drain(run.run(plan(base(), folder, method, **told)))
     assert said in str(caught.value)
 

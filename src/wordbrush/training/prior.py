@@ -15,18 +15,17 @@ from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.options import PriorOptions
-from wordbrush.training.task import Loss, Task, Trainee
+from wordbrush.training.pictures import Pictures
+from wordbrush.training.task import Loss, Task, Trainee, require_words
 
 
-def require_prompts(task: Task, options: PriorOptions) -> None:
-    """Raise `OptionsError` where there is no prompt, `PromptError` for one that does not fit the model."""
-    if not options.prompt.strip():
-        raise OptionsError(
-            "option 'prompt': expected what the pictures show, with a rare word, got nothing: say --prompt 'a sks cat'"
-        )
-    for prompt in (options.prompt, options.class_prompt, *task.pictures.captions):
-        if prompt:
-            task.model.read(prompt)
+def require_prompts(model: Model, options: PriorOptions, pictures: Pictures) -> None:
+    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words."""
+    require_words(model, "prompt", options.prompt)
+    if options.class_prompt:
+        require_words(model, "class_prompt", options.class_prompt)
+    for caption in filter(None, pictures.captions):
+        model.read(caption)
 
 
 def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Loss:

@@ -15,7 +15,7 @@ from PIL import Image
 from wordbrush import images, methods, options, sampling, training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
-from wordbrush.errors import ImageError, OptionsError, OutputError, PromptError, short
+from wordbrush.errors import ImageError, OptionsError, OutputError
 from wordbrush.files import sole
 from wordbrush.fit import ALONE, Checkpoints, Share, fit
 from wordbrush.fit.log import Log
@@ -28,7 +28,7 @@ from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
 from wordbrush.training.options import PictureOptions, PriorOptions
 from wordbrush.training.pictures import Folder, Pictures
-from wordbrush.training.task import Task, Trainee
+from wordbrush.training.task import Task, Trainee, require_words
 
 _SAMPLES = 5  # of a training, where the user does not say otherwise
 _SAMPLE_STEPS = 20
@@ -80,8 +80,7 @@ def planned(
     found = found if isinstance(found, Pictures) else pictures.read(found)
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if isinstance(settings, PriorOptions):
-        _require_words(model, "prompt", settings.prompt)
-        _require_words(model, "class_prompt", settings.class_prompt or settings.prompt)
+        prior.require_prompts(model, settings, found)
         notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
     elif any(found.captions):
         notices.append(
@@ -102,7 +101,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     task = Task(model, plan.pictures, _examples(plan, plan.pictures.images, "pictures"), share=share)
     trainee = module.attached(task, settings)
     prompt = settings.sample_prompt or trainee.prompt
-    _require_words(trainee.model, "sample_prompt", prompt)
+    require_words(trainee.model, "sample_prompt", prompt)
     written = work if share.is_first else None
     recent: deque[float] = deque(maxlen=_RECENT)
     with ExitStack() as ending:
@@ -204,12 +203,6 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "pictures": [record.model_dump() for record in plan.pictures.records],
         "captions": list(plan.pictures.captions),
     }
-
-
-def _require_words(model: Model, name: str, prompt: str) -> None:
-    """Raise `PromptError` for a prompt that does not fit the model, or has no words."""
-    if all(word.is_punctuation for word in model.read(prompt).words):
-        raise PromptError(f"option '{name}': expected some words, got {short(prompt)}")
 
 
 def _computed_in(model: Model, settings: PictureOptions) -> torch.dtype:

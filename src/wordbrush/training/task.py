@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wordbrush.concept import Base, Concept, Placeholder
 from wordbrush.concept.weights import Change
+from wordbrush.errors import PromptError, short
 from wordbrush.fit import ALONE, Share
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import FitOptions
@@ -92,3 +93,9 @@ class Trainee:
             if prompt not in self._texts:
                 self._texts[prompt] = self.model.encode_text([prompt])
         return Conditioning(TextEmbeds.concat([self._texts[prompt] for prompt in prompts]))
+
+
+def require_words(model: Model, name: str, prompt: str) -> None:
+    """Raise `PromptError` for a prompt that does not fit the model, or has no words. name: the option's."""
+    if all(word.is_punctuation for word in model.read(prompt).words):
+        raise PromptError(f"option '{name}': expected some words, got {short(prompt)}")

@@ -17,13 +17,11 @@ from wordbrush.concept.weights import Change, Difference, Full
 from wordbrush.model.sharing import shared
 from wordbrush.training.dreambooth.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.prior import require_prompts
 from wordbrush.training.task import Learned, Task, Trainee, learned_in
 
 
 def attached(task: Task, options: Options) -> Trainee:
-    """The model with weights of its own, in float32, which are the base's. Raises `OptionsError`, `PromptError`."""
-    require_prompts(task, options)
+    """The model with weights of its own, in float32, which are the base's."""
     networks = dict(task.model.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
     parameters: dict[str, nn.Parameter] = {}

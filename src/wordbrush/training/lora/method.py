@@ -19,7 +19,6 @@ from wordbrush.fit import generator
 from wordbrush.model.sharing import shared
 from wordbrush.training.lora.options import Options
 from wordbrush.training.prior import loss as loss
-from wordbrush.training.prior import require_prompts
 from wordbrush.training.task import Learned, Task, Trainee, learned_in
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
@@ -57,8 +56,7 @@ class Adapted(nn.Module):
 
 
 def attached(task: Task, options: Options) -> Trainee:
-    """The model with changes of low rank, which are 0. Raises `OptionsError`, `PromptError`."""
-    require_prompts(task, options)
+    """The model with changes of low rank, which are 0."""
     networks = dict(task.model.networks)
     parts = ["unet", *(part for part in networks if part != "unet" and options.train_text_encoder)]
     random = generator(options.seed, "down")
