@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guides import ROOT, blocks, commands, run
-from wordbrush import editing, inversion
+from wordbrush import editing, inversion, training
 from wordbrush.cli.app import application
 from wordbrush.images import load
 
@@ -46,7 +46,11 @@ def test_the_tour_uses_every_command():
 
 def test_every_method_is_listed():
     listed = re.findall(r"^\| `([\w-]+)` \|", README, flags=re.MULTILINE)
-    assert {name.replace("-", "_") for name in listed} == {*editing.METHODS, *inversion.METHODS}
+    assert {name.replace("-", "_") for name in listed} == {
+        *editing.METHODS,
+        *inversion.METHODS,
+        *training.METHODS,
+    }
 
 
 @pytest.mark.slow
