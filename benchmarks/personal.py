@@ -2,6 +2,7 @@
 
     python benchmarks/personal.py --choose          # the three on which the defaults were chosen
     python benchmarks/personal.py --out DIR         # the three that are reported
+    python benchmarks/personal.py --knobs --out DIR # what each option does, on one of the first three
 
 Each thing has five pictures, rendered from seeds. For four prompts and four seeds: the cosine, by the encoder in DINO's
 role, of what the taught model draws with true renderings of the prompt, beside that of the base model's picture of the
@@ -20,6 +21,7 @@ import torch
 from PIL import Image
 
 import wordbrush
+from wordbrush import training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.evaluation.judges.backbones import Encoder, load_encoder
 from wordbrush.images import load
@@ -209,11 +211,57 @@ def gallery(
     return sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns=5)
 
 
+KNOBS: Sequence[tuple[str, str, Sequence[Any]]] = (
+    ("lora", "layers", ("cross-attention", "attention", "all")),
+    ("lora", "rank", (1, 4, 16)),
+    ("lora", "learning_rate", (3e-4, 2e-3, 1e-2)),
+    ("lora", "steps", (40, 160, 400)),
+    ("textual_inversion", "vectors", (1, 2, 6)),
+    ("textual_inversion", "learning_rate", (3e-4, 2e-3, 1e-2)),
+    ("dreambooth", "train_text_encoder", (False, True)),
+)
+
+
+def knobs(model: Model, subject: Subject, work: Path) -> Image.Image:
+    """The first prompt and seed at three values of each option, all others at their defaults; and what becomes of the
+    class with and without its pictures."""
+    prompt = next(iter(PROMPTS))
+    kept: dict[str, Model] = {}
+
+    def shown(word: str, method: str, **options: Any) -> Image.Image:
+        own = {**training.defaults("pocket", method), **options}
+        key = json.dumps([method, own], sort_keys=True)
+        if key not in kept:
+            concept, named, _, _ = taught(model, subject, method, options, work)
+            kept[key] = applied(model, [Use(concept)])
+            print(key, flush=True)
+        text = prompt.format(told(method, subject)[1] if word == "thing" else f"a {subject.kind}")
+        return wordbrush.generate(kept[key], text, seed=SEEDS[0], steps=STEPS)
+
+    cells: list[tuple[Image.Image, str]] = []
+    for method, option, values in KNOBS:
+        for value in values:
+            cells.append(
+                (shown("thing", method, **{option: value}), f"{typed(method)}: {typed(option)} {value}")
+            )
+    cells.append((truths(subject, prompt)[0], "true"))
+    cells.append(
+        (
+            wordbrush.generate(model, prompt.format(f"a {subject.kind}"), seed=SEEDS[0], steps=STEPS),
+            "base: class",
+        )
+    )
+    cells.append((shown("class", "dreambooth"), "dreambooth: the class, preserved"))
+    cells.append((shown("class", "dreambooth", class_prompt=""), "dreambooth: the class, not preserved"))
+    return sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns=6)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--choose", action="store_true", help="the subjects that defaults are chosen on")
+    parser.add_argument("--knobs", action="store_true", help="a sheet of what each option does")
     parser.add_argument("--method", action="append")
     parser.add_argument("--subject", action="append")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, in place of the defaults")
@@ -222,6 +270,9 @@ def main() -> None:
     torch.set_num_threads(1)
     model, judge = Model.load("pocket", device="cpu"), Judge()
     work = asked.out / "pictures"
+    if asked.knobs:
+        knobs(model, CHOOSING[1], work).save(asked.out / "knobs.png")
+        return
     for subject in CHOOSING if asked.choose else REPORTED:
         if asked.subject and subject.name not in asked.subject:
             continue

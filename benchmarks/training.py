@@ -4,8 +4,9 @@
     python benchmarks/training.py --memory
 
 Theirs is what `textual_inversion.py` and `train_dreambooth_lora.py` (0.42) do in a step with their default flags,
-written again here: pictures and prompts are encoded in every step, the whole embedding table learns and its rows are
-put back (Textual Inversion), the changes of low rank are peft's (LoRA). Without accelerate's wrappers, whose cost is small.
+written again here: pictures and prompts are encoded in every step; in Textual Inversion the whole embedding table
+learns and its rows are put back; in LoRA the changes of low rank are peft's. Without accelerate's
+wrappers, which cost little.
 
 Time is processor time on one thread, variants interleaved; medians of the ratios within a round, and the quartiles.
 Memory is the peak of a process that does three steps, less what it had with the model loaded. What was expected is in

@@ -48,7 +48,33 @@ METHODS: Mapping[str, Method[Training]] = {
     ),
 }
 
-MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "pocket": {
+        "textual_inversion": {
+            "steps": 220,
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "weight_decay": 0.0,
+            "flip": 0.0,
+        },
+        "dreambooth": {
+            "steps": 200,
+            "learning_rate": 3e-4,
+            "text_learning_rate": 5e-4,
+            "schedule": "cosine",
+            "batch_size": 2,
+            "train_text_encoder": True,
+            "class_pictures": 16,
+        },
+        "lora": {
+            "steps": 160,
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "batch_size": 4,
+            "layers": "all",
+        },
+    },
+}
 """The models for which other defaults were measured than the papers', and those, by method."""
 
 
