@@ -135,7 +135,7 @@ def test_a_training_goes_on_where_it_was_stopped(tiny: Tiny, photo: Image.Image,
     seen: list[Progress] = []
     value = training.METHODS["lora"].options().model_validate(told)
     concept = wordbrush.train(model, given, "lora", options=value, work=work, on_progress=seen.append)
-    assert [progress.step for progress in seen if progress.stage == "training"] == [2, 3]
+    assert [progress.step for progress in seen if progress.stage == "training"] == [1, 2, 3]
     assert concept.record == whole.record and concept.pictures[1].name == "picture 2"
     assert sorted(path.name for path in work.iterdir()) == ["log.jsonl", "samples", "strip.png"]
     with pytest.raises(OptionsError, match="no training method 'lara'; did you mean 'lora'"):

@@ -429,7 +429,7 @@ def test_concepts_lists_a_folder(here: Path, run: Run) -> None:
     ("tokens", "why"),
     [
         (("none.concept",), "expected a concept's file, but there is none at none.concept"),
-        (("photo.png",), "photo.png is damaged or no wordbrush concept"),
+        (("photo.png",), "expected a whole safetensors file, but photo.png is none"),
         (
             ("my-cat.concept", "--preview", "p.png"),
             "expected a concept with previews for --preview, got none",

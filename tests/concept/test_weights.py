@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teaching import low_rank
-from wordbrush.concept.weights import KINDS, Change, Difference, Full, LowRank, merged, restored, tensors
+from wordbrush.concept.weights import (
+    KINDS,
+    Change,
+    Difference,
+    Full,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    Spectral,
+    merged,
+    restored,
+    tensors,
+)
 from wordbrush.errors import ConceptError
 
 SIZES = st.integers(1, 6)
@@ -25,6 +37,15 @@ def of_each_kind(weight: torch.Tensor, seed: int) -> list[Change]:
         low_rank(wide, seed=seed),
         Difference(random(*wide.shape, seed=seed)),
         Full(random(*wide.shape, seed=seed + 1)),
+        Hadamard(
+            random(wide.shape[0], 2, seed=seed),
+            random(2, wide.shape[1], seed=seed + 1),
+            random(wide.shape[0], 2, seed=seed + 2),
+            random(2, wide.shape[1], seed=seed + 3),
+            torch.tensor(1.0),
+        ),
+        Kronecker(torch.tensor(1.0), w1=random(1, 1, seed=seed), w2=random(*wide.shape, seed=seed + 4)),
+        Spectral(random(min(wide.shape), seed=seed + 5)),
     ]
 
 
@@ -95,7 +116,13 @@ def test_magnitudes_of_another_shape_are_refused() -> None:
         change.delta(random(5, 3))
 
 
-@given(SIZES, SIZES, SEEDS, st.permutations(range(3)), st.lists(STRENGTHS, min_size=3, max_size=3))
+@given(
+    SIZES,
+    SIZES,
+    SEEDS,
+    st.permutations(range(len(KINDS))),
+    st.lists(STRENGTHS, min_size=len(KINDS), max_size=len(KINDS)),
+)
 def test_the_order_of_changes_does_not_matter(
     out: int, inner: int, seed: int, order: list[int], strengths: list[float]
 ) -> None:
@@ -110,9 +137,9 @@ def test_what_two_changes_add_is_the_sum_of_what_each_adds(
     out: int, inner: int, seed: int, strength: float
 ) -> None:
     weight = random(out, inner, seed=seed).double()
-    one, two, three = of_each_kind(weight, seed)
-    alone = [merged(weight, [(each, strength)]) - weight for each in (one, two, three)]
-    together = merged(weight, [(each, strength) for each in (one, two, three)]) - weight
+    changes = of_each_kind(weight, seed)
+    alone = [merged(weight, [(each, strength)]) - weight for each in changes]
+    together = merged(weight, [(each, strength) for each in changes]) - weight
     torch.testing.assert_close(together, sum(alone, torch.zeros_like(weight)))
 
 
@@ -134,9 +161,7 @@ def test_a_change_comes_back_from_its_tensors(name: str) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(
-        ConceptError, match="expected a weight kept as full, difference, low-rank, got 'loha'"
-    ):
+    with pytest.raises(ConceptError, match="expected a weight kept as full, difference, .*, got 'loha'"):
         restored("loha", {})
 
 

@@ -79,6 +79,8 @@ def planned(
     _computed_in(model, settings)
     found = found if isinstance(found, Pictures) else pictures.read(found)
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
+    if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
+        notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
     if isinstance(settings, PriorOptions):
         prior.require_prompts(model, settings, found)
         notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")

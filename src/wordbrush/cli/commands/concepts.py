@@ -97,7 +97,9 @@ def _rows(told: dict[str, Any]) -> dict[str, str]:
         "words": ", ".join(f"{token} ({_counted(n, 'vector')})" for token, n in told["words"].items()),
         "weights": ", ".join(f"{n} {kind}" for kind, n in told["weights"].items()),
         "method": f"{told['method']}, seed {told['seed']}",
-        "options": ", ".join(f"{name} {value}" for name, value in told["options"].items()),
+        "options": ", ".join(
+            f"{name} {value}" for name, value in told["options"].items() if value not in (None, "", [])
+        ),
         "base": base,
         "trained on": ", ".join(told["pictures"]),
         "size": f"{told['bytes'] / 1000:,.0f} kB",
