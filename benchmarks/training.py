@@ -47,7 +47,7 @@ NAMES = ("pocket", "mid")
 METHODS = ("textual_inversion", "lora")
 TOLD: dict[str, dict[str, Any]] = {
     "textual_inversion": {"token": "<my-cat>", "init": "cat", "vectors": 1},
-    "lora": {"prompt": "a sks cat"},
+    "lora": {"prompt": "a sks cat", "layers": "attention"},
 }
 Step = Callable[[], object]
 
@@ -91,7 +91,7 @@ def ours(model: Model, method: str) -> Step:
     plan = planned(model, folder(model.image_size), method, told)
     settings, module = plan.options, training.METHODS[method].load()
     task = Task(model, plan.pictures, Examples(model, plan.pictures.images, 0, "center"))
-    trainee = module.attached(model, task, settings)
+    trainee = module.attached(task, settings)
     for parameter in trainee.parameters.values():
         parameter.requires_grad_(True)
     loop = fit(trainee.parameters, lambda number: module.loss(trainee, task, settings, number), settings)
