@@ -129,6 +129,7 @@ def test_what_moves(
     assert trained.concept.base.hash == model.base_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["full", "delta"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", SHAPES)
@@ -160,6 +161,7 @@ def test_the_file_is_what_was_learned(
     assert float((learned[0] - start[0]).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_again(variant: str, base: Callable[..., Model], folder: Path, tmp_path: Path):
     """Two rounds in one process: no state is left between them. Another seed learns something else."""

@@ -20,6 +20,8 @@ from wordbrush.concept.weights import Full, LowRank
 from wordbrush.errors import ConceptError
 from wordbrush.model import Model
 
+pytestmark = pytest.mark.slow  # each opens a process that imports torch
+
 Tiny = Callable[..., Model]
 L = torch.randn(2, 24)
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
