@@ -159,11 +159,12 @@ class FitOptions(Options):
         False, description="compute activations again in the backward pass: less memory, a third more time"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of batches, noise, crops and flips")
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="steps between checkpoints")
     tensorboard: bool = Field(False, description="also write TensorBoard's files (needs the extra [train])")
     sample_every: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="steps between the samples that show the thing appearing (default: five in all)",
     )
 

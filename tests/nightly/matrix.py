@@ -78,7 +78,7 @@ TYPES = {
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
-    "--train-text-encoder --to",
+    "--train-text-encoder --to dreambooth:--keep",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",

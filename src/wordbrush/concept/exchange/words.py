@@ -100,8 +100,10 @@ def renamed(concept: Concept, token: str) -> Concept:
             f"expected a concept of one word to call it {short(token)}, got {len(concept.placeholders)} words"
             f"{': ' + ', '.join(map(short, concept.placeholders)) if concept.placeholders else ''}"
         )
-    if not token.strip() or len(token) > 100 or token != " ".join(token.split()):
-        raise ConceptError(f"expected a word of at most 100 letters for the concept, got {short(token)}")
+    if len(token) > 100 or token.split() != [token] or not any(each.isalnum() for each in token):
+        raise ConceptError(
+            f"expected one word of at most 100 letters for the concept, such as '<my-cat>', got {short(token)}"
+        )
     ((old, own),) = concept.placeholders.items()
     return replace(concept, placeholders={token: own}, prompt=concept.prompt.replace(old, token), file=None)
 
