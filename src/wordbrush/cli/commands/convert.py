@@ -58,7 +58,7 @@ def convert(
     outputs.check([concept], [path if suffix else path / "adapter_config.json"])
     with ExitStack() as folders:
         source = concept
-        if allow_pickle and exchange.is_pickle(concept):
+        if allow_pickle and concept.is_file() and exchange.is_pickle(concept):
             folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="wordbrush-"))
             with terminal.busy("opening the pickle"):
                 source = exchange.unpickled(concept, Path(folder))

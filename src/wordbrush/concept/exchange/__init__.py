@@ -99,6 +99,8 @@ def read(path: str | os.PathLike[str], model: Model) -> Concept:
                 f"expected a folder with one of {', '.join(_IN_FOLDERS)}, got {path} with {len(found)}: name the file"
             )
         path = found[0]
+    if not path.is_file():  # what is there and is none, a device, say, may never end
+        raise ConceptError(f"there is no file {path} of a learned concept; check the path")
     if is_ours(path):
         return Concept.load(path)
     file, places = opened(path), Places(model)
