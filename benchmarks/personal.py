@@ -197,7 +197,7 @@ def gallery(
     """All of a subject on one sheet, first seeds, not chosen: what was learned from, the prompts, a swap, strengths."""
     cells = [(load(path), "learned from") for path in sorted((work / subject.name).glob("*.png"))]
     for prompt in PROMPTS:
-        named = prompt.format(f"a {subject.name}")
+        named = prompt.format(f"{'an' if subject.name[0] in 'aeiou' else 'a'} {subject.name}")
         cells += [(truths(subject, prompt)[0], f"true: {named}"), (plain[prompt][0], f"base: {subject.kind}")]
         cells += [(lesson.made[prompt][0], typed(method)) for method, lesson in lessons.items()]
     cells += [(scene(Thing(subject.kind)), "a picture"), (scene(subject.thing()), "true swap")]

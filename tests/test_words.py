@@ -156,6 +156,25 @@ def test_an_accent_may_be_a_character_of_its_own(words: Read) -> None:
     assert not align(composed, decomposed).changed()
 
 
+@pytest.mark.parametrize(
+    ("token", "prompt", "is_there"),
+    [
+        ("猫咪", "一只猫咪在海滩", True),  # no spaces between words
+        ("мойкот", "一只мойкот在海滩", True),
+        ("мойкот", "моймойкот", False),  # inside of another word
+        ("café", "cafés", False),
+        ("cafe\u0301", "cafe\u0301s", False),
+        ("<猫>", "x<猫>y", True),
+    ],
+)
+def test_a_learned_word_is_whole_in_every_script(
+    token: str, prompt: str, is_there: bool, tokenizer: CLIPTokenizer
+) -> None:
+    found = read(tokenizer, prompt, 32, placeholders={token: range(1000, 1002)})
+    assert [word.text for word in found.words if word.is_learned] == [token] * is_there
+    assert (1000 in found.ids) == is_there
+
+
 def test_a_learned_token_is_one_word(tokenizer: CLIPTokenizer) -> None:
     own = deepcopy(tokenizer)
     own.add_tokens("<my-cat>")

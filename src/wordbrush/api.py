@@ -30,14 +30,7 @@ from wordbrush import (
 )
 from wordbrush.concept import Concept, Use, exchange
 from wordbrush.editing.prompt_to_prompt import defaults
-from wordbrush.errors import (
-    ImageError,
-    ModelError,
-    OptionsError,
-    PromptError,
-    SourceError,
-    short,
-)
+from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
 from wordbrush.framing import framed
 from wordbrush.images import Pixels, Recorded
 from wordbrush.masks import Where
@@ -549,8 +542,7 @@ def train(
     `Options`, such as {"token": "<my-cat>", "init": "cat"}. work: a folder for checkpoints, a log and samples; a
     training that was stopped goes on there when it is called with the same again, and ends with the same concept.
 
-    Raises `ImageError`, `PromptError`, `OptionsError`, or
-    `NumericsError` where the loss is no number.
+    Raises `ImageError`, `PromptError`, `OptionsError`, or `NumericsError` where the loss is no number.
 
     >>> model = Model.load("pocket")
     >>> generate(model, "a cat on a beach", seed=7, steps=2).save("cat.png")

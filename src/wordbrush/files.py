@@ -1,6 +1,5 @@
 """Write files atomically: one, or several of which all appear or none."""
 
-import json
 import os
 import secrets
 import shutil
@@ -224,12 +223,3 @@ def _output_errors(path: Path) -> Generator[None, None, None]:
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot write {path}: {reason}; choose another path or free disk space") from error
-
-
-def in_order(content: bytes) -> bytes:
-    """A safetensors file with its header's keys in order: the library writes metadata in the order of a hash map,
-    another one each time."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[start:]))

@@ -25,9 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from wordbrush import tensorfiles
 from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError, short
-from wordbrush.files import Opened, atomic_write, in_order
+from wordbrush.files import Opened, atomic_write
 from wordbrush.images import to_image
 from wordbrush.inputs import AppliedConcept, FileRecord, flags, listed
 from wordbrush.model import Conditioning, Model, TextEmbeds
@@ -215,7 +216,7 @@ class Source:
             "sha256": _checksum(header, tensors),
         }
         with opened(path) as file:
-            file.write(in_order(to_safetensors(tensors, metadata)))
+            file.write(tensorfiles.content(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> "Source":

@@ -30,7 +30,8 @@ from wordbrush.errors import PromptError, UnlearnedError, nearest, short
 # character, such as an emoji with its skin tone.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 _MARKS = r"\p{M}\u200c\u200d"
-_LETTERS = rf"(?:(?!{_UNSPACED})[\w{_MARKS}])+"
+_LETTER = rf"(?:(?!{_UNSPACED})[\w{_MARKS}])"
+_LETTERS = rf"{_LETTER}+"
 _WORD = regex.compile(rf"{_UNSPACED}[{_MARKS}]*|{_LETTERS}(?:['’‘\-‐‑]{_LETTERS})*|(?!\s)\X", regex.VERSION1)
 _SAME_MARK = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "“": '"', "”": '"'})
 
@@ -262,7 +263,7 @@ def _learned(prompt: str, placeholders: Mapping[str, Sequence[int]]) -> _Learned
         # An accent may be typed as a character of its own.
         forms = {unicodedata.normalize(form, name) for name in placeholders for form in ("NFC", "NFD")}
         names = sorted(forms, key=len, reverse=True)
-        pattern = "|".join(f"{_edge(name[0])}{regex.escape(name)}{_edge(name[-1])}" for name in names)
+        pattern = "|".join(map(_whole, names))
         ids = {_fold(name): own for name, own in placeholders.items()}
         for match in regex.finditer(pattern, prompt, regex.IGNORECASE):
             found[match.span()] = ids[_fold(match.group())]
@@ -281,9 +282,11 @@ def _require_learned(tokenizer: Any, prompt: str, learned: _Learned) -> None:
             )
 
 
-def _edge(character: str) -> str:
-    """A learned word is none inside of another word: at a letter it has to end where a word does."""
-    return r"\b" if character.isalnum() else ""
+def _whole(name: str) -> str:
+    """The pattern of a learned word, which is none inside of another word: a letter at its end has no other beside it.
+    In scripts without spaces every character is a word."""
+    before, after = (regex.match(_LETTER, end) is not None for end in (name[0], name[-1]))
+    return f"{f'(?<!{_LETTER})' * before}{regex.escape(name)}{f'(?!{_LETTER})' * after}"
 
 
 def _words_of(prompt: str, learned: _Learned) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from teaching import concept
-from wordbrush.concept import Concept, TrainingPicture
+from wordbrush.concept import Base, Concept, Placeholder, TrainingPicture
 from wordbrush.concept.concept import words_of
 from wordbrush.concept.weights import Difference, Full, LowRank, tensors
 from wordbrush.errors import ConceptError, OutputError
@@ -210,3 +210,11 @@ def test_a_file_of_a_newer_version_and_one_of_another_kind(file: Path, tmp_path:
     refused(file, "is not a wordbrush concept")
     (tmp_path / "pickle.concept").write_bytes(b"\x80\x04.")
     refused(tmp_path / "pickle.concept", "is damaged or no wordbrush concept")
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    row = torch.randn(2, 24)
+    shared = Concept("x", "<a>", Base(), {"<a>": Placeholder((row,), (row,))}).save(tmp_path / "a.concept")
+    apart = Concept("x", "<a>", Base(), {"<a>": Placeholder((row,), (row.clone(),))})
+    assert shared.record.sha256 == apart.record.sha256
+    assert torch.equal(Concept.load(tmp_path / "a.concept").placeholders["<a>"].vectors[0], row)

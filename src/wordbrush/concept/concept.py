@@ -14,13 +14,13 @@ from jaxtyping import Float
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from wordbrush import tensorfiles
 from wordbrush.concept import weights
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
-from wordbrush.files import Opened, atomic_write, in_order
+from wordbrush.files import Opened, atomic_write
 from wordbrush.images import decode
 from wordbrush.inputs import FileRecord
 from wordbrush.reading import json_text
@@ -183,7 +183,7 @@ class Concept:
             "concept": header,
             "sha256": _checksum(header, tensors),
         }
-        return in_order(to_safetensors(tensors, metadata))
+        return tensorfiles.content(tensors, metadata)
 
 
 def words_of(path: str | os.PathLike[str]) -> tuple[str, ...]:

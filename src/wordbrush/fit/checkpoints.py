@@ -12,9 +12,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from wordbrush import tensorfiles
 from wordbrush.errors import OptionsError, OutputError, WordbrushError
 from wordbrush.files import all_or_none, atomic_write, inside
 from wordbrush.reading import json_mapping
@@ -127,7 +127,7 @@ def _read(step: int, path: Path) -> State:
 def _contents(state: State) -> Iterator[tuple[str, bytes]]:
     """The files of a checkpoint, one after the other: all together are large."""
     for kind, tensors in state.tensors.items():
-        yield f"{kind}.safetensors", to_safetensors({name: _apart(each) for name, each in tensors.items()})
+        yield f"{kind}.safetensors", tensorfiles.content(tensors)
     yield _NUMBERS, json.dumps(dict(state.numbers)).encode()
 
 
@@ -136,12 +136,6 @@ def _remove(path: Path) -> None:
     with suppress(OSError):
         (path / _MANIFEST).unlink()
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _apart(tensor: Tensor) -> Tensor:
-    """A tensor for a file, in memory of its own: 8-bit moments share a table, which safetensors refuses."""
-    tensor = tensor.detach().cpu()
-    return tensor.clone() if tensor.numel() <= 256 else tensor.contiguous()
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -91,13 +91,16 @@ def read(texts: Iterable[str]) -> list[Named]:
 
 
 def taught(base: "Callable[[], Model]", texts: Sequence[str]) -> "Model":
-    """A model with these concepts. Our own files are read before the model is loaded. Raises `ConceptError`."""
+    """A model with these concepts, which `read` has checked. Our own files are read before the model is loaded.
+
+    Raises `ConceptError`.
+    """
     if not texts:
         return base()
     from wordbrush.api import apply
     from wordbrush.concept import Concept
 
-    named = read(texts)
+    named = [Named.of(text) for text in texts]
     values = [Concept.load(each.path) if each.path.suffix == OWN else each.path for each in named]
     return apply(base(), *values, strength=[each.strength for each in named])
 

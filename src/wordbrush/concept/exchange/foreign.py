@@ -10,13 +10,12 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from wordbrush import tensorfiles
 from wordbrush.concept.concept import Concept
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
-from wordbrush.files import in_order
 from wordbrush.reading import json_text
 
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -95,9 +94,8 @@ def opened(path: Path) -> Foreign:
 
 
 def content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a safetensors file; equal tensors make equal files."""
-    plain = {name: own.detach().cpu().contiguous().clone() for name, own in sorted(tensors.items())}
-    return in_order(to_safetensors(plain, {"format": "pt", **(metadata or {})}))
+    """The bytes of a file of PyTorch's, as other tools expect them to be marked."""
+    return tensorfiles.content(tensors, {"format": "pt", **(metadata or {})})
 
 
 def text(value: Any) -> str:
