@@ -538,9 +538,10 @@ def train(
 ) -> Concept:
     """Teach a model a thing or a style from pictures; the model itself stays as it is.
 
-    pictures: a folder, or a list of files and PIL images. method: see `training_methods`. options: that method's
-    `Options`, such as {"token": "<my-cat>", "init": "cat"}. work: a folder for checkpoints, a log and samples; a
-    training that was stopped goes on there when it is called with the same again, and ends with the same concept.
+    pictures: a folder, or a list of files and PIL images; a list of folders, one for each thing, for methods that learn
+    several. method: see `training_methods`. options: that method's `Options`, such as {"token": "<my-cat>", "init":
+    "cat"}. work: a folder for checkpoints, a log and samples; a training that was stopped goes on there when it is
+    called with the same again, and ends with the same concept.
 
     Raises `ImageError`, `PromptError`, `OptionsError`, or `NumericsError` where the loss is no number.
 

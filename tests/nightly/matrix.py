@@ -82,7 +82,7 @@ TYPES = {
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
-    "folder": "FOLDER --edited --root",
+    "folder": "FOLDER --edited --root --class-folder",
     "lines": "CASES JOBS",
     "weights": "--lpips-weights",
     "model": "--model --clip --encoder",

@@ -80,8 +80,9 @@ def parts(model: Model, folder: Path, method: str, share: Share = ALONE, **told:
     def examples(stream: str) -> Examples:
         return Examples(model, found.images, options.seed, options.crop, options.flip, stream)
 
-    prior = examples("class") if getattr(options, "class_prompt", "") else None
-    task = Task(model, found, examples("pictures"), prior, share)
+    classes = getattr(options, "class_prompts", ())
+    prior = examples("class") if classes else None
+    task = Task(model, found, examples("pictures"), prior, classes[:1] * len(found), share)
     loaded = training.METHODS[method].load()
     return Parts(loaded.attached(task, options), task, options, loaded)
 

@@ -23,7 +23,7 @@ def made(model: Model, prompt: str, work: Path | None, *, seed: int = 0, share: 
         rows.append(progress.rows)
 
     given = {} if share is None else {"share": share}
-    found = drain(class_pictures(model, prompt, 2, seed, work, **given), count)
+    found = drain(class_pictures(model, prompt, 2, seed, work and work / "class", **given), count)
     return [picture.tobytes() for picture in found], sum(rows)
 
 

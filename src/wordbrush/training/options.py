@@ -1,6 +1,6 @@
 """What methods that learn from pictures can be told, besides how to optimise; nothing here imports torch."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,7 +8,9 @@ from wordbrush.options import FitOptions, MaybeSaid, Said
 
 
 class PictureOptions(FitOptions):
-    """How pictures are seen, and what is sampled meanwhile."""
+    """How pictures are seen, and what is sampled meanwhile. SEVERAL: whether several things are learned at once."""
+
+    SEVERAL: ClassVar[bool] = False
 
     crop: Literal["random", "center", "stretch"] = Field(
         "random",
@@ -23,7 +25,26 @@ class PictureOptions(FitOptions):
     sample_prompt: MaybeSaid = Field("", description="prompt of the samples (default: the concept's own)")
 
 
-class PriorOptions(PictureOptions):
+class ClassOptions(PictureOptions):
+    """What a method has that holds the model to what it knows of a class."""
+
+    class_folder: MaybeSaid = Field(
+        "",
+        description="a folder of pictures of the class, with captions (NAME.txt) if they are not all the class prompt; "
+        "used in place of pictures that the model makes",
+    )
+    class_pictures: int = Field(
+        200, ge=1, le=100_000, description="pictures of the class, made by the model itself; of each class"
+    )
+    prior_weight: float = Field(1.0, ge=0, le=1000, description="weight of the class pictures' loss")
+
+    @property
+    def class_prompts(self) -> tuple[str, ...]:
+        """The classes: one for each thing, or for all, or none."""
+        raise NotImplementedError
+
+
+class PriorOptions(ClassOptions):
     """What DreamBooth and its low-rank form have in common."""
 
     prompt: Said = Field(
@@ -33,8 +54,9 @@ class PriorOptions(PictureOptions):
         "",
         description="the class of the thing, 'a cat': what the model knows of it is preserved (default: it is not)",
     )
-    class_pictures: int = Field(
-        200, ge=1, le=100_000, description="pictures of the class, made by the model itself"
-    )
-    prior_weight: float = Field(1.0, ge=0, le=1000, description="weight of the class pictures' loss")
     train_text_encoder: bool = Field(False, description="let the text encoder learn as well")
+
+    @property
+    def class_prompts(self) -> tuple[str, ...]:
+        """The class, if there is one."""
+        return (self.class_prompt,) if self.class_prompt else ()

@@ -18,7 +18,7 @@ from wordbrush.errors import ImageError, PromptError
 from wordbrush.inputs import sha256
 
 Folder = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Image.Image]
-"""Where pictures are: a folder, or several files and PIL images."""
+"""Where pictures are: a folder, or several files and PIL images; several folders are several things."""
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic"})
 _CAPTION = 64 * 1024  # bytes of a caption's file
@@ -39,13 +39,14 @@ class Pictures:
     """Training pictures, in the order of their names.
 
     images: upright, in RGB. captions: what a text file of the same name says of each, or "". notices: what a user
-    should know before the work.
+    should know before the work. things: which thing each shows, by the number of its folder; none: all the same.
     """
 
     images: tuple[Image.Image, ...]
     records: tuple[TrainingPicture, ...]
     captions: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    things: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,13 +56,24 @@ class Pictures:
         """The pictures' names."""
         return [record.name for record in self.records]
 
+    @property
+    def count_of_things(self) -> int:
+        """How many things they show."""
+        return 1 + max(self.things, default=0)
+
+    def thing(self, picture: int) -> int:
+        """The number of the thing that a picture shows, from 0."""
+        return self.things[picture] if self.things else 0
+
 
 def read(folder: Folder) -> Pictures:
-    """The pictures of a folder, or several files and PIL images.
+    """The pictures of a folder, or several files and PIL images; those of several folders are of several things.
 
     `NAME.txt` beside a picture is its caption. Hidden files are no pictures. Raises `ImageError` for a folder that will
     not do: none there, no pictures in it, or some that cannot be read; `PromptError` for a caption that is no text.
     """
+    if folders := _folders(folder):
+        return _joined([read(each) for each in folders], [each.name or str(each) for each in folders])
     given, notices = _given(folder)
     found: list[Image.Image] = []
     records: list[TrainingPicture] = []
@@ -132,6 +144,40 @@ def doubts(found: Pictures, size: tuple[int, int], crop: str) -> list[str]:
 def listed(names: Sequence[str]) -> str:
     """The first four names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _folders(folder: Folder) -> list[Path]:
+    """The folders, where several are given. Raises `ImageError` for folders among files."""
+    if isinstance(folder, str | os.PathLike):
+        return []
+    found = [Path(each) for each in folder if not isinstance(each, Image.Image) and Path(each).is_dir()]
+    if found and len(found) < len(folder):
+        raise ImageError(
+            f"expected folders, one for each thing, or pictures of one thing, got both: {found[0]} is a folder"
+        )
+    return found
+
+
+def _joined(found: Sequence[Pictures], names: Sequence[str]) -> Pictures:
+    """The pictures of several things, by the names of their folders."""
+    if len(found) == 1:
+        return found[0]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    records = [
+        record.model_copy(update={"name": f"{name}/{record.name}"})
+        for name, each in zip(names, found, strict=True)
+        for record in each.records
+    ]
+    return Pictures(
+        tuple(image for each in found for image in each.images),
+        tuple(records),
+        tuple(caption for each in found for caption in each.captions),
+        tuple(
+            f"{name}: {notice}" for name, each in zip(names, found, strict=True) for notice in each.notices
+        ),
+        tuple(number for number, each in enumerate(found) for _ in each.images),
+    )
 
 
 def _given(folder: Folder) -> tuple[Sequence[str | os.PathLike[str] | Image.Image], list[str]]:

@@ -1,31 +1,73 @@
-"""Prior preservation (Ruiz et al. 2023, section 4.3): pictures of the class that the frozen model makes, and the loss
-that goes with them."""
+"""Prior preservation (Ruiz et al. 2023, section 4.3): pictures of the class, which the frozen model makes or which are
+given, and the loss that goes with them."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from wordbrush import provenance, sampling
-from wordbrush.errors import ImageError, OptionsError
+from wordbrush.errors import ImageError, OptionsError, PromptError
 from wordbrush.fit import ALONE, Share
 from wordbrush.images import Recorded, load, save_png
 from wordbrush.model import Model
 from wordbrush.progress import Progress
 from wordbrush.source import Source
+from wordbrush.training import pictures
 from wordbrush.training.objective import joined, losses, with_prior
-from wordbrush.training.options import PriorOptions
-from wordbrush.training.pictures import Pictures
+from wordbrush.training.options import ClassOptions, PriorOptions
+from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.task import Loss, Task, Trainee, require_words
 
+Prior = tuple[list[Image.Image], tuple[str, ...]]
+"""Pictures of classes, and what each shows."""
 
-def require_prompts(model: Model, options: PriorOptions, pictures: Pictures) -> None:
-    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words."""
-    require_words(model, "prompt", options.prompt)
-    if options.class_prompt:
-        require_words(model, "class_prompt", options.class_prompt)
-    for caption in filter(None, pictures.captions):
+
+def require_prompts(
+    model: Model, options: ClassOptions, found: Pictures, given: Pictures | None, prompts: Sequence[str]
+) -> None:
+    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words.
+
+    given: the pictures of the class, where they are. prompts: the things'.
+    """
+    for prompt in prompts:
+        require_words(model, "prompt", prompt)
+    for prompt in options.class_prompts:
+        require_words(model, "class_prompt", prompt)
+    for caption in filter(None, (*found.captions, *(() if given is None else given.captions))):
         model.read(caption)
+
+
+def given(options: ClassOptions) -> Pictures | None:
+    """The pictures of the class, where a folder is named. Raises `ImageError`; `PromptError` for a picture of which
+    nobody says what it shows."""
+    if not options.class_folder:
+        return None
+    found = pictures.read(options.class_folder)
+    bare = [name for name, caption in zip(found.names, found.captions, strict=True) if not caption]
+    if bare and len(options.class_prompts) != 1:
+        raise PromptError(
+            f"expected a caption for each picture of {options.class_folder}, got none for {listed(bare)}: write "
+            "NAME.txt beside them, or say one --class-prompt for all"
+        )
+    return found
+
+
+def prior_pictures(
+    model: Model, options: ClassOptions, found: Pictures | None, work: Path | None, share: Share = ALONE
+) -> Generator[Progress, None, Prior | None]:
+    """The pictures of the class and what they show: those that are given, or of each class those that the model makes.
+    None where nothing is preserved."""
+    if found is not None:
+        return list(found.images), tuple(caption or options.class_prompts[0] for caption in found.captions)
+    made: list[Image.Image] = []
+    shown: list[str] = []
+    for number, prompt in enumerate(dict.fromkeys(options.class_prompts), 1):
+        name = "class" if number == 1 else f"class-{number}"
+        own = work and work / name
+        made += yield from class_pictures(model, prompt, options.class_pictures, options.seed, own, share)
+        shown += [prompt] * options.class_pictures
+    return (made, tuple(shown)) if made else None
 
 
 def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Loss:
@@ -35,22 +77,22 @@ def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Lo
     instances = len(prompts)
     if task.prior is not None:
         batch = joined(batch, task.prior.batch(number, options.batch_size, task.share))
-        prompts += [options.class_prompt] * (len(batch.pictures) - instances)
+        prompts += [task.prior_prompts[k] for k in batch.pictures[instances:]]
     errors = losses(trainee.model, batch, trainee.text(prompts), options.snr_gamma)
     return with_prior(errors, instances, options.prior_weight), len(prompts)
 
 
 def class_pictures(
-    model: Model, prompt: str, count: int, seed: int, work: Path | None, share: Share = ALONE
+    model: Model, prompt: str, count: int, seed: int, folder: Path | None, share: Share = ALONE
 ) -> Generator[Progress, None, list[Image.Image]]:
-    """Pictures of a class by the frozen model, kept as PNGs in the folder "class" of a run's, if there is one.
+    """Pictures of a class by the frozen model, kept as PNGs in a folder, if there is one.
 
     Each has the record of how it was made. One that is there is used only if this model made it of this prompt and of
     its seed; another one is made again. Of several processes the first writes.
     """
     found: list[Image.Image] = []
     for k in range(count):
-        path = None if work is None else work / "class" / f"{k:05d}.png"
+        path = None if folder is None else folder / f"{k:05d}.png"
         own = (seed + k) % 2**63
         image = None if path is None else _kept(path, model, prompt, own)
         if image is None:

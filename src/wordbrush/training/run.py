@@ -26,7 +26,7 @@ from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
 from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, PictureOptions, PriorOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -38,13 +38,15 @@ _RECENT = 20  # steps over which the loss that is shown is averaged
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A training that is checked and not begun. notices: what a user should know before the work."""
+    """A training that is checked and not begun. notices: what a user should know before the work. prior: pictures of
+    the class that are given."""
 
     model: Model
     method: str
     pictures: Pictures
     options: PictureOptions
     notices: tuple[str, ...] = ()
+    prior: Pictures | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +80,23 @@ def planned(
     assert isinstance(settings, PictureOptions)
     _computed_in(model, settings)
     found = found if isinstance(found, Pictures) else pictures.read(found)
+    if found.count_of_things > 1 and not settings.SEVERAL:
+        raise OptionsError(
+            f"expected one folder for {methods.typed(method)}, which learns one thing, got {found.count_of_things}: "
+            "train one concept for each, or use a method that learns several at once"
+        )
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
+    given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
     if isinstance(settings, PriorOptions):
-        prior.require_prompts(model, settings, found)
+        prior.require_prompts(model, settings, found, given_prior, [settings.prompt])
         notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
     elif any(found.captions):
         notices.append(
             "the captions beside the pictures are not read: the word is learned in prompts of its own"
         )
-    return Plan(model, methods.key(method), found, settings, tuple(notices))
+    return Plan(model, methods.key(method), found, settings, tuple(notices), given_prior)
 
 
 def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator[Progress, None, Trained]:
@@ -111,10 +119,10 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         state = None if checkpoints is None else checkpoints.last()
         begun = 0 if state is None else state.step
         share.require_same(begun)
-        if isinstance(settings, PriorOptions) and settings.class_prompt:
-            class_prompt, count = settings.class_prompt, settings.class_pictures
-            made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
-            task = replace(task, prior=_examples(plan, made, "class"))
+        if isinstance(settings, ClassOptions):
+            made = yield from prior.prior_pictures(model, settings, plan.prior, work, share)
+            if made is not None:
+                task = replace(task, prior=_examples(plan, made[0], "class"), prior_prompts=made[1])
         if begun:
             yield Progress("training", begun, settings.steps, says=f"going on from step {begun}")
         samples: dict[int, Image.Image] = {}
@@ -204,6 +212,8 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "model": plan.model.hash,
         "pictures": [record.model_dump() for record in plan.pictures.records],
         "captions": list(plan.pictures.captions),
+        "things": list(plan.pictures.things),
+        "class": [] if plan.prior is None else [record.model_dump() for record in plan.prior.records],
     }
 
 

@@ -24,12 +24,16 @@ Loss = tuple[Tensor, int]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What to learn from: the base, pictures, and their latents. prior: those of the class. share: this process's."""
+    """What to learn from: the base, pictures, and their latents.
+
+    prior: the pictures of the class. prior_prompts: what each of them shows. share: this process's.
+    """
 
     model: Model
     pictures: Pictures
     examples: Examples
     prior: Examples | None = None
+    prior_prompts: tuple[str, ...] = ()
     share: Share = ALONE
 
     def concept(

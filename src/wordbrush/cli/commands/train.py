@@ -51,7 +51,7 @@ def _command(method: str) -> Callable[..., int]:
     def train(
         folder: Path,
         /,
-        *,
+        *further: Path,
         out: str,
         option_file: OptionFile = None,
         preview: Preview = None,
@@ -60,7 +60,8 @@ def _command(method: str) -> Callable[..., int]:
         given: Given,
     ) -> int:
         path = outputs.single(out, ".concept")
-        place = _place(work, path, folder)
+        folders = [folder, *further]
+        place = _place(work, path, folders)
         preview_path = outputs.beside([path], out, "preview") if preview else None
         outputs.check([option_file], [path, place / "log.jsonl", place / "strip.png"], preview_path)
         (options,) = flags.shared(given, option_file, training.METHODS[method].options())
@@ -74,7 +75,7 @@ def _command(method: str) -> Callable[..., int]:
             else:  # the first of several processes prints
                 ending.enter_context(listening_to(Heard(lambda progress: None)))
             terminal = setup.terminal
-            found = pictures.read(folder)
+            found = pictures.read(folders if further else folder)
             plan = planned(setup.load(), found, method, options)
             terminal.note(plan.notices)
             with terminal.watching(preview_path, every=preview or 1) as show:
@@ -98,18 +99,20 @@ def _command(method: str) -> Callable[..., int]:
     ----------
     folder
         3 to 5 pictures of the same thing, in different places
+    further
+        of other things, a folder each, for methods that learn several at once
     out
         the .concept file to write
     """
     return train
 
 
-def _place(work: str | None, path: Path, folder: Path) -> Path:
+def _place(work: str | None, path: Path, folders: Sequence[Path]) -> Path:
     """The folder for a training's own files. Raises `OptionsError`."""
     if work is not None and not work.strip():
         raise OptionsError("expected --work to name a folder, got nothing")
     place = path.with_suffix(".training") if work is None else Path(work)
-    if os.path.realpath(place) == os.path.realpath(folder):
+    if os.path.realpath(place) in map(os.path.realpath, folders):
         raise OptionsError(
             f"expected --work to be another folder than the pictures', got {place}: samples would be learned from"
         )
