@@ -95,8 +95,7 @@ def told(
 ) -> list[str]:
     records = tuple(TrainingPicture(name=f"{k}.png", sha256="") for k in range(len(captions)))
     found = Pictures((Image.new("RGB", (8, 8)),) * len(captions), records, captions)
-    options = Options.model_validate({"prompt": prompt, "class_prompt": class_prompt})
-    return doubts(model, options, found, wants_class=wants)
+    return doubts(model, prompt, class_prompt, found, wants_class=wants)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 kind says what it adds to the base's weight.
 
 A kind is a frozen dataclass of tensors. `delta(weight)` is what it adds at strength 1, in float32 or better; a weight
-that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter.
+that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter. A kind
+whose changes combine in another way says how, in `together`.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -28,6 +30,16 @@ class Change(Protocol):
 
     def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """What is added to the base's weight. Raises `ConceptError` where the shapes do not fit."""
+        ...
+
+
+@runtime_checkable
+class Combining(Change, Protocol):
+    """A change of a kind that says how several of it, and one at a strength, are one change."""
+
+    @classmethod
+    def together(cls, changes: "Sequence[tuple[Any, float]]") -> Change:
+        """The change that changes of this kind are at these strengths, whatever their order."""
         ...
 
 
@@ -167,21 +179,41 @@ class Spectral:
     """SVDiff (Han et al. 2023, eq. 2): W' = U · diag(relu(σ + shift)) · Vᵀ, of the W = U · diag(σ) · Vᵀ that it shifts.
 
     A convolution is the matrix "out in·k·k", the scales of a norm are a single row: its one value is their length.
+    Several add up below the relu, relu(σ + Σ strength · shift) (section 3.4): so strengths α and 1 − α go from one to
+    the other.
     """
 
     kind: ClassVar[str] = "spectral"
     own_base: ClassVar[bool] = True
     shift: Float[Tensor, " values"]
 
+    @classmethod
+    def together(cls, changes: "Sequence[tuple[Spectral, float]]") -> "Spectral":
+        """Σ strength · shift."""
+        counts = [change.shift.numel() for change, _ in changes]
+        if len(set(counts)) > 1:
+            raise ConceptError(f"expected as many shifts in each concept, got {', '.join(map(str, counts))}")
+        # Wider than what is kept, so that no order of the sum can be told from another.
+        shifts = [change.shift.flatten().double() * strength for change, strength in changes]
+        return cls(torch.stack(shifts).sum(0))
+
     def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """U · diag(relu(σ + shift) − σ) · Vᵀ."""
-        wide = _wide(weight)
-        matrix = wide.flatten(1) if wide.ndim > 1 else wide[None]
-        shift = self.shift.to(wide).flatten()
-        if len(shift) != min(matrix.shape):
-            raise ConceptError(f"expected {min(matrix.shape)} shifts of singular values, got {len(shift)}")
-        u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
-        return ((u * ((values + shift).relu() - values)) @ v).view_as(wide)
+        u, values, v = spectrum(weight)
+        shift = self.shift.to(values).flatten()
+        if len(shift) != len(values):
+            raise ConceptError(f"expected {len(values)} shifts of singular values, got {len(shift)}")
+        return ((u * ((values + shift).relu() - values)) @ v).view_as(weight)
+
+
+def spectrum(
+    weight: Float[Tensor, "..."],
+) -> tuple[Float[Tensor, "out r"], Float[Tensor, " r"], Float[Tensor, "r in"]]:
+    """U, σ and Vᵀ of a weight as `Spectral` sees it, in float32 or better."""
+    wide = _wide(weight)
+    matrix = wide.flatten(1) if wide.ndim > 1 else wide[None]
+    u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+    return u, values.clamp(min=0), v
 
 
 def _product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
@@ -225,7 +257,8 @@ def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..
 
 
 def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") -> Float[Tensor, "..."]:
-    """The weight with changes of some strengths, in its own type: W + Σ strength · ΔW.
+    """The weight with changes of some strengths, in its own type: W + Σ strength · ΔW, where those of a kind that says
+    how they combine are one.
 
     At strength 0 it is the weight itself, bit for bit, and one whole weight at strength 1 is as it was trained.
     """
@@ -235,9 +268,19 @@ def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") 
     if len(changes) == 1 and isinstance(changes[0][0], Full) and changes[0][1] == 1:
         return _fitting(changes[0][0].weight.to(weight), weight)
     wide = _wide(weight)
-    for change, strength in changes:
+    for change, strength in _combined(changes):
         wide = wide + strength * change.delta(weight)
     return wide.to(weight.dtype)
+
+
+def _combined(changes: Sequence[tuple[Change, float]]) -> list[tuple[Change, float]]:
+    """The changes, with all of a kind that says how they combine as one."""
+    combining: dict[type[Combining], list[tuple[Change, float]]] = defaultdict(list)
+    others: list[tuple[Change, float]] = []
+    for change, strength in changes:
+        own = combining[type(change)] if isinstance(change, Combining) else others
+        own.append((change, strength))
+    return others + [(kind.together(own), 1.0) for kind, own in combining.items()]
 
 
 KINDS: Mapping[str, type[Any]] = {

@@ -46,6 +46,11 @@ METHODS: Mapping[str, Method[Training]] = {
         "changes of low rank: nearly as faithful, a few megabytes",
         "wordbrush.training.lora.options",
     ),
+    "svdiff": Method(
+        "wordbrush.training.svdiff.method",
+        "shifts of singular values: a few hundred kilobytes, for several things at once or one picture",
+        "wordbrush.training.svdiff.options",
+    ),
 }
 
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

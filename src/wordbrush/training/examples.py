@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from wordbrush.fit import Share, generator
@@ -22,10 +23,12 @@ _BYTES = 2 * 1024**3  # of latents that are kept
 class Batch:
     """Rows of noisy pictures: which picture each is of, its latents, their noise and timestep (on the CPU).
 
-    choices: a number in [0, 1) for each row, to choose one of many prompts by.
+    beside: the picture in the right half of a row that shows two, or None. choices: a number in [0, 1) for each row, to
+    choose one of many prompts by.
     """
 
     pictures: list[int]
+    beside: list[int | None]
     choices: list[float]
     latents: Float[Tensor, "rows c h w"]
     noise: Float[Tensor, "rows c h w"]
@@ -38,7 +41,8 @@ class Examples:
 
     crop: where what the model sees is cut from a picture that is scaled to cover it; stretch: nowhere, the whole is
     stretched to it. Crops move by whole latent pixels, so that a picture has few, each encoded once. flip: how often a
-    picture is mirrored. stream: tells apart the draws of examples that are used together.
+    picture is mirrored. stream: tells apart the draws of examples that are used together. things: which thing each
+    picture shows. mixed: how often a row shows two of different things, the left half one and the right half the other.
     """
 
     model: Model
@@ -47,9 +51,9 @@ class Examples:
     crop: Crop = "random"
     flip: float = 0.0
     stream: str = "pictures"
-    _kept: dict[tuple[int, int, int, bool], Tensor] = field(
-        default_factory=dict[tuple[int, int, int, bool], Tensor]
-    )
+    things: Sequence[int] = ()
+    mixed: float = 0.0
+    _kept: dict[tuple[int | None, ...], Tensor] = field(default_factory=dict[tuple[int | None, ...], Tensor])
 
     def batch(self, number: int, count: int, share: Share) -> Batch:
         """The rows of forward pass `number` that are this process's, of `count`.
@@ -58,32 +62,49 @@ class Examples:
         k·n does, in however many processes. Pictures come in an order of their own in each round through all of them.
         """
         places = [number * count + row for row in share.rows(count)]
-        pictures = [self._picture(place) for place in places]
+        pairs = [self._pictures(place) for place in places]
         steps = int(self.model.schedule_config.get("num_train_timesteps", 1000))
         height, width = (side // self.model.downscale for side in self.model.image_size)
         choices: list[float] = []
         latents: list[Tensor] = []
         noise: list[Tensor] = []
         timesteps: list[Tensor] = []
-        for place, picture in zip(places, pictures, strict=True):
+        for place, (picture, beside) in zip(places, pairs, strict=True):
             random = generator(self.seed, self.stream, place)
             down, across, mirror, choice = map(float, torch.rand(4, generator=random))
             choices.append(choice)
-            latents.append(self._latents(picture, down, across, mirror < self.flip))
+            latents.append(self._latents(picture, beside, down, across, mirror < self.flip))
             timesteps.append(torch.randint(steps, (1,), generator=random))
             noise.append(torch.randn(1, self.model.latent_channels, height, width, generator=random))
         seen = torch.cat(latents)
-        return Batch(pictures, choices, seen, torch.cat(noise).to(seen), torch.cat(timesteps))
+        pictures, besides = [one for one, _ in pairs], [other for _, other in pairs]
+        return Batch(pictures, besides, choices, seen, torch.cat(noise).to(seen), torch.cat(timesteps))
 
-    def _picture(self, place: int) -> int:
-        """The picture at a place of the endless row of all rounds."""
+    def _pictures(self, place: int) -> tuple[int, int | None]:
+        """The picture at a place of the endless row of all rounds; or two of different things."""
+        random = generator(self.seed, self.stream, "mixed", place)
+        kinds = sorted(set(self.things))
+        if len(kinds) > 1 and float(torch.rand(1, generator=random)) < self.mixed:
+            one, other = (
+                [k for k, thing in enumerate(self.things) if thing == kinds[int(chosen)]]
+                for chosen in torch.randperm(len(kinds), generator=random)[:2]
+            )
+            left, right = (
+                int(torch.randint(len(each), (1,), generator=random)) for each in (one, other)
+            )
+            return one[left], other[right]
         turn, rest = divmod(place, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.seed, self.stream, "round", turn))
-        return int(order[rest])
+        return int(order[rest]), None
 
-    def _latents(self, picture: int, down: float, across: float, mirrored: bool) -> Float[Tensor, "1 c h w"]:
-        """The latents of a crop, whose corner is at these shares of where it can be."""
+    def _latents(
+        self, picture: int, beside: int | None, down: float, across: float, mirrored: bool
+    ) -> Float[Tensor, "1 c h w"]:
+        """The latents of a crop, whose corner is at these shares of where it can be; or of two halves, which have no
+        other side: left and right are told apart."""
         image, (height, width) = self.images[picture], self.model.image_size
+        if beside is not None:
+            image, mirrored = self._halves(image, self.images[beside]), False
         if self.crop == "stretch":
             scaled, top, left = (width, height), 0, 0
         else:
@@ -92,7 +113,7 @@ class Examples:
             rests = scaled[1] - height, scaled[0] - width
             corners = zip(rests, (down, across), strict=True)
             top, left = (self._corner(rest, share) for rest, share in corners)
-        key = picture, top, left, mirrored
+        key = picture, beside, top, left, mirrored
         if key not in self._kept:
             cut = image.resize(scaled, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
             pixels = to_tensor(cut).to(self.model.device)
@@ -101,6 +122,16 @@ class Examples:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = latents
         return self._kept[key]
+
+    def _halves(self, left: Image.Image, right: Image.Image) -> Image.Image:
+        """Two pictures side by side, as large as the model sees: the middle of each, or all of it, stretched."""
+        height, width = self.model.image_size
+        both = Image.new("RGB", (width, height))
+        for image, begin, end in ((left, 0, width // 2), (right, width // 2, width)):
+            size = end - begin, height
+            cut = image.resize if self.crop == "stretch" else partial(ImageOps.fit, image)
+            both.paste(cut(size, Image.Resampling.BICUBIC), (begin, 0))
+        return both
 
     def _corner(self, rest: int, share: float) -> int:
         """Where a crop begins that can move by `rest` pixels: in the middle, or steps of a latent pixel around it."""

@@ -60,6 +60,7 @@ def joined(first: Batch, second: Batch) -> Batch:
     """The rows of both, in order: one forward pass computes them."""
     return Batch(
         first.pictures + second.pictures,
+        first.beside + second.beside,
         first.choices + second.choices,
         torch.cat([first.latents, second.latents]),
         torch.cat([first.noise, second.noise]),

@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from wordbrush.options import FitOptions, MaybeSaid, Said
+from wordbrush.options import FitOptions, MaybeSaid, Said, Texts
 
 
 class PictureOptions(FitOptions):
@@ -39,6 +39,11 @@ class ClassOptions(PictureOptions):
     prior_weight: float = Field(1.0, ge=0, le=1000, description="weight of the class pictures' loss")
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the pictures show: a prompt for each thing."""
+        raise NotImplementedError
+
+    @property
     def class_prompts(self) -> tuple[str, ...]:
         """The classes: one for each thing, or for all, or none."""
         raise NotImplementedError
@@ -57,6 +62,55 @@ class PriorOptions(ClassOptions):
     train_text_encoder: bool = Field(False, description="let the text encoder learn as well")
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        """The one prompt."""
+        return (self.prompt,)
+
+    @property
     def class_prompts(self) -> tuple[str, ...]:
         """The class, if there is one."""
         return (self.class_prompt,) if self.class_prompt else ()
+
+
+class JointOptions(ClassOptions):
+    """The same for several things at once, which some draws show side by side (SVDiff, section 3.3)."""
+
+    SEVERAL: ClassVar[bool] = True
+
+    prompt: Texts = Field(
+        min_length=1,
+        description="what the pictures show, with a rare word: 'a sks cat'; of several things one for each folder",
+        examples=["a sks cat"],
+    )
+    class_prompt: Texts = Field(
+        (),
+        description="the class of the thing, 'a cat': what the model knows of it is preserved; of several things one "
+        "for all, or one for each folder (default: it is not)",
+    )
+    train_text_encoder: bool = Field(False, description="let the text encoder learn as well")
+    cut_mix: float = Field(
+        0.6, ge=0, le=1, description="of several things, how often pictures of two are seen side by side"
+    )
+    side_by_side: Texts = Field(
+        ("{left} on the left and {right} on the right", "{right} and {left}"),
+        min_length=1,
+        description="what such pictures show, with {left} and {right} for the prompts of the two things",
+    )
+
+    @field_validator("side_by_side")
+    @classmethod
+    def _names_both(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if template.count("{left}") != 1 or template.count("{right}") != 1:
+                raise ValueError("expected one {left} and one {right} in each")
+        return templates
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts."""
+        return self.prompt
+
+    @property
+    def class_prompts(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.class_prompt

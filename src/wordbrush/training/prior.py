@@ -1,6 +1,7 @@
 """Prior preservation (Ruiz et al. 2023, section 4.3): pictures of the class, which the frozen model makes or which are
 given, and the loss that goes with them."""
 
+import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.training import pictures
 from wordbrush.training.objective import joined, losses, with_prior
-from wordbrush.training.options import ClassOptions, PriorOptions
+from wordbrush.training.examples import Batch
+from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.task import Loss, Task, Trainee, require_words
 
@@ -70,16 +72,38 @@ def prior_pictures(
     return (made, tuple(shown)) if made else None
 
 
-def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Loss:
-    """The loss of a forward pass: of the thing's pictures, and of the class's in the same pass."""
+def loss(
+    trainee: Trainee, task: Task, options: ClassOptions, number: int, side_by_side: Sequence[str] = ()
+) -> Loss:
+    """The loss of a forward pass: of the things' pictures, and of the classes' in the same pass.
+
+    side_by_side: what a picture of two shows, with {left} and {right} for the prompts of both.
+    """
     batch = task.examples.batch(number, options.batch_size, task.share)
-    prompts = [task.pictures.captions[k] or options.prompt for k in batch.pictures]
+    told = [
+        caption or options.prompts[task.pictures.thing(k)] for k, caption in enumerate(task.pictures.captions)
+    ]
+    prompts = _shown(batch, told, side_by_side)
     instances = len(prompts)
     if task.prior is not None:
-        batch = joined(batch, task.prior.batch(number, options.batch_size, task.share))
-        prompts += [task.prior_prompts[k] for k in batch.pictures[instances:]]
+        classes = task.prior.batch(number, options.batch_size, task.share)
+        prompts += _shown(classes, task.prior_prompts, side_by_side)
+        batch = joined(batch, classes)
     errors = losses(trainee.model, batch, trainee.text(prompts), options.snr_gamma)
     return with_prior(errors, instances, options.prior_weight), len(prompts)
+
+
+def _shown(batch: Batch, prompts: Sequence[str], side_by_side: Sequence[str]) -> list[str]:
+    """What each row shows, by the prompts of its pictures."""
+
+    def told(picture: int, beside: int | None, choice: float) -> str:
+        if beside is None:
+            return prompts[picture]
+        words = {"{left}": prompts[picture], "{right}": prompts[beside]}
+        template = side_by_side[int(choice * len(side_by_side))]
+        return re.sub("{left}|{right}", lambda place: words[place[0]], template)
+
+    return list(map(told, batch.pictures, batch.beside, batch.choices))
 
 
 def class_pictures(

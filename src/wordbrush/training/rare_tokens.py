@@ -20,7 +20,6 @@ import torch
 from wordbrush.errors import PromptError
 from wordbrush.fit import generator
 from wordbrush.model import Model
-from wordbrush.training.options import PriorOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.words import Word
 
@@ -67,13 +66,14 @@ def drawn(model: Model, count: int, seed: int = 0, length: int = 3) -> list[Rare
     return [found[int(k)] for k in order]
 
 
-def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class: bool) -> list[str]:
-    """What to say of a training's prompts before the work: nothing of those that are as they should be.
+def doubts(
+    model: Model, prompt: str, class_prompt: str, found: Pictures, *, wants_class: bool, thing: int = 0
+) -> list[str]:
+    """What to say of a thing's prompts before the work: nothing of those that are as they should be.
 
     wants_class: whether the method needs pictures of the class. Raises `PromptError` for a prompt or a caption that
     cannot be read.
     """
-    prompt, class_prompt = options.prompt, options.class_prompt
     own, of_class = _naming(model, prompt), _naming(model, class_prompt)
     notices: list[str] = []
     if not class_prompt and wants_class:
@@ -93,9 +93,10 @@ def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class:
     words = rare or new
     without = [
         name
-        for name, caption in zip(found.names, found.captions, strict=True)
+        for k, (name, caption) in enumerate(zip(found.names, found.captions, strict=True))
         if caption
         and words
+        and found.thing(k) == thing
         and not _read(model, caption, name).keys() & {Word(each, 0, 1).key for each in words}
     ]
     if without:

@@ -26,7 +26,7 @@ from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
 from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import ClassOptions, PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions, PriorOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -89,9 +89,16 @@ def planned(
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
     given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
-    if isinstance(settings, PriorOptions):
-        prior.require_prompts(model, settings, found, given_prior, [settings.prompt])
-        notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
+    if isinstance(settings, PriorOptions | JointOptions):
+        prior.require_prompts(model, settings, found, given_prior, settings.prompts)
+        _require_prompt_for_each(settings, found.count_of_things)
+        classes = settings.class_prompts or ("",)
+        each = classes * len(settings.prompts) if len(classes) == 1 else classes
+        wanted = methods.key(method) == "dreambooth"
+        for thing, (prompt, class_prompt) in enumerate(zip(settings.prompts, each, strict=True)):
+            notices += rare_tokens.doubts(
+                model, prompt, class_prompt, found, wants_class=wanted, thing=thing
+            )
     elif any(found.captions):
         notices.append(
             "the captions beside the pictures are not read: the word is learned in prompts of its own"
@@ -108,7 +115,8 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     """
     module, settings, model = training.METHODS[plan.method].load(), plan.options, plan.model
     share.rows(settings.batch_size)
-    task = Task(model, plan.pictures, _examples(plan, plan.pictures.images, "pictures"), share=share)
+    examples = _examples(plan, plan.pictures.images, "pictures", plan.pictures.things)
+    task = Task(model, plan.pictures, examples, share=share)
     trainee = module.attached(task, settings)
     prompt = settings.sample_prompt or trainee.prompt
     require_words(trainee.model, "sample_prompt", prompt)
@@ -122,7 +130,8 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         if isinstance(settings, ClassOptions):
             made = yield from prior.prior_pictures(model, settings, plan.prior, work, share)
             if made is not None:
-                task = replace(task, prior=_examples(plan, made[0], "class"), prior_prompts=made[1])
+                classes = [made[1].index(shown) for shown in made[1]]
+                task = replace(task, prior=_examples(plan, made[0], "class", classes), prior_prompts=made[1])
         if begun:
             yield Progress("training", begun, settings.steps, says=f"going on from step {begun}")
         samples: dict[int, Image.Image] = {}
@@ -199,9 +208,26 @@ def finish(plan: Plan, work: Path) -> None:
     Checkpoints(work, _identity(plan)).remove()
 
 
-def _examples(plan: Plan, found: Sequence[Image.Image], stream: str) -> Examples:
+def _examples(
+    plan: Plan, found: Sequence[Image.Image], stream: str, things: Sequence[int]
+) -> Examples:
     settings = plan.options
-    return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream)
+    mixed = settings.cut_mix if isinstance(settings, JointOptions) else 0.0
+    return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream, things, mixed)
+
+
+def _require_prompt_for_each(settings: ClassOptions, things: int) -> None:
+    """Raise `OptionsError` for other numbers of prompts than of folders."""
+    if (count := len(settings.prompts)) != things:
+        raise OptionsError(
+            f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt once "
+            "for each, in the order of the folders"
+        )
+    if (count := len(settings.class_prompts)) not in (0, 1, things):
+        raise OptionsError(
+            f"option 'class_prompt': expected one for all, or one for each of {things} folders, got {count}: say "
+            "--class-prompt once for each, in the order of the folders"
+        )
 
 
 def _identity(plan: Plan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from wordbrush.errors import OptionsError, nearest, short
 from wordbrush.methods import key
-from wordbrush.options import Options, branches, parse, read_toml
+from wordbrush.options import WHOLE, Options, branches, parse, read_toml
 
 Given = Mapping[str, str | list[str]]
 """Options as given on the command line, by name: still text."""
@@ -52,7 +52,7 @@ def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     flag = Parameter(
         help=describe(field),
         group=group,
-        metavar=metavar(field.annotation),
+        metavar="TEXT" if WHOLE in field.metadata else metavar(field.annotation),
         allow_leading_hyphen=True,  # numbers below 0
     )
     return inspect.Parameter(
@@ -167,7 +167,7 @@ def superfluous(inversion: str | None, options: Collection[str]) -> list[str]:
 
 def _value(name: str, field: FieldInfo, text: str | list[str]) -> Any:
     """The text of one option in the option's shape; its values are still text, and are checked by `parse`."""
-    if isinstance(text, str):
+    if isinstance(text, str) or WHOLE in field.metadata:
         return text
     annotation: Any = field.annotation
     if any(get_origin(branch) is dict for branch in branches(annotation)):

@@ -1,0 +1,1 @@
+"""SVDiff: `method`, and its `options`, which do not import torch."""
