@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ Tiny = Callable[..., Model]
 WORD = ("textual-inversion", "my-cat", "--token", "<my-cat>", "--init", "cat")
 LORA = ("lora", "my-cat", "--prompt", "a sks cat")
 BOOTH = ("dreambooth", "my-cat", "--prompt", "a sks cat", "--class-prompt", "a cat", "--class-pictures", "2")
-METHODS = {"textual_inversion": WORD, "dreambooth": BOOTH, "lora": LORA}
+SPECTRAL = ("svdiff", "my-cat", "--prompt", "a sks cat")
+METHODS = {"textual_inversion": WORD, "dreambooth": BOOTH, "lora": LORA, "svdiff": SPECTRAL}
+TWO = (*SPECTRAL[:2], "my-dog", *SPECTRAL[2:], "--prompt", "a tpk dog, on a beach")
 FEW = ("--steps", "6", "--checkpoint-every", "2", "--sample-every", "3", "--out", "my-cat.concept")
 
 
@@ -114,6 +117,20 @@ def test_every_training_makes_a_concept_and_says_how_to_use_it(
     assert concept.preview and concept.preview.tobytes() == images.load(max(samples)).tobytes()
 
 
+def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) -> None:
+    """A comma in a prompt does not end it. Pictures are made of each class, and classes that are equal are one."""
+    shutil.copytree("my-cat", "my-dog")
+    told = ("--class-prompt", "a cat", "--class-prompt", "a dog", "--class-pictures", "1")
+    code, out, err = run(*TWO, *told, *FEW)
+    assert code == 0
+    concept = Concept.load("my-cat.concept")
+    assert concept.prompt == "a sks cat and a tpk dog, on a beach"
+    assert concept.options["prompt"] == ["a sks cat", "a tpk dog, on a beach"]
+    assert [record.name for record in concept.pictures] == [f"my-{each}/{k}.png" for each in ("cat", "dog") for k in range(3)]
+    made = {path for path in names(here) if path.startswith("my-cat.training/class")}
+    assert made == {"my-cat.training/class/00000.png", "my-cat.training/class-2/00000.png"}
+
+
 def test_json_has_all_of_it_with_the_last_losses(run: Run) -> None:
     code, out, err = run(*LORA, *FEW, "--json", "--work", "elsewhere/work")
     assert (code, err) == (0, "")
@@ -176,6 +193,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "work among the pictures": ((*LORA, *FEW, "--work", "my-cat/"), "another folder than the pictures'"),
     "work without a name": ((*LORA, *FEW, "--work", " "), "expected --work to name a folder"),
     "work is a file": ((*LORA, *FEW, "--work", "my-cat/0.png"), "my-cat/0.png is a file"),
+    "fewer prompts than folders": ((*SPECTRAL[:2], "my-cat", *SPECTRAL[2:], *FEW), "for each of 2 folders, got 1"),
+    "more prompts than folders": ((*SPECTRAL, "--prompt", "a jkl dog", *FEW), "for each of 1 folder, got 2"),
+    "more classes than folders": (
+        (*SPECTRAL, "--class-prompt", "a cat", "--class-prompt", "a dog", *FEW),
+        "'class_prompt': expected one for all",
+    ),
+    "a blank prompt among two": ((*SPECTRAL, "--prompt", " ", *FEW), "'prompt.1': expected some words"),
+    "one side alone": ((*SPECTRAL, "--side-by-side", "{left} and", *FEW), "expected one {left} and one {right}"),
+    "two folders for one thing": ((*LORA[:2], "my-cat", *LORA[2:], *FEW), "expected one folder for lora"),
     "an unknown training": (("custom", "my-cat", *FEW), "custom"),
     "a prompt that does not fit": (("lora", "my-cat", "--prompt", "cat " * 90, *FEW), "shorten it"),
     "a sample's prompt that does not fit": ((*LORA, *FEW, "--sample-prompt", "cat " * 90), "shorten it"),

@@ -1,5 +1,8 @@
 """Changes of weights: what each kind adds, and their sum."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -141,6 +144,77 @@ def test_what_two_changes_add_is_the_sum_of_what_each_adds(
     alone = [merged(weight, [(each, strength)]) - weight for each in changes]
     together = merged(weight, [(each, strength) for each in changes]) - weight
     torch.testing.assert_close(together, sum(alone, torch.zeros_like(weight)))
+
+
+# Spectral shifts add up below the relu -----------------------------------------------------------------------
+
+SHAPES = st.sampled_from([(5, 3), (3, 5), (4, 2, 3, 3), (2, 4, 1, 1), (6,)])
+
+
+def shifts_of(shape: tuple[int, ...], count: int, seed: int) -> list[Spectral]:
+    values = 1 if len(shape) == 1 else min(random(*shape).flatten(1).shape)
+    return [Spectral(random(values, seed=seed + k)) for k in range(count)]
+
+
+def shifted_by_numpy(weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """U · diag(max(σ + δ, 0)) · Vᵀ in float64."""
+    matrix = weight.double().numpy().reshape(1 if weight.ndim == 1 else weight.shape[0], -1)
+    u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
+    return torch.from_numpy(u @ np.diag(np.maximum(sigma + shift.numpy(), 0)) @ v).view_as(weight)
+
+
+@given(SHAPES, SEEDS, st.lists(STRENGTHS, min_size=1, max_size=3))
+def test_shifts_add_up_below_the_relu(shape: tuple[int, ...], seed: int, strengths: list[float]) -> None:
+    """relu(σ + s₁ δ₁ + s₂ δ₂ …), which the sum of what each adds alone is not."""
+    weight = random(*shape, seed=seed).double()
+    changes = list(zip(shifts_of(shape, len(strengths), seed), strengths, strict=True))
+    total = sum((strength * change.shift.double() for change, strength in changes), torch.zeros(()).double())
+    torch.testing.assert_close(merged(weight, changes), shifted_by_numpy(weight, total), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(merged(weight, changes[::-1]), merged(weight, changes), rtol=1e-12, atol=1e-12)
+
+
+def test_the_relu_is_of_the_sum() -> None:
+    weight = torch.diag(torch.tensor([2.0, 1.0]))
+    down, up = Spectral(torch.tensor([-5.0, 0.0])), Spectral(torch.tensor([4.0, 0.0]))
+    assert torch.equal(merged(weight, [(down, 1.0), (up, 1.0)]).diag(), torch.tensor([1.0, 1.0]))
+    assert torch.equal(merged(weight, [(down, 0.5), (up, 1.0)]).diag(), torch.tensor([3.5, 1.0]))
+
+
+@given(SHAPES, SEEDS, st.floats(0, 1))
+def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
+    shape: tuple[int, ...], seed: int, alpha: float
+) -> None:
+    """σ + α δ₁ + (1 − α) δ₂ (Han et al. 2023, section 3.4); its ends are each alone, bit for bit."""
+    weight = random(*shape, seed=seed).double()
+    one, other = shifts_of(shape, 2, seed)
+    between = alpha * one.shift.double() + (1 - alpha) * other.shift.double()
+    found = merged(weight, [(one, alpha), (other, 1 - alpha)])
+    torch.testing.assert_close(found, shifted_by_numpy(weight, between), rtol=1e-9, atol=1e-9)
+    assert torch.equal(merged(weight, [(one, 1.0), (other, 0.0)]), merged(weight, [(one, 1.0)]))
+    assert torch.equal(merged(weight, [(one, 0.0), (other, 1.0)]), merged(weight, [(other, 1.0)]))
+
+
+def test_a_weight_is_decomposed_once_whatever_the_concepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    svd = torch.linalg.svd
+
+    def counted(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        return svd(*given, **named)
+
+    monkeypatch.setattr(torch.linalg, "svd", counted)
+    weight = random(5, 3)
+    others = [(change, 0.5) for change in of_each_kind(weight, 0)]
+    merged(weight, [*others, *((change, 1.0) for change in shifts_of((5, 3), 4, 1))])
+    assert calls == [1]
+
+
+def test_shifts_of_other_numbers_do_not_add_up() -> None:
+    """A single one would be added to all."""
+    with pytest.raises(ConceptError, match="expected as many shifts in each concept, got 3, 1"):
+        merged(random(5, 3), [(Spectral(random(3)), 1.0), (Spectral(random(1)), 1.0)])
+    with pytest.raises(ConceptError, match="expected 3 shifts of singular values, got 1"):
+        merged(random(5, 3), [(Spectral(random(1)), 1.0)])
 
 
 def test_half_precision_rounds_once() -> None:

@@ -36,7 +36,15 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "lora": ("lora", {}),
     "lora, text, all": ("lora", {"train_text_encoder": True, "layers": "all", "rank": 2}),
     "svdiff": ("svdiff", {"norm_learning_rate": 1e-3}),
-    "svdiff, text, prior": ("svdiff", {"train_text_encoder": True, **PRIOR}),
+    "svdiff, two, text, prior": (
+        "svdiff",
+        {
+            "prompt": ("a sks cat", "a tpk dog"),
+            "train_text_encoder": True,
+            "class_prompt": ("a cat", "a dog"),
+            "class_pictures": 1,
+        },
+    ),
     "svdiff, kv": ("svdiff", {"layers": "cross-attention-kv"}),
 }
 
@@ -60,7 +68,10 @@ def learn(
 
 def plan(model: Model, folder: Path, method: str, **told: Any) -> run.Plan:
     short = {"steps": 3, "batch_size": 2, "sample_every": 10**6}
-    return run.planned(model, folder, method, {**METHODS[method], **short, **told})
+    own = {**METHODS[method], **short, **told}
+    # Two things are learned from one folder, given twice: enough for what is not about how they look.
+    several = isinstance(own.get("prompt"), tuple)
+    return run.planned(model, [folder] * len(own["prompt"]) if several else folder, method, own)
 
 
 @dataclass(frozen=True)
@@ -82,11 +93,13 @@ def parts(model: Model, folder: Path, method: str, share: Share = ALONE, **told:
     found, options = made.pictures, made.options
 
     def examples(stream: str) -> Examples:
-        return Examples(model, found.images, options.seed, options.crop, options.flip, stream)
+        seen = found.images, options.seed, options.crop, options.flip, stream
+        return Examples(model, *seen, found.things, getattr(options, "cut_mix", 0.0))
 
     classes = getattr(options, "class_prompts", ())
     prior = examples("class") if classes else None
-    task = Task(model, found, examples("pictures"), prior, classes[:1] * len(found), share)
+    shown = tuple(classes[min(found.thing(k), len(classes) - 1)] for k in range(len(found)) if classes)
+    task = Task(model, found, examples("pictures"), prior, shown, share)
     loaded = training.METHODS[method].load()
     return Parts(loaded.attached(task, options), task, options, loaded)
 

@@ -41,7 +41,8 @@ class _Shifted(nn.Module):
         super().__init__()
         self.layer = layer
         for name, factor in zip(("u", "values", "v"), spectrum(layer.weight), strict=True):
-            self.register_buffer(name, factor, persistent=False)
+            # As a convolution wants them: it would copy others in every pass.
+            self.register_buffer(name, factor.contiguous(), persistent=False)
         self.shift = nn.Parameter(torch.zeros_like(self.values), requires_grad=False)
         self.eval()
 
@@ -68,16 +69,22 @@ class Linear(_Shifted):
 
 
 class Convolution(_Shifted):
-    """A convolution: rows of Vᵀ as kernels, and U as one of 1 × 1."""
+    """A convolution: rows of Vᵀ as kernels, and U as a matrix over channels."""
 
     def forward(self, given: Float[Tensor, "b in h w"], *scale: float) -> Float[Tensor, "b out h2 w2"]:
         """W' x."""
         layer = self.layer
-        kernels, across = self.v.view(-1, *layer.weight.shape[1:]), self.u[..., None, None]
+        kernels = self.v.view(-1, *layer.weight.shape[1:])
         narrow = F.conv2d(given, kernels, None, layer.stride, layer.padding, layer.dilation)
         if torch.is_grad_enabled():
-            return F.conv2d(narrow * self.shifted[:, None, None], across, layer.bias)
-        return layer(given) + F.conv2d(narrow * (self.shifted - self.values)[:, None, None], across)
+            return self._across(narrow * self.shifted[:, None, None], layer.bias)
+        return layer(given) + self._across(narrow * (self.shifted - self.values)[:, None, None])
+
+    def _across(self, narrow: Float[Tensor, "b r h w"], bias: Tensor | None = None) -> Float[Tensor, "b out h w"]:
+        # Not as a convolution of 1 × 1, which would keep what it was given for a gradient that nobody asks for.
+        u, flat = self.u.expand(len(narrow), -1, -1), narrow.flatten(2)
+        out = torch.bmm(u, flat) if bias is None else torch.baddbmm(bias[:, None], u, flat)
+        return out.unflatten(2, narrow.shape[2:])
 
 
 class Norm(_Shifted):
