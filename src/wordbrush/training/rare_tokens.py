@@ -22,6 +22,7 @@ from wordbrush.fit import generator
 from wordbrush.model import Model
 from wordbrush.training.options import PriorOptions
 from wordbrush.training.pictures import Pictures, listed
+from wordbrush.training.task import require_words
 from wordbrush.words import Word
 
 _RARE_FROM = 0.809  # of a tokenizer's table
@@ -74,6 +75,7 @@ def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class:
     cannot be read.
     """
     prompt, class_prompt = options.prompt, options.class_prompt
+    require_words(model, "prompt", prompt)
     own, of_class = _naming(model, prompt), _naming(model, class_prompt)
     notices: list[str] = []
     if not class_prompt and wants_class:
@@ -91,13 +93,13 @@ def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class:
     if not rare:
         notices += _not_rare(model, prompt, new)
     words = rare or new
-    without = [
-        name
+    captions = {
+        name: _read(model, caption, name)
         for name, caption in zip(found.names, found.captions, strict=True)
         if caption
-        and words
-        and not _read(model, caption, name).keys() & {Word(each, 0, 1).key for each in words}
-    ]
+    }
+    keys = {Word(each, 0, 1).key for each in words}
+    without = [name for name, named in captions.items() if words and not named.keys() & keys]
     if without:
         notices.append(
             f"the captions of {listed(without)} do not have '{words[0]}': what these pictures show does not become its "

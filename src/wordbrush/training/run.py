@@ -24,9 +24,9 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
-from wordbrush.training import pictures, prior, rare_tokens
+from wordbrush.training import pictures, prior
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import ClassOptions, PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, PictureOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -68,16 +68,13 @@ def planned(
 ) -> Plan:
     """Check what a training is asked for. found: its pictures, or where they are. Raises `ImageError`, `OptionsError`,
     `PromptError`."""
-    if model.base is not model:
-        raise OptionsError(
-            "expected a model without concepts to train, got one with some: give the one that they were applied to"
-        )
     entry = methods.find(training.METHODS, method, "training")
     kind = entry.options()
     told = given.model_dump(exclude_unset=True) if isinstance(given, Options) else dict(given or {})
     own = training.defaults(model.name, method)
     settings = options.parse(kind, {**own, **told})
     assert isinstance(settings, PictureOptions)
+    _require_taught(model, methods.key(method), settings)
     _computed_in(model, settings)
     found = found if isinstance(found, Pictures) else pictures.read(found)
     if found.count_of_things > 1 and not settings.SEVERAL:
@@ -88,14 +85,11 @@ def planned(
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
-    given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
-    if isinstance(settings, PriorOptions):
-        prior.require_prompts(model, settings, found, given_prior, [settings.prompt])
-        notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
-    elif any(found.captions):
-        notices.append(
-            "the captions beside the pictures are not read: the word is learned in prompts of its own"
-        )
+    given_prior = None
+    if isinstance(settings, ClassOptions):
+        given_prior = prior.given(settings)
+        prior.require_classes(model, settings, given_prior)
+    notices += entry.load().doubts(model, settings, found)
     return Plan(model, methods.key(method), found, settings, tuple(notices), given_prior)
 
 
@@ -120,7 +114,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         begun = 0 if state is None else state.step
         share.require_same(begun)
         if isinstance(settings, ClassOptions):
-            made = yield from prior.prior_pictures(model, settings, plan.prior, work, share)
+            made = yield from prior.prior_pictures(model.base, settings, plan.prior, work, share)
             if made is not None:
                 task = replace(task, prior=_examples(plan, made[0], "class"), prior_prompts=made[1])
         if begun:
@@ -215,6 +209,22 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "things": list(plan.pictures.things),
         "class": [] if plan.prior is None else [record.model_dump() for record in plan.prior.records],
     }
+
+
+def _require_taught(model: Model, method: str, settings: PictureOptions) -> None:
+    """Raise `OptionsError` for a model with concepts, but for those that the method goes on from."""
+    if model.base is model:
+        return
+    if not settings.SEQUENTIAL:
+        raise OptionsError(
+            "expected a model without concepts to train, got one with some: give the one that they were applied to"
+        )
+    for use in model.uses:
+        if use.concept.method != method or use.strength != 1:
+            raise OptionsError(
+                f"expected concepts of {methods.typed(method)} at strength 1 to go on from, got {use.concept!r} at "
+                f"{use.strength:g}: leave it out (--concept)"
+            )
 
 
 def _computed_in(model: Model, settings: PictureOptions) -> torch.dtype:
