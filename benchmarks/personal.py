@@ -117,6 +117,8 @@ def told(method: str, subject: Subject) -> tuple[dict[str, Any], str]:
     """What a method is told of a subject, and the words that stand for it in a prompt afterwards."""
     if method == "textual_inversion":
         return {"token": "<my-thing>", "init": f"a {subject.kind}"}, "<my-thing>"
+    if method == "custom_diffusion":
+        return {"token": "<my-thing>", "class_prompt": f"a {subject.kind}"}, f"a <my-thing> {subject.kind}"
     named = f"a sks {subject.kind}"
     prior = {"class_prompt": f"a {subject.kind}"} if method == "dreambooth" else {}
     return {"prompt": named, **prior}, named

@@ -27,6 +27,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "dreambooth": {"prompt": "a sks cat", "learning_rate": 1e-3},
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
     "svdiff": {"prompt": "a sks cat", "learning_rate": 3e-2},
+    "custom_diffusion": {"token": "<x>", "init": "cat", "learning_rate": 1e-2, "word_learning_rate": 0.01},
 }
 PRIOR = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -46,6 +47,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
     ),
     "svdiff, kv": ("svdiff", {"layers": "cross-attention-kv"}),
+    "custom_diffusion": ("custom_diffusion", {}),
+    "custom_diffusion, prior": ("custom_diffusion", PRIOR),
+    "custom_diffusion, all, same size": ("custom_diffusion", {"layers": "all", "sizes": False}),
+    "custom_diffusion, frozen word": ("custom_diffusion", {"train_word": False}),
 }
 
 

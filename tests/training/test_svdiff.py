@@ -55,7 +55,9 @@ LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...], Callable[[Any, Tenso
 }
 
 
-def made(name: str) -> tuple[Any, Any, Tensor, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+def made(
+    name: str,
+) -> tuple[Any, Any, Tensor, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
     """A layer with random weights, in float64; what learns in its place; an input; W' by δ, and the layer with W'."""
     torch.manual_seed(0)
     make, shape, run = LAYERS[name]
@@ -146,7 +148,9 @@ def test_all_that_the_paper_counts() -> None:
 
 def test_layers_and_rates(base: Callable[..., Model], folder: Path) -> None:
     every = parts(base(), folder, "svdiff", norm_learning_rate=1e-5, train_text_encoder=True).trainee
-    norms = {name for name in every.parameters if ".norm" in name or "layer_norm" in name or "norm_out" in name}
+    norms = {
+        name for name in every.parameters if ".norm" in name or "layer_norm" in name or "norm_out" in name
+    }
     assert set(every.rates) == norms and set(every.rates.values()) == {1e-5}
     assert {name.partition(".")[0] for name in every.parameters} == {"unet", "text_encoder"}
     few = parts(base(), folder, "svdiff", layers="cross-attention-kv").trainee
@@ -177,9 +181,7 @@ def told(own: Parts, count: int) -> list[str]:
 
 def test_what_two_halves_show(base: Callable[..., Model], folder: Path) -> None:
     """The prompts of both, on their own sides, in the words that are chosen; of the classes likewise."""
-    own = parts(
-        base(), folder, "svdiff", cut_mix=1.0, batch_size=8, class_prompt=("a cat", "a dog"), **TWO
-    )
+    own = parts(base(), folder, "svdiff", cut_mix=1.0, batch_size=8, class_prompt=("a cat", "a dog"), **TWO)
     object.__setattr__(own.options, "side_by_side", SIDES)
     seen = told(own, 4)
     pairs = [("a sks cat", "a tpk dog"), ("a cat", "a dog")]
@@ -209,19 +211,25 @@ def test_one_prompt_for_each_folder(base: Callable[..., Model], folder: Path) ->
     with pytest.raises(OptionsError, match="'prompt': expected one for each of 1 folder, got 2"):
         plan(base(), folder, "svdiff").method  # noqa: B018
         parts(base(), folder, "svdiff", prompt=["a sks cat", "a tpk dog"])
-    with pytest.raises(OptionsError, match="'class_prompt': expected one for all, or one for each of 2 folders"):
+    with pytest.raises(
+        OptionsError, match="'class_prompt': expected one for all, or one for each of 2 folders"
+    ):
         parts(base(), folder, "svdiff", class_prompt=("a", "b", "c"), **TWO)
 
 
 def test_notes_are_of_each_thing(base: Callable[..., Model], folder: Path) -> None:
-    notices = plan(base("pocket"), folder, "svdiff", prompt=("a sks cat", "a dog"), class_prompt="a cat").notices
+    notices = plan(
+        base("pocket"), folder, "svdiff", prompt=("a sks cat", "a dog"), class_prompt="a cat"
+    ).notices
     assert any("'a dog' and --class-prompt 'a cat' have no word in common" in each for each in notices)
     assert not any("'a sks cat'" in each for each in notices)
 
 
-def test_what_is_kept_is_what_svdiff_pytorch_reads(base: Callable[..., Model], folder: Path, tmp_path: Path) -> None:
-    from wordbrush.concept import exchange
+def test_what_is_kept_is_what_svdiff_pytorch_reads(
+    base: Callable[..., Model], folder: Path, tmp_path: Path
+) -> None:
     from training.helping import learn
+    from wordbrush.concept import exchange
 
     concept = learn(base(), folder, "svdiff", train_text_encoder=True).concept
     assert all(isinstance(own, Spectral) for own in concept.weights.values())
@@ -232,4 +240,4 @@ def test_what_is_kept_is_what_svdiff_pytorch_reads(base: Callable[..., Model], f
     assert again.weights.keys() == concept.weights.keys()
     for name, own in again.weights.items():
         assert isinstance(own, Spectral)
-        assert torch.equal(own.shift, getattr(concept.weights[name], "shift"))
+        assert torch.equal(own.shift, concept.weights[name].shift)

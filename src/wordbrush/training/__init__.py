@@ -7,12 +7,19 @@ from wordbrush.methods import Method, key
 
 if TYPE_CHECKING:
     from wordbrush.concept import Concept
+    from wordbrush.model import Model
+    from wordbrush.training.pictures import Pictures
     from wordbrush.training.task import Learned, Loss, Task, Trainee
 
 
 @runtime_checkable
 class Training(Protocol):
     """What a training's module has."""
+
+    def doubts(self, model: "Model", options: Any, found: "Pictures") -> list[str]:
+        """What a user should know of the options and of the captions before the work. Raises `OptionsError`,
+        `PromptError`."""
+        ...
 
     def attached(self, task: "Task", options: Any) -> "Trainee":
         """The task's model with what learns, which changes nothing yet: another value, the base stays as it is.
@@ -50,6 +57,11 @@ METHODS: Mapping[str, Method[Training]] = {
         "wordbrush.training.svdiff.method",
         "shifts of singular values: a few hundred kilobytes, for several things at once or one picture",
         "wordbrush.training.svdiff.options",
+    ),
+    "custom_diffusion": Method(
+        "wordbrush.training.custom_diffusion.method",
+        "what the UNet reads from the text, and a new word: small, fast, and several things at once",
+        "wordbrush.training.custom_diffusion.options",
     ),
 }
 

@@ -30,6 +30,7 @@ def losses(
     model: Model, batch: Batch, text: Conditioning, snr_gamma: float | None = None
 ) -> Float[Tensor, " rows"]:
     """The mean squared error of each row: ‖ε − ε_θ(z_t, t, c)‖² (Ho et al. 2020, eq. 14), or of v where it predicts v.
+    Where a row has a mask, the mean is over what it shows.
 
     snr_gamma: weights by the signal-to-noise ratio, min(SNR, γ) / SNR, of v min(SNR, γ) / (SNR + 1) (Hang et al. 2023,
     section 3.4). Each row has its own weight, those of class pictures too.
@@ -39,7 +40,11 @@ def losses(
     noisy = signal * batch.latents + sigma * batch.noise
     output = model.denoiser.output(noisy, batch.timesteps.to(noisy.device), text)
     target = TARGETS[model.denoiser.prediction](batch.latents, batch.noise, signal, sigma)
-    errors = (output - target).square().mean((1, 2, 3))
+    squares, parts = (output - target).square(), (1, 2, 3)
+    if batch.masks is None:
+        errors = squares.mean(parts)
+    else:
+        errors = (squares.mean(1, keepdim=True) * batch.masks).sum(parts) / batch.masks.sum(parts)
     if snr_gamma is None:
         return errors
     ratio = alphas / (1 - alphas)  # 0 at a level without signal
@@ -58,6 +63,9 @@ def with_prior(errors: Float[Tensor, " rows"], instances: int, weight: float) ->
 
 def joined(first: Batch, second: Batch) -> Batch:
     """The rows of both, in order: one forward pass computes them."""
+    masks = [
+        torch.ones_like(each.latents[:, :1]) if each.masks is None else each.masks for each in (first, second)
+    ]
     return Batch(
         first.pictures + second.pictures,
         first.beside + second.beside,
@@ -65,4 +73,6 @@ def joined(first: Batch, second: Batch) -> Batch:
         torch.cat([first.latents, second.latents]),
         torch.cat([first.noise, second.noise]),
         torch.cat([first.timesteps, second.timesteps]),
+        first.prefixes + second.prefixes,
+        None if first.masks is None and second.masks is None else torch.cat(masks),
     )

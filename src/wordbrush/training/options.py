@@ -8,9 +8,14 @@ from wordbrush.options import FitOptions, MaybeSaid, Said, Texts
 
 
 class PictureOptions(FitOptions):
-    """How pictures are seen, and what is sampled meanwhile. SEVERAL: whether several things are learned at once."""
+    """How pictures are seen, and what is sampled meanwhile.
+
+    SEVERAL: whether several things are learned at once. SEQUENTIAL: whether a model is taught more that has learned
+    something by the same method.
+    """
 
     SEVERAL: ClassVar[bool] = False
+    SEQUENTIAL: ClassVar[bool] = False
 
     crop: Literal["random", "center", "stretch"] = Field(
         "random",
@@ -36,7 +41,9 @@ class ClassOptions(PictureOptions):
     class_pictures: int = Field(
         200, ge=1, le=100_000, description="pictures of the class, made by the model itself; of each class"
     )
-    prior_weight: float = Field(1.0, ge=0, le=1000, description="weight of the class pictures' loss")
+    prior_weight: float = Field(
+        1.0, ge=0, le=1000, description="weight of the class pictures' loss; 0: none are made or seen"
+    )
 
     @property
     def prompts(self) -> tuple[str, ...]:

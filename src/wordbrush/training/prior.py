@@ -15,8 +15,8 @@ from wordbrush.model import Model
 from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.training import pictures
-from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.examples import Batch
+from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.task import Loss, Task, Trainee, require_words
@@ -25,18 +25,12 @@ Prior = tuple[list[Image.Image], tuple[str, ...]]
 """Pictures of classes, and what each shows."""
 
 
-def require_prompts(
-    model: Model, options: ClassOptions, found: Pictures, given: Pictures | None, prompts: Sequence[str]
-) -> None:
-    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words.
-
-    given: the pictures of the class, where they are. prompts: the things'.
-    """
-    for prompt in prompts:
-        require_words(model, "prompt", prompt)
+def require_classes(model: Model, options: ClassOptions, given: Pictures | None) -> None:
+    """Raise `PromptError` for a class prompt or a class's caption that does not fit the model, and for a prompt without
+    words. given: the pictures of the class, where they are."""
     for prompt in options.class_prompts:
         require_words(model, "class_prompt", prompt)
-    for caption in filter(None, (*found.captions, *(() if given is None else given.captions))):
+    for caption in filter(None, () if given is None else given.captions):
         model.read(caption)
 
 
@@ -60,6 +54,8 @@ def prior_pictures(
 ) -> Generator[Progress, None, Prior | None]:
     """The pictures of the class and what they show: those that are given, or of each class those that the model makes.
     None where nothing is preserved."""
+    if options.prior_weight == 0:
+        return None
     if found is not None:
         return list(found.images), tuple(caption or options.class_prompts[0] for caption in found.captions)
     made: list[Image.Image] = []
@@ -83,12 +79,25 @@ def loss(
     told = [
         caption or options.prompts[task.pictures.thing(k)] for k, caption in enumerate(task.pictures.captions)
     ]
-    prompts = _shown(batch, told, side_by_side)
+    return preserving(trainee, task, options, number, batch, _shown(batch, told, side_by_side), side_by_side)
+
+
+def preserving(
+    trainee: Trainee,
+    task: Task,
+    options: ClassOptions,
+    number: int,
+    batch: Batch,
+    prompts: list[str],
+    side_by_side: Sequence[str] = (),
+) -> Loss:
+    """The loss of these rows under these prompts, and of as many pictures of the class in the same pass, if there are
+    any."""
     instances = len(prompts)
     if task.prior is not None:
         classes = task.prior.batch(number, options.batch_size, task.share)
-        prompts += _shown(classes, task.prior_prompts, side_by_side)
         batch = joined(batch, classes)
+        prompts = prompts + _shown(classes, task.prior_prompts, side_by_side)
     errors = losses(trainee.model, batch, trainee.text(prompts), options.snr_gamma)
     return with_prior(errors, instances, options.prior_weight), len(prompts)
 

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 
-from wordbrush.errors import PromptError
+from wordbrush.errors import OptionsError, PromptError
 from wordbrush.fit import generator
 from wordbrush.model import Model
+from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
+from wordbrush.training.task import require_words
 from wordbrush.words import Word
 
 _RARE_FROM = 0.809  # of a tokenizer's table
@@ -66,14 +68,39 @@ def drawn(model: Model, count: int, seed: int = 0, length: int = 3) -> list[Rare
     return [found[int(k)] for k in order]
 
 
-def doubts(
-    model: Model, prompt: str, class_prompt: str, found: Pictures, *, wants_class: bool, thing: int = 0
-) -> list[str]:
-    """What to say of a thing's prompts before the work: nothing of those that are as they should be.
+def doubts(model: Model, options: ClassOptions, found: Pictures, *, wants_class: bool) -> list[str]:
+    """What to say of a training's prompts before the work: nothing of those that are as they should be.
 
-    wants_class: whether the method needs pictures of the class. Raises `PromptError` for a prompt or a caption that
-    cannot be read.
+    wants_class: whether the method needs pictures of the class. Raises `OptionsError` for other numbers of prompts than
+    of things, `PromptError` for a prompt or a caption that cannot be read.
     """
+    _require_one_for_each(options, found.count_of_things)
+    classes = options.class_prompts or ("",)
+    classes = classes * len(options.prompts) if len(classes) == 1 else classes
+    return [
+        notice
+        for thing, (prompt, class_prompt) in enumerate(zip(options.prompts, classes, strict=True))
+        for notice in _of_thing(model, prompt, class_prompt, found, thing, wants_class)
+    ]
+
+
+def _require_one_for_each(options: ClassOptions, things: int) -> None:
+    if (count := len(options.prompts)) != things:
+        raise OptionsError(
+            f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt "
+            "once for each, in the order of the folders"
+        )
+    if (count := len(options.class_prompts)) not in (0, 1, things):
+        raise OptionsError(
+            f"option 'class_prompt': expected one for all, or one for each of {things} folders, got {count}: say "
+            "--class-prompt once for each, in the order of the folders"
+        )
+
+
+def _of_thing(
+    model: Model, prompt: str, class_prompt: str, found: Pictures, thing: int, wants_class: bool
+) -> list[str]:
+    require_words(model, "prompt", prompt)
     own, of_class = _naming(model, prompt), _naming(model, class_prompt)
     notices: list[str] = []
     if not class_prompt and wants_class:
@@ -91,14 +118,13 @@ def doubts(
     if not rare:
         notices += _not_rare(model, prompt, new)
     words = rare or new
-    without = [
-        name
+    captions = {
+        name: _read(model, caption, name)
         for k, (name, caption) in enumerate(zip(found.names, found.captions, strict=True))
-        if caption
-        and words
-        and found.thing(k) == thing
-        and not _read(model, caption, name).keys() & {Word(each, 0, 1).key for each in words}
-    ]
+        if caption and found.thing(k) == thing
+    }
+    keys = {Word(each, 0, 1).key for each in words}
+    without = [name for name, named in captions.items() if words and not named.keys() & keys]
     if without:
         notices.append(
             f"the captions of {listed(without)} do not have '{words[0]}': what these pictures show does not become its "

@@ -24,9 +24,9 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
-from wordbrush.training import pictures, prior, rare_tokens
+from wordbrush.training import pictures, prior
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -68,16 +68,13 @@ def planned(
 ) -> Plan:
     """Check what a training is asked for. found: its pictures, or where they are. Raises `ImageError`, `OptionsError`,
     `PromptError`."""
-    if model.base is not model:
-        raise OptionsError(
-            "expected a model without concepts to train, got one with some: give the one that they were applied to"
-        )
     entry = methods.find(training.METHODS, method, "training")
     kind = entry.options()
     told = given.model_dump(exclude_unset=True) if isinstance(given, Options) else dict(given or {})
     own = training.defaults(model.name, method)
     settings = options.parse(kind, {**own, **told})
     assert isinstance(settings, PictureOptions)
+    _require_taught(model, methods.key(method), settings)
     _computed_in(model, settings)
     found = found if isinstance(found, Pictures) else pictures.read(found)
     if found.count_of_things > 1 and not settings.SEVERAL:
@@ -88,21 +85,11 @@ def planned(
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
-    given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
-    if isinstance(settings, PriorOptions | JointOptions):
-        prior.require_prompts(model, settings, found, given_prior, settings.prompts)
-        _require_prompt_for_each(settings, found.count_of_things)
-        classes = settings.class_prompts or ("",)
-        each = classes * len(settings.prompts) if len(classes) == 1 else classes
-        wanted = methods.key(method) == "dreambooth"
-        for thing, (prompt, class_prompt) in enumerate(zip(settings.prompts, each, strict=True)):
-            notices += rare_tokens.doubts(
-                model, prompt, class_prompt, found, wants_class=wanted, thing=thing
-            )
-    elif any(found.captions):
-        notices.append(
-            "the captions beside the pictures are not read: the word is learned in prompts of its own"
-        )
+    given_prior = None
+    if isinstance(settings, ClassOptions):
+        given_prior = prior.given(settings)
+        prior.require_classes(model, settings, given_prior)
+    notices += entry.load().doubts(model, settings, found)
     return Plan(model, methods.key(method), found, settings, tuple(notices), given_prior)
 
 
@@ -128,7 +115,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         begun = 0 if state is None else state.step
         share.require_same(begun)
         if isinstance(settings, ClassOptions):
-            made = yield from prior.prior_pictures(model, settings, plan.prior, work, share)
+            made = yield from prior.prior_pictures(model.base, settings, plan.prior, work, share)
             if made is not None:
                 classes = [made[1].index(shown) for shown in made[1]]
                 task = replace(task, prior=_examples(plan, made[0], "class", classes), prior_prompts=made[1])
@@ -208,26 +195,10 @@ def finish(plan: Plan, work: Path) -> None:
     Checkpoints(work, _identity(plan)).remove()
 
 
-def _examples(
-    plan: Plan, found: Sequence[Image.Image], stream: str, things: Sequence[int]
-) -> Examples:
+def _examples(plan: Plan, found: Sequence[Image.Image], stream: str, things: Sequence[int]) -> Examples:
     settings = plan.options
     mixed = settings.cut_mix if isinstance(settings, JointOptions) else 0.0
     return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream, things, mixed)
-
-
-def _require_prompt_for_each(settings: ClassOptions, things: int) -> None:
-    """Raise `OptionsError` for other numbers of prompts than of folders."""
-    if (count := len(settings.prompts)) != things:
-        raise OptionsError(
-            f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt once "
-            "for each, in the order of the folders"
-        )
-    if (count := len(settings.class_prompts)) not in (0, 1, things):
-        raise OptionsError(
-            f"option 'class_prompt': expected one for all, or one for each of {things} folders, got {count}: say "
-            "--class-prompt once for each, in the order of the folders"
-        )
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -241,6 +212,22 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "things": list(plan.pictures.things),
         "class": [] if plan.prior is None else [record.model_dump() for record in plan.prior.records],
     }
+
+
+def _require_taught(model: Model, method: str, settings: PictureOptions) -> None:
+    """Raise `OptionsError` for a model with concepts, but for those that the method goes on from."""
+    if model.base is model:
+        return
+    if not settings.SEQUENTIAL:
+        raise OptionsError(
+            "expected a model without concepts to train, got one with some: give the one that they were applied to"
+        )
+    for use in model.uses:
+        if use.concept.method != method or use.strength != 1:
+            raise OptionsError(
+                f"expected concepts of {methods.typed(method)} at strength 1 to go on from, got {use.concept!r} at "
+                f"{use.strength:g}: leave it out (--concept)"
+            )
 
 
 def _computed_in(model: Model, settings: PictureOptions) -> torch.dtype:

@@ -69,7 +69,8 @@ class Trainee:
 
     parameters: what learns, in float32, by name. prompt: to use the concept in. learns_text: whether gradients go
     through the text encoders. rates: learning rates of their own. begin: is called before each step. stages: where what
-    a prompt says changes during the training, the models from each of these steps on.
+    a prompt says changes during the training, the models from each of these steps on. words: those that learn, if
+    nothing else of the text does.
     """
 
     model: Model
@@ -79,6 +80,7 @@ class Trainee:
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     begin: Callable[[int], object] = lambda step: None
     stages: Mapping[int, Model] = field(default_factory=dict[int, Model])
+    words: tuple[str, ...] = ()
     _texts: dict[str, TextEmbeds] = field(default_factory=dict[str, TextEmbeds])
 
     def at(self, step: int) -> Model:
@@ -90,13 +92,23 @@ class Trainee:
         """The prompts' conditions in a step, one row each. Equal ones are encoded once; where the text does not learn,
         once in all steps."""
         distinct = list(dict.fromkeys(prompts))
-        if self.learns_text:
-            embeds = self.at(step).encode_text(distinct, gradients=True)
+        learning = [prompt for prompt in distinct if self._learns(prompt)]
+        embeds = self.at(step).encode_text(learning, gradients=True) if learning else None
+        if embeds is not None and len(learning) == len(distinct):
             return Conditioning(embeds[[distinct.index(prompt) for prompt in prompts]])
         for prompt in distinct:
-            if prompt not in self._texts:
+            if prompt not in learning and prompt not in self._texts:
                 self._texts[prompt] = self.model.encode_text([prompt])
-        return Conditioning(TextEmbeds.concat([self._texts[prompt] for prompt in prompts]))
+        known = (
+            self._texts
+            if embeds is None
+            else {**self._texts, **{p: embeds[[i]] for i, p in enumerate(learning)}}
+        )
+        return Conditioning(TextEmbeds.concat([known[prompt] for prompt in prompts]))
+
+    def _learns(self, prompt: str) -> bool:
+        """Whether what a prompt says changes while the model learns."""
+        return self.learns_text and (not self.words or any(word in prompt for word in self.words))
 
 
 def require_words(model: Model, name: str, prompt: str) -> None:

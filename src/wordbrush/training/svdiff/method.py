@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Spectral, spectrum
+from wordbrush.model import Model
 from wordbrush.model.sharing import shared
-from wordbrush.training import prior
+from wordbrush.training import prior, rare_tokens
+from wordbrush.training.pictures import Pictures
 from wordbrush.training.svdiff.options import Options
 from wordbrush.training.task import Learned, Loss, Task, Trainee
 
@@ -80,7 +82,9 @@ class Convolution(_Shifted):
             return self._across(narrow * self.shifted[:, None, None], layer.bias)
         return layer(given) + self._across(narrow * (self.shifted - self.values)[:, None, None])
 
-    def _across(self, narrow: Float[Tensor, "b r h w"], bias: Tensor | None = None) -> Float[Tensor, "b out h w"]:
+    def _across(
+        self, narrow: Float[Tensor, "b r h w"], bias: Tensor | None = None
+    ) -> Float[Tensor, "b out h w"]:
         # Not as a convolution of 1 × 1, which would keep what it was given for a gradient that nobody asks for.
         u, flat = self.u.expand(len(narrow), -1, -1), narrow.flatten(2)
         out = torch.bmm(u, flat) if bias is None else torch.baddbmm(bias[:, None], u, flat)
@@ -99,6 +103,11 @@ class Norm(_Shifted):
         return F.layer_norm(given, layer.normalized_shape, scales, layer.bias, layer.eps)
 
 
+def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
+    """What is doubtful of the words."""
+    return rare_tokens.doubts(model, options, found, wants_class=False)
+
+
 def attached(task: Task, options: Options) -> Trainee:
     """The model with shifts, which are 0."""
     networks = dict(task.model.networks)
@@ -108,7 +117,11 @@ def attached(task: Task, options: Options) -> Trainee:
     for part in parts:
         networks[part] = shared(networks[part])
         for name, layer, kind in list(_layers(networks[part])):
-            if part == "unet" and options.layers != "all" and not name.endswith((".attn2.to_k", ".attn2.to_v")):
+            if (
+                part == "unet"
+                and options.layers != "all"
+                and not name.endswith((".attn2.to_k", ".attn2.to_v"))
+            ):
                 continue
             owner, _, own = name.rpartition(".")
             replaced = kind(layer)

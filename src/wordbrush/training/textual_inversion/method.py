@@ -8,16 +8,13 @@ gradient. With several text encoders (SDXL) the word has vectors in each. N vect
 word in turn. Progressive vectors are those of the paper's ablation (section 5.3).
 """
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from wordbrush.concept import Concept, Placeholder
-from wordbrush.errors import OptionsError, PromptError, short
+from wordbrush.errors import OptionsError
 from wordbrush.model import Model
-from wordbrush.model.sharing import shared, with_vectors
+from wordbrush.training.new_words import require_new, starts, with_words
 from wordbrush.training.objective import losses
-from wordbrush.training.task import Learned, Loss, Task, Trainee, learned_in
+from wordbrush.training.pictures import Pictures
+from wordbrush.training.task import Learned, Loss, Task, Trainee
 from wordbrush.training.textual_inversion.options import Options
 
 OBJECT = (
@@ -32,25 +29,25 @@ STYLE = (
 )  # fmt: skip
 
 
+def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
+    """That captions are not read."""
+    said = "the captions beside the pictures are not read: the word is learned in prompts of its own"
+    return [said] if any(found.captions) else []
+
+
 def attached(task: Task, options: Options) -> Trainee:
     """The model with the new word, which means its initial word. Raises `OptionsError`, `PromptError`."""
     model = task.model
-    _require_token(model, options.token)
-    tokens = len(_ids(model, 0, options.init))
-    count = tokens if options.vectors is None else options.vectors
+    require_new(model, options.token)
+    initial = starts(model, options.init, options.vectors)
+    count = len(initial[0])
     if options.progressive and len(options.progressive) != count - 1:
         raise OptionsError(
             f"option 'progressive': expected the steps at which vectors 2 to {count} come, {count - 1} of them, got "
             f"{len(options.progressive)}"
         )
-    initial = tuple(_initial(model, i, options.init, count) for i in range(len(model.text.encoders)))
-    networks = dict(model.networks)
-    networks["unet"] = shared(networks["unet"])
-    parts = [part for part in networks if part != "unet"]
-    for part, vectors, tokenizer in zip(parts, initial, model.text.tokenizers, strict=True):
-        networks[part] = with_vectors(networks[part], vectors.clone(), tokenizer.eos_token_id).eval()
+    networks, vectors = with_words(model, {options.token: initial})
     learning = model.taught(networks, {options.token: count})
-    vectors = {part: networks[part].get_input_embeddings().vectors for part in parts}
     for prompt in _prompts(options):
         learning.read(prompt)
     firsts = (0, *options.progressive) if options.progressive else ()
@@ -78,8 +75,7 @@ def loss(trainee: Trainee, task: Task, options: Options, number: int) -> Loss:
 
 def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> Concept:
     """The word, with what it was at the start."""
-    initial = [_initial(task.model, i, options.init, len(each)) for i, each in enumerate(learned.values())]
-    word = Placeholder(tuple(learned.values()), tuple(initial))
+    word = Placeholder(tuple(learned.values()), starts(task.model, options.init, options.vectors))
     return task.concept("textual_inversion", options, trainee.prompt, placeholders={options.token: word})
 
 
@@ -87,34 +83,3 @@ def _prompts(options: Options) -> list[str]:
     """The prompts that the word is learned in."""
     templates = options.templates or (OBJECT if options.kind == "object" else STYLE)
     return [template.replace("{}", options.token) for template in templates]
-
-
-def _initial(model: Model, encoder: int, words: str, count: int) -> Float[Tensor, "n d"]:
-    """Where `count` vectors start: at the tokens of the words in turn, or at means of neighbours if there are more of
-    those."""
-    table = model.text.encoders[encoder].get_input_embeddings().weight.detach()
-    rows = table[_ids(model, encoder, words)].to(learned_in(table))
-    if len(rows) > count:
-        return torch.stack([part.mean(0) for part in torch.tensor_split(rows, count)])
-    return rows[torch.arange(count) % len(rows)]
-
-
-def _ids(model: Model, encoder: int, words: str) -> list[int]:
-    tokenizer = model.text.tokenizers[encoder]
-    ids: list[int] = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
-    if not ids:
-        raise PromptError("expected --init to be a word that the model knows, got nothing")
-    return ids
-
-
-def _require_token(model: Model, token: str) -> None:
-    """Raise `OptionsError` for a word that is several, or that every prompt may already have."""
-    if not token or any(character.isspace() for character in token):
-        raise OptionsError(
-            f"option 'token': expected one word without spaces, such as '<my-cat>', got {short(token)}"
-        )
-    if token[0] + token[-1] != "<>" and len(_ids(model, 0, token)) == 1:
-        raise OptionsError(
-            f"option 'token': expected a word that the model does not have, got {short(token)}, which would mean "
-            f"something else in every prompt: choose '<{token:.40}>'"
-        )

@@ -1,0 +1,1 @@
+"""Custom Diffusion: `method`, and its `options`, which do not import torch."""
