@@ -13,6 +13,7 @@ from wordbrush.concept import TrainingPicture
 from wordbrush.errors import PromptError
 from wordbrush.loading import Vocabulary
 from wordbrush.model import Model
+from wordbrush.training.lora.options import Options
 from wordbrush.training.pictures import Pictures
 from wordbrush.training.rare_tokens import candidates, doubts, drawn
 
@@ -94,7 +95,8 @@ def told(
 ) -> list[str]:
     records = tuple(TrainingPicture(name=f"{k}.png", sha256="") for k in range(len(captions)))
     found = Pictures((Image.new("RGB", (8, 8)),) * len(captions), records, captions)
-    return doubts(model, prompt, class_prompt, found, wants_class=wants)
+    options = Options.model_validate({"prompt": prompt, "class_prompt": class_prompt})
+    return doubts(model, options, found, wants_class=wants)
 
 
 @pytest.mark.parametrize(
