@@ -123,7 +123,10 @@ def test_what_moves(
     assert frozen.keys() <= before.keys() and all(before[name] == value for name, value in frozen.items())
     prefixes = {name.partition(".")[0] for name in learning}
     assert ("text_encoder" in prefixes) == (
-        method == "textual_inversion" or "train_text_encoder" in told or method == "custom_diffusion" and told.get("train_word", True)
+        method == "textual_inversion"
+        or "train_text_encoder" in told
+        or method == "custom_diffusion"
+        and told.get("train_word", True)
     )
     assert ("unet" in prefixes) == (method != "textual_inversion")
     moving = parts(model, folder, method, **told).trainee.parameters

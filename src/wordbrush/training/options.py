@@ -1,10 +1,13 @@
 """What methods that learn from pictures can be told, besides how to optimise; nothing here imports torch."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from wordbrush.options import FitOptions, MaybeSaid, Said
+
+if TYPE_CHECKING:
+    from wordbrush.training.pictures import Pictures
 
 
 class PictureOptions(FitOptions):
@@ -48,6 +51,10 @@ class ClassOptions(PictureOptions):
     @property
     def class_prompts(self) -> tuple[str, ...]:
         """The classes: one for each thing, or for all, or none."""
+        raise NotImplementedError
+
+    def doubts(self, found: "Pictures") -> list[str]:
+        """What to say of classes and captions before the work. Raises `OptionsError`."""
         raise NotImplementedError
 
 

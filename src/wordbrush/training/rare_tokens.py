@@ -22,7 +22,6 @@ from wordbrush.fit import generator
 from wordbrush.model import Model
 from wordbrush.training.options import PriorOptions
 from wordbrush.training.pictures import Pictures, listed
-from wordbrush.training.task import require_words
 from wordbrush.words import Word
 
 _RARE_FROM = 0.809  # of a tokenizer's table
@@ -75,7 +74,6 @@ def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class:
     cannot be read.
     """
     prompt, class_prompt = options.prompt, options.class_prompt
-    require_words(model, "prompt", prompt)
     own, of_class = _naming(model, prompt), _naming(model, class_prompt)
     notices: list[str] = []
     if not class_prompt and wants_class:
