@@ -55,9 +55,9 @@ def told(own: Parts) -> list[str]:
 def test_the_loss_is_that_of_its_equation(weight: float | None, sizes: bool, base: Base, folders: list[Path]):
     """Row by row, pixel by pixel; both means are of one kind, so that at weight 1 both count alike."""
     model = base("sd1", torch.float64)
-    given = {**BOTH, "sizes": sizes, "batch_size": 3}
+    given: dict[str, Any] = {**BOTH, "sizes": sizes, "batch_size": 3}
     given |= {"class_prompt": ()} if weight is None else {"prior_weight": weight}
-    own = parts(model, folders, METHOD, **given)  # pyright: ignore[reportArgumentType]
+    own = parts(model, folders, METHOD, **given)
     for each in own.trainee.parameters.values():
         each.data += 0.02 * torch.randn(each.shape, generator=torch.Generator().manual_seed(3))
     kinds = ("", "") if weight is None else (" cat", " dog")
@@ -148,8 +148,8 @@ def test_words_start_from_rare_ones_by_the_seed(base: Base, folders: list[Path])
     model = base()
     drawn = [each.id for each in rare_tokens.drawn(model, 3, seed=7)]
     table = model.text.encoders[0].get_input_embeddings().weight
-    given = {**BOTH, "init": (), "seed": 7}
-    own = parts(model, folders, METHOD, **given)  # pyright: ignore[reportArgumentType]
+    given: dict[str, Any] = {**BOTH, "init": (), "seed": 7}
+    own = parts(model, folders, METHOD, **given)
     assert torch.equal(own.trainee.parameters["text_encoder"], table[drawn[:2]])
     # A word that is learned later starts from another one.
     first = learn(model, folders[0], METHOD, init=(), seed=7).concept
@@ -216,11 +216,11 @@ def test_a_word_that_does_not_learn_is_its_initial_word(base: Base, folder: Path
 def test_several_things_are_learned_at_once(base: Base, folders: list[Path]):
     """Each under its own prompt; every vector moves, the last one too."""
     model = base("sdxl")
-    own = parts(model, folders, METHOD, **BOTH, sizes=False, batch_size=5)  # pyright: ignore[reportArgumentType]
+    own = parts(model, folders, METHOD, **BOTH, sizes=False, batch_size=5)
     prompts = told(own)
     own.loss(0)
     assert sorted(prompts[:5]) == ["photo of a <x> cat"] * 3 + ["photo of a <y> dog"] * 2
-    concept = learn(model, folders, METHOD, **BOTH).concept  # pyright: ignore[reportArgumentType]
+    concept = learn(model, folders, METHOD, **BOTH).concept
     assert concept.prompt == "photo of a <x> cat and a <y> dog"
     assert [record.name for record in concept.pictures][::4] == ["my-cat/0.png", "my-dog/1.png"]
     assert {token: own.count for token, own in concept.placeholders.items()} == {"<x>": 1, "<y>": 2}
@@ -231,7 +231,7 @@ def test_several_things_are_learned_at_once(base: Base, folders: list[Path]):
 
 
 def test_pictures_of_both_classes_are_made(base: Base, folders: list[Path], tmp_path: Path):
-    learn(base(), folders, METHOD, tmp_path, **BOTH)  # pyright: ignore[reportArgumentType]
+    learn(base(), folders, METHOD, tmp_path, **BOTH)
     made = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("class*/*.png"))
     assert made == ["class-2/00000.png", "class/00000.png"]
 
@@ -283,7 +283,7 @@ def test_only_concepts_of_its_own_are_gone_on_from(base: Base, folder: Path):
 # What does not fit together ----------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a word for two things": ({"token": "<x>", "init": ()}, "'token': expected a word for each thing, of which there are 2"),
+    "a word for two things": ({"token": "<x>", "init": ()}, "expected a word for each thing, of which there are 2"),
     "three words for two things": ({"token": ("<x>", "<y>", "<z>"), "init": ()}, "got 3: <x>, <y>, <z>"),
     "no word": ({"token": ()}, "option 'token'"),
     "a blank word": ({"token": ("<x>", " ")}, "expected some words"),
@@ -304,7 +304,7 @@ def test_what_makes_no_sense_is_told_before_the_work(
     monkeypatch.setattr("wordbrush.training.prior.class_pictures", None)
     given = {"token": ("<x>", "<y>"), "init": ("cat", "dog"), **given}
     with pytest.raises(InputError) as caught:
-        drain(run.run(plan(base(), folders, METHOD, **given)))  # pyright: ignore[reportArgumentType]
+        drain(run.run(plan(base(), folders, METHOD, **given)))
     assert said in str(caught.value)
 
 

@@ -104,8 +104,10 @@ class Options(ClassOptions):
             )
         rows = zip(found.names, found.captions, map(found.thing, range(len(found))), strict=True)
         if without := [name for name, caption, thing in rows if caption and self.token[thing] not in caption]:
+            from wordbrush.training.pictures import listed
+
             said.append(
-                f"the captions of {', '.join(without)} do not have the new word: what these pictures show does not "
+                f"the captions of {listed(without)} do not have the new word: what these pictures show does not "
                 "become its meaning"
             )
         return said
