@@ -3,10 +3,12 @@
     python benchmarks/training.py
     python benchmarks/training.py --memory
 
-Theirs is what `textual_inversion.py` and `train_dreambooth_lora.py` (0.42) do in a step with their default flags,
-written again here: pictures and prompts are encoded in every step; in Textual Inversion the whole embedding table
-learns and its rows are put back; in LoRA the changes of low rank are peft's. Without accelerate's
-wrappers, which cost little.
+Theirs is what `textual_inversion.py`, `train_dreambooth_lora.py` and `train_custom_diffusion.py` (0.42) do in a step
+with their default flags, written again here: pictures and prompts are encoded in every step; in Textual Inversion the
+whole embedding table learns and its rows are put back; in LoRA the changes of low rank are peft's; in Custom Diffusion
+as many pictures of the class are in the same pass, attention has diffusers' processors, the whole table has gradients,
+of which all rows but the word's are zeroed, and AdamW steps over all of it. Without accelerate's wrappers, which cost
+little. Custom Diffusion is timed without its sizes: here each is encoded once, there in every step.
 
 Time is processor time on one thread, variants interleaved; medians of the ratios within a round, and the quartiles.
 Memory is the peak of a process that does three steps, less what it had with the model loaded. What was expected is in
@@ -21,13 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from PIL import Image
@@ -44,10 +48,11 @@ from wordbrush.training.task import Task
 
 BATCH = 4
 NAMES = ("pocket", "mid")
-METHODS = ("textual_inversion", "lora")
+METHODS = ("textual_inversion", "lora", "custom_diffusion")
 TOLD: dict[str, dict[str, Any]] = {
     "textual_inversion": {"token": "<my-cat>", "init": "cat", "vectors": 1},
     "lora": {"prompt": "a sks cat", "layers": "attention"},
+    "custom_diffusion": {"token": "<my-cat>", "init": "cat", "class_prompt": "a cat", "sizes": False},
 }
 Step = Callable[[], object]
 
@@ -90,7 +95,10 @@ def ours(model: Model, method: str) -> Step:
     told = {**TOLD[method], "batch_size": BATCH, "steps": 1_000_000, "flip": 0.0, "crop": "center"}
     plan = planned(model, folder(model.image_size), method, told)
     settings, module = plan.options, training.METHODS[method].load()
-    task = Task(model, plan.pictures, Examples(model, plan.pictures.images, 0, "center"))
+    examples = Examples(model, plan.pictures.images, 0, "center")
+    task = Task(model, plan.pictures, examples)
+    if "class_prompt" in told:
+        task = replace(task, prior=replace(examples, stream="class"), prior_prompts=("a cat",) * BATCH)
     trainee = module.attached(task, settings)
     for parameter in trainee.parameters.values():
         parameter.requires_grad_(True)
@@ -146,8 +154,56 @@ def theirs_lora(model: Model) -> Step:
     return step
 
 
+def theirs_custom_diffusion(model: Model) -> Step:
+    """Cross-attention's keys and values in diffusers' processors, and a row of the table."""
+    encoder, unet = shared(model.text.encoders[0]), shared(model.denoiser.unet)
+    table = torch.nn.Parameter(encoder.get_input_embeddings().weight.detach().clone())
+    encoder.get_input_embeddings().weight = table
+    processors: dict[str, Any] = {}
+    for name in unet.attn_processors:
+        layer: Any = unet.get_submodule(name.removesuffix(".processor"))
+        is_cross = ".attn2." in name
+        processors[name] = CustomDiffusionAttnProcessor2_0(
+            train_kv=is_cross,
+            train_q_out=False,
+            hidden_size=layer.to_q.in_features,
+            cross_attention_dim=layer.to_k.in_features,
+        )
+        if is_cross:
+            processors[name].to_k_custom_diffusion.weight.data = layer.to_k.weight.detach().clone()
+            processors[name].to_v_custom_diffusion.weight.data = layer.to_v.weight.detach().clone()
+    unet.set_attn_processor(processors)
+    learning = [table, *(weight for each in processors.values() for weight in each.parameters())]
+    optimizer = torch.optim.AdamW(learning, lr=1e-5, weight_decay=1e-2)
+    others = torch.ones(len(table), dtype=torch.bool)
+    others[model.text.tokenizers[0].convert_tokens_to_ids("cat</w>")] = False
+    ids = torch.tensor([model.read("photo of a cat cat").ids] * BATCH + [model.read("a cat").ids] * BATCH)
+    mask = torch.ones(BATCH, 1, *model.denoiser.size)
+
+    def step() -> None:
+        said, noise = _predicted(model, unet, encoder(ids).last_hidden_state, rows=2 * BATCH)
+        own = F.mse_loss(said[:BATCH], noise[:BATCH], reduction="none")
+        loss = ((own * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
+        (loss + F.mse_loss(said[BATCH:], noise[BATCH:])).backward()
+        assert table.grad is not None
+        table.grad[others] = 0
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def _loss(model: Model, unet: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A forward pass of the scripts: pictures to latents, noise, and the mean squared error."""
+    """A forward pass of the scripts, and the mean squared error."""
+    output, noise = _predicted(model, unet, hidden)
+    return F.mse_loss(output, noise, reduction="mean")
+
+
+def _predicted(
+    model: Model, unet: Any, hidden: torch.Tensor, rows: int = BATCH
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A forward pass of the scripts: pictures to latents, noise, and what the network says of it."""
     scheduler = _SCHEDULERS.setdefault(id(model), DDPMScheduler.from_config(model.schedule_config))
     pixels = _PIXELS.setdefault(
         model.image_size,
@@ -155,16 +211,22 @@ def _loss(model: Model, unet: Any, hidden: torch.Tensor) -> torch.Tensor:
     )
     vae = model.autoencoder.vae
     with torch.no_grad():
-        latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
+        latents = (
+            vae.encode(pixels.repeat(rows // BATCH, 1, 1, 1)).latent_dist.sample() * vae.config.scaling_factor
+        )
     noise = torch.randn_like(latents)
-    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (BATCH,))
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (rows,))
     output = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, hidden).sample
-    return F.mse_loss(output.float(), noise.float(), reduction="mean")
+    return output.float(), noise.float()
 
 
 _SCHEDULERS: dict[int, Any] = {}
 _PIXELS: dict[tuple[int, int], torch.Tensor] = {}
-THEIRS = {"textual_inversion": theirs_textual_inversion, "lora": theirs_lora}
+THEIRS = {
+    "textual_inversion": theirs_textual_inversion,
+    "lora": theirs_lora,
+    "custom_diffusion": theirs_custom_diffusion,
+}
 
 
 def forward(model: Model) -> Step:
@@ -187,10 +249,10 @@ def cost(step: Step) -> float:
     return time.process_time() - began
 
 
-def times(rounds: int) -> None:
+def times(rounds: int, chosen: Sequence[str]) -> None:
     for name in NAMES:
         model = model_of(name)
-        for method in METHODS:
+        for method in chosen:
             variants = {
                 "ours": ours(model, method),
                 "theirs": THEIRS[method](model),
@@ -236,6 +298,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -245,7 +308,7 @@ def main() -> None:
     elif asked.memory:
         memory()
     else:
-        times(asked.rounds)
+        times(asked.rounds, asked.method or METHODS)
 
 
 if __name__ == "__main__":

@@ -592,7 +592,7 @@ def training_methods() -> dict[str, str]:
     """Name and summary of every training.
 
     >>> list(training_methods())
-    ['textual_inversion', 'dreambooth', 'lora']
+    ['textual_inversion', 'dreambooth', 'lora', 'custom_diffusion']
     """
     return {name: method.summary for name, method in training.METHODS.items()}
 

@@ -35,8 +35,25 @@ WORD = ("textual-inversion", "my-cat", "--token", "<my-cat>", "--init", "cat")
 LORA = ("lora", "my-cat", "--prompt", "a sks cat")
 BOOTH = ("dreambooth", "my-cat", "--prompt", "a sks cat", "--class-prompt", "a cat", "--class-pictures", "2")
 SPECTRAL = ("svdiff", "my-cat", "--prompt", "a sks cat")
-METHODS = {"textual_inversion": WORD, "dreambooth": BOOTH, "lora": LORA, "svdiff": SPECTRAL}
 TWO = (*SPECTRAL[:2], "my-dog", *SPECTRAL[2:], "--prompt", "a tpk dog, on a beach")
+CUSTOM = (
+    "custom-diffusion",
+    "my-cat",
+    "--token",
+    "<my-cat>",
+    "--class-prompt",
+    "a cat",
+    "--class-pictures",
+    "2",
+)
+METHODS = {
+    "textual_inversion": WORD,
+    "dreambooth": BOOTH,
+    "lora": LORA,
+    "svdiff": SPECTRAL,
+    "custom_diffusion": CUSTOM,
+}
+PROMPTS = {"textual_inversion": "a photo of <my-cat>", "custom_diffusion": "photo of a <my-cat> cat"}
 FEW = ("--steps", "6", "--checkpoint-every", "2", "--sample-every", "3", "--out", "my-cat.concept")
 
 
@@ -99,7 +116,7 @@ def test_every_training_makes_a_concept_and_says_how_to_use_it(
     code, out, err = run(*METHODS[method], *FEW, "--batch-size", "2")
     assert (code, err) == (0, "")
     concept = Concept.load("my-cat.concept")
-    prompt = "a photo of <my-cat>" if method == "textual_inversion" else "a sks cat"
+    prompt = PROMPTS.get(method, "a sks cat")
     assert concept.method == method and concept.prompt == prompt and concept.options["steps"] == 6
     assert [record.name for record in concept.pictures] == ["0.png", "1.png", "2.png"]
     use = f"wordbrush generate '{prompt}' --concept my-cat.concept --model {model} --out my-cat.png"
@@ -108,7 +125,7 @@ def test_every_training_makes_a_concept_and_says_how_to_use_it(
         "my-cat.training/strip.png  how it was learned",
         use,
     ]
-    classes = {f"my-cat.training/class/0000{k}.png" for k in range(2) if method == "dreambooth"}
+    classes = {f"my-cat.training/class/0000{k}.png" for k in range(2) if "--class-prompt" in METHODS[method]}
     samples = {f"my-cat.training/samples/000000{step}.png" for step in (3, 6)}
     kept = {"my-cat.training/log.jsonl", "my-cat.training/strip.png"}
     assert names(here) == INPUTS | classes | samples | kept | {"my-cat.concept"}
@@ -172,6 +189,48 @@ def test_a_preview_is_the_latest_sample_and_goes_in_the_end(
     assert written.index("my-cat.training/samples/0000003.png") < written.index("my-cat.preview.png")
     assert written.count("my-cat.preview.png") == 4  # from step 3 on
     assert not any("preview" in name for name in names(here))
+
+
+# Several things at once, and one after another ---------------------------------------------------------------
+
+
+def test_several_folders_are_several_words(run: Run, here: Path) -> None:
+    shutil.copytree("my-cat", "my-vase")
+    words = (
+        "--token",
+        "<my-cat>",
+        "--token",
+        "<my-vase>",
+        "--class-prompt",
+        "a cat",
+        "--class-prompt",
+        "a vase",
+    )
+    code, out, err = run("custom-diffusion", "my-cat", "my-vase", *words, "--class-pictures", "1", *FEW)
+    assert (code, err) == (0, "")
+    concept = Concept.load("my-cat.concept")
+    assert list(concept.placeholders) == ["<my-cat>", "<my-vase>"]
+    assert out.startswith("my-cat.concept  photo of a <my-cat> cat and a <my-vase> vase\n")
+    assert sorted({record.name.partition("/")[0] for record in concept.pictures}) == ["my-cat", "my-vase"]
+
+
+def test_several_folders_for_a_method_that_learns_one_thing(run: Run, here: Path) -> None:
+    shutil.copytree("my-cat", "my-vase")
+    code, _, err = run("lora", "my-cat", "my-vase", *LORA[2:], *FEW)
+    assert code == 2 and "expected one folder for lora, which learns one thing, got 2" in err
+
+
+def test_a_second_thing_is_learned_after_a_first(run: Run, here: Path) -> None:
+    assert run(*CUSTOM, *FEW)[0] == 0
+    word = ("--token", "<my-vase>", "--class-prompt", "a vase", "--class-pictures", "1")
+    code, out, err = run(
+        "custom-diffusion", "my-cat", *word, *FEW[:-1], "both.concept", "--concept", "my-cat.concept"
+    )
+    assert (code, err) == (0, "")
+    assert list(Concept.load("both.concept").placeholders) == ["<my-cat>", "<my-vase>"]
+    assert out.startswith("both.concept  photo of a <my-cat> cat and a <my-vase> vase\n")
+    code, _, err = run(*LORA, *FEW[:-1], "other.concept", "--concept", "my-cat.concept")
+    assert code == 2 and "expected a model without concepts to train" in err
 
 
 # Before any work ---------------------------------------------------------------------------------------------

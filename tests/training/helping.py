@@ -18,6 +18,7 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.progress import drain
 from wordbrush.training import run
 from wordbrush.training.examples import Examples
+from wordbrush.training.pictures import Folder
 from wordbrush.training.run import Trained
 from wordbrush.training.task import Task, Trainee
 
@@ -29,7 +30,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "svdiff": {"prompt": "a sks cat", "learning_rate": 3e-2},
     "custom_diffusion": {"token": "<x>", "init": "cat", "learning_rate": 1e-2, "word_learning_rate": 0.01},
 }
-PRIOR = {"class_prompt": "a cat", "class_pictures": 1}
+PRIOR: Mapping[str, Any] = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "textual_inversion": ("textual_inversion", {}),
     "dreambooth": ("dreambooth", {}),
@@ -65,13 +66,13 @@ def pictures(folder: Path, count: int = 3) -> Path:
 
 
 def learn(
-    model: Model, folder: Path, method: str, work: Path | None = None, share: Share = ALONE, **told: Any
+    model: Model, folder: Folder, method: str, work: Path | None = None, share: Share = ALONE, **told: Any
 ) -> Trained:
     """A short training."""
     return drain(run.run(plan(model, folder, method, **told), work, share))
 
 
-def plan(model: Model, folder: Path, method: str, **told: Any) -> run.Plan:
+def plan(model: Model, folder: Folder, method: str, **told: Any) -> run.Plan:
     short = {"steps": 3, "batch_size": 2, "sample_every": 10**6}
     own = {**METHODS[method], **short, **told}
     # Two things are learned from one folder, given twice: enough for what is not about how they look.
@@ -92,7 +93,7 @@ class Parts:
         return self.method.loss(self.trainee, self.task, self.options, number)[0]
 
 
-def parts(model: Model, folder: Path, method: str, share: Share = ALONE, **told: Any) -> Parts:
+def parts(model: Model, folder: Folder, method: str, share: Share = ALONE, **told: Any) -> Parts:
     """A method's parts, as `run` puts them together."""
     made = plan(model, folder, method, **told)
     found, options = made.pictures, made.options

@@ -138,3 +138,87 @@ def test_two_halves(crop: Crop, tiny: Tiny) -> None:
 def test_one_thing_is_never_beside_itself(tiny: Tiny) -> None:
     alone = Examples(tiny("sd1"), pictures(3), seed=1, things=(0, 0, 0), mixed=1.0)
     assert alone.batch(0, 9, ALONE).beside == [None] * 9
+
+
+# In many sizes -----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.sampled_from([(2, 4), (3, 3), (2, 6)]))
+def test_sizes_are_pure_functions_of_seed_and_place(
+    examples: Examples, number: int, sizes: tuple[int, int]
+) -> None:
+    """In several passes and in several processes."""
+    world, count = sizes
+    whole = examples.batch(number, count, ALONE, sizes=True)
+    own = [examples.batch(number, count, Share(rank, world), sizes=True) for rank in range(world)]
+    assert whole.masks is not None
+    for rank, part in enumerate(own):
+        rows = list(range(rank, count, world))
+        assert part.prefixes == [whole.prefixes[row] for row in rows] and part.masks is not None
+        assert torch.equal(part.masks, whole.masks[rows]) and torch.equal(part.latents, whole.latents[rows])
+    halves = (
+        [examples.batch(number * 2 + k, count // 2, ALONE, sizes=True) for k in range(2)]
+        if count % 2 == 0
+        else []
+    )
+    assert [each for half in halves for each in half.prefixes] in ([], whole.prefixes)
+    plain = examples.batch(number, count, ALONE)
+    for name in ("pictures", "choices", "noise", "timesteps"):
+        one, other = getattr(plain, name), getattr(whole, name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert plain.masks is None and plain.prefixes == [""] * count
+
+
+@pytest.mark.parametrize("crop", ["random", "center", "stretch"])
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_picture_in_many_sizes(
+    tiny: Tiny, flip: float, crop: Crop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones are somewhere on grey, and the mask is what they cover without a rim; each is encoded once."""
+    model, canvases = tiny("sd1"), list[torch.Tensor]()
+    plain = model.encode_image
+
+    def seen(image: torch.Tensor) -> torch.Tensor:
+        canvases.append(image)
+        return plain(image)
+
+    monkeypatch.setattr(model, "encode_image", seen)
+    some = Examples(model, [Image.new("RGB", (40, 36), (255, 0, 0))], seed=3, crop=crop, flip=flip)
+    cell, (height, width) = model.downscale, model.image_size
+    shares: list[float] = []
+    said: dict[str, int] = {}
+    for number in range(300):
+        before = len(canvases)
+        batch = some.batch(number, 1, ALONE, sizes=True)
+        assert batch.masks is not None
+        said[batch.prefixes[0]] = said.get(batch.prefixes[0], 0) + 1
+        if len(canvases) == before:
+            continue
+        red = canvases[-1][0, 0] == 1
+        rows, columns = (torch.nonzero(red.any(axis)).flatten() for axis in (1, 0))
+        top, bottom, left, right = (
+            int(each) for each in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+        )
+        assert bool(red[top:bottom, left:right].all()) and not canvases[-1][0][:, ~red].any()
+        assert not any(each % cell for each in (top, bottom, left, right))
+        expected = torch.zeros(height // cell, width // cell)
+        if (bottom - top, right - left) == (height, width):
+            expected[:] = 1
+        else:
+            expected[top // cell + 1 : bottom // cell - 1, left // cell + 1 : right // cell - 1] = 1
+        assert torch.equal(batch.masks[0, 0], expected.to(batch.masks))
+        shares.append((bottom - top) / height)
+        is_small = (bottom - top) / height < 0.6 - 0.5 * cell / height
+        assert not is_small or batch.prefixes[0] in ("a far away ", "very small ")
+        if batch.prefixes[0] in ("zoomed in ", "close up "):
+            assert shares[-1] == 1
+    assert 20 < len(canvases) <= 36 and 0.4 - cell / height <= min(shares) < 0.5
+    near = said["zoomed in "] + said["close up "]
+    assert 0.23 < near / 300 < 0.43 and said["a far away "] and said["very small "] and said[""]
+
+
+def test_a_near_picture_is_a_part_of_it_made_larger(tiny: Tiny) -> None:
+    image = pictures(1, (32, 32))[0]
+    view = Examples(tiny("sd1"), [image], seed=0)._view(image, 0.0, 0.999, scale=1.25)  # pyright: ignore[reportPrivateUsage]
+    assert view.scaled == (40, 40) and view.box == (8, 0, 40, 32) and view.corner == (0, 0)

@@ -72,6 +72,13 @@ def test_a_word_is_learned_and_nothing_else_changes(pocket: Model, koala: Path) 
     assert pixels(drawn) == pixels(before)
 
 
+def test_what_is_read_from_the_text_is_learned(pocket: Model, koala: Path) -> None:
+    """Custom Diffusion: the word makes the class look more like the thing; the word alone, its class left out, too."""
+    options = {"token": "<koala>", "class_prompt": "a bear"}
+    learned = wordbrush.apply(pocket, wordbrush.train(pocket, koala, "custom_diffusion", options=options))
+    assert nearness(learned, "a <koala> bear") > nearness(pocket, "a bear") + 0.1
+
+
 def test_a_class_is_preserved(pocket: Model, koala: Path, tmp_path: Path) -> None:
     """DreamBooth: the thing is learned, and with its class's pictures the class stays nearer to what it was; in a saved
     source the class is swapped for the thing."""

@@ -18,12 +18,14 @@ from training.helping import (
     learn,
     output,
     parts,
+    pictures,
     plan,
     weights,
 )
 from wordbrush import training
 from wordbrush.concept import Concept, Use, applied
 from wordbrush.errors import InputError, NumericsError, OptionsError, PromptError
+from wordbrush.methods import typed
 from wordbrush.model import Model
 from wordbrush.progress import drain
 from wordbrush.training import run
@@ -462,6 +464,16 @@ def test_a_precision_that_the_model_does_not_have(
 ):
     with pytest.raises(OptionsError, match=f"load it with --dtype {precision}"):
         plan(base("sd1", dtype), folder, "lora", precision=precision)
+
+
+def test_several_things_for_a_method_that_learns_one(
+    base: Callable[..., Model], folder: Path, tmp_path: Path
+):
+    several = [folder, pictures(tmp_path / "more", 1)]
+    for method in ("textual_inversion", "dreambooth", "lora"):
+        said = f"expected one folder for {typed(method)}, which learns one thing, got 2"
+        with pytest.raises(OptionsError, match=said):
+            plan(base(), several, method)
 
 
 def test_a_model_with_concepts(base: Callable[..., Model], folder: Path):

@@ -339,3 +339,61 @@ def test_flat_pictures_are_not_all_one() -> None:
 def test_names_are_listed_up_to_four() -> None:
     assert pictures.listed(["a"]) == "a"
     assert pictures.listed(list("abcdef")) == "a, b, c, d and 2 more"
+
+
+# Several folders ---------------------------------------------------------------------------------------------
+
+
+def two(root: Path, *names: str) -> list[Path]:
+    """Folders of these names, with two pictures and with one."""
+    folders = [root / name for name in names]
+    for folder, scenes in zip(folders, (SCENES[:2], SCENES[2:]), strict=True):
+        folder.mkdir(parents=True)
+        for number, scene in enumerate(scenes):
+            render(scene).save(folder / f"{number}.png")
+    return folders
+
+
+def test_several_folders_are_several_things(tmp_path: Path) -> None:
+    cat, vase = two(tmp_path, "my-cat", "my-vase")
+    (vase / "0.txt").write_text("a vase")
+    found = read([cat, str(vase)])
+    assert found.names == ["my-cat/0.png", "my-cat/1.png", "my-vase/0.png"]
+    assert found.things == (0, 0, 1) and found.count_of_things == 2
+    assert [found.thing(k) for k in range(3)] == [0, 0, 1]
+    assert found.captions == ("", "", "a vase")
+    assert [image.tobytes() for image in found.images] == [render(scene).tobytes() for scene in SCENES]
+    assert [record.sha256 for record in found.records][2] == hashlib.sha256(
+        (vase / "0.png").read_bytes()
+    ).hexdigest()
+    (notice,) = found.notices
+    assert notice.startswith("my-vase: one picture")
+
+
+def test_one_folder_is_one_thing_however_it_is_given(folder: Path) -> None:
+    for given in (folder, [folder]):
+        found = read(given)
+        assert found.names == ["0.png", "1.png", "2.png"] and found.things == ()
+        assert found.count_of_things == 1 and found.thing(2) == 0
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = read(two(tmp_path, "a/cat", "b/cat"))
+    assert found.names == ["1: cat/0.png", "1: cat/1.png", "2: cat/0.png"] and found.count_of_things == 2
+    assert found.notices[0].startswith("2: cat: one picture")
+
+
+def test_folders_and_files_together_are_refused(tmp_path: Path) -> None:
+    cat, vase = two(tmp_path, "my-cat", "my-vase")
+    for given in ([cat, vase / "0.png"], [cat, render(CAT)]):
+        with pytest.raises(
+            ImageError, match="expected folders, one for each thing, or pictures of one thing, got both"
+        ):
+            read(given)
+
+
+def test_a_fault_in_one_of_several_folders_is_told(tmp_path: Path) -> None:
+    cat, vase = two(tmp_path, "my-cat", "my-vase")
+    (vase / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="my-vase.*0.png is not a picture|0.png is not a picture"):
+        read([cat, vase])

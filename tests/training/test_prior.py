@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from training.helping import pictures
 from wordbrush import provenance
+from wordbrush.errors import ImageError, PromptError
 from wordbrush.fit import Share
+from wordbrush.images import load
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
+from wordbrush.training import prior
+from wordbrush.training.options import ClassOptions
 from wordbrush.training.prior import class_pictures
 
 Tiny = Callable[..., Model]
@@ -61,3 +66,64 @@ def test_what_is_damaged_is_made_again(damage: str, tiny: Tiny, tmp_path: Path) 
 def test_of_several_processes_the_first_writes(tiny: Tiny, tmp_path: Path) -> None:
     made(tiny("sd1"), "a cat", tmp_path, share=Share(1, 2))
     assert not (tmp_path / "class").exists()
+
+
+# Pictures that are given -------------------------------------------------------------------------------------
+
+
+class Told(ClassOptions):
+    """Options with these classes."""
+
+    classes: tuple[str, ...] = ()
+
+    @property
+    def class_prompts(self) -> tuple[str, ...]:
+        return self.classes
+
+
+def test_given_pictures_stand_for_made_ones(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under their captions, and else under the class's prompt."""
+    monkeypatch.setattr("wordbrush.training.prior.class_pictures", None)
+    folder = pictures(tmp_path / "cats", 2)
+    (folder / "1.txt").write_text("two cats")
+    options = Told(class_folder=str(folder), classes=("a cat",))
+    given = prior.given(options)
+    found = drain(prior.prior_pictures(tiny("sd1"), options, given, tmp_path / "work"))
+    assert given is not None and found == (list(given.images), ("a cat", "two cats"))
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("classes", [(), ("a cat", "a vase")])
+def test_given_pictures_of_no_one_class_need_captions(classes: tuple[str, ...], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "cats", 2)
+    (folder / "1.txt").write_text("two cats")
+    options = Told(class_folder=str(folder), classes=classes)
+    with pytest.raises(
+        PromptError, match="expected a caption for each picture of .*cats, got none for 0.png: write"
+    ):
+        prior.given(options)
+    (folder / "0.txt").write_text("one cat")
+    found = prior.given(options)
+    assert found is not None and found.captions == ("one cat", "two cats")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="expected a folder of pictures"):
+        prior.given(Told(class_folder=str(tmp_path / "none"), classes=("a cat",)))
+
+
+def test_each_class_has_pictures_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    """Two things of one class share them; a second class has a folder of its own."""
+    options = Told(class_pictures=1, classes=("a cat", "a dog", "a cat"))
+    found = drain(prior.prior_pictures(tiny("sd1"), options, None, tmp_path))
+    assert found is not None and found[1] == ("a cat", "a dog")
+    made = [load(tmp_path / name / "00000.png").tobytes() for name in ("class", "class-2")]
+    assert [image.tobytes() for image in found[0]] == made and made[0] != made[1]
+
+
+def test_nothing_is_preserved_without_a_class_or_without_weight(tiny: Tiny, tmp_path: Path) -> None:
+    for options in (Told(), Told(classes=("a cat",), prior_weight=0)):
+        assert drain(prior.prior_pictures(tiny("sd1"), options, None, tmp_path)) is None
+    assert not any(tmp_path.iterdir())

@@ -106,7 +106,14 @@ def require_near(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant", ["textual_inversion", "dreambooth, text, prior", "lora", "svdiff, two, text, prior"]
+    "variant",
+    [
+        "textual_inversion",
+        "dreambooth, text, prior",
+        "lora",
+        "svdiff, two, text, prior",
+        "custom_diffusion, prior",
+    ],
 )
 def test_two_learn_what_one_does(variant: str, folder: Path, tmp_path: Path):
     for count in (1, 2):

@@ -7,19 +7,12 @@ from wordbrush.methods import Method, key
 
 if TYPE_CHECKING:
     from wordbrush.concept import Concept
-    from wordbrush.model import Model
-    from wordbrush.training.pictures import Pictures
     from wordbrush.training.task import Learned, Loss, Task, Trainee
 
 
 @runtime_checkable
 class Training(Protocol):
     """What a training's module has."""
-
-    def doubts(self, model: "Model", options: Any, found: "Pictures") -> list[str]:
-        """What a user should know of the options and of the captions before the work. Raises `OptionsError`,
-        `PromptError`."""
-        ...
 
     def attached(self, task: "Task", options: Any) -> "Trainee":
         """The task's model with what learns, which changes nothing yet: another value, the base stays as it is.

@@ -41,7 +41,7 @@ class Batch:
     latents: Float[Tensor, "rows c h w"]
     noise: Float[Tensor, "rows c h w"]
     timesteps: Int[Tensor, " rows"]
-    prefixes: list[str]
+    prefixes: list[str] = field(default_factory=list[str])
     masks: Float[Tensor, "rows 1 h w"] | None = None
 
 

@@ -19,7 +19,7 @@ from wordbrush.training.task import learned_in
 
 def require_new(model: Model, token: str) -> None:
     """Raise `OptionsError` for a word that is several, or that a prompt may already have."""
-    if not token or any(character.isspace() for character in token):
+    if not any(map(str.isprintable, token)) or any(map(str.isspace, token)):
         raise OptionsError(
             f"option 'token': expected one word without spaces, such as '<my-cat>', got {short(token)}"
         )
@@ -38,7 +38,10 @@ def require_new(model: Model, token: str) -> None:
 def starts(model: Model, words: str, vectors: int | None = None) -> tuple[Float[Tensor, "n _"], ...]:
     """For each text encoder, where a word of so many vectors starts (default: as many as the tokens of `words`): at the
     tokens of these words in turn, or at means of neighbours if there are more of those. Raises `PromptError`."""
-    count = len(_ids(model, 0, words)) if vectors is None else vectors
+    tokens = len(_ids(model, 0, words))
+    if not tokens:
+        raise PromptError(f"option 'init': expected words that the model can read, got {short(words)}")
+    count = tokens if vectors is None else vectors
     return tuple(_start(model, i, words, count) for i in range(len(model.text.encoders)))
 
 
@@ -66,7 +69,4 @@ def _start(model: Model, encoder: int, words: str, count: int) -> Float[Tensor, 
 
 def _ids(model: Model, encoder: int, words: str) -> list[int]:
     tokenizer = model.text.tokenizers[encoder]
-    ids: list[int] = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
-    if not ids:
-        raise PromptError("expected --init to be a word that the model knows, got nothing")
-    return ids
+    return tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,10 +1,13 @@
 """What methods that learn from pictures can be told, besides how to optimise; nothing here imports torch."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from wordbrush.options import FitOptions, MaybeSaid, Said, Texts
+
+if TYPE_CHECKING:
+    from wordbrush.training.pictures import Pictures
 
 
 class PictureOptions(FitOptions):
@@ -31,7 +34,9 @@ class PictureOptions(FitOptions):
 
 
 class ClassOptions(PictureOptions):
-    """What a method has that holds the model to what it knows of a class."""
+    """What a method has that holds the model to what it knows of a class. WANTS_CLASS: whether it is always to."""
+
+    WANTS_CLASS: ClassVar[bool] = False
 
     class_folder: MaybeSaid = Field(
         "",
@@ -53,6 +58,10 @@ class ClassOptions(PictureOptions):
     @property
     def class_prompts(self) -> tuple[str, ...]:
         """The classes: one for each thing, or for all, or none."""
+        raise NotImplementedError
+
+    def doubts(self, found: "Pictures") -> list[str]:
+        """What to say of classes and captions before the work. Raises `OptionsError`."""
         raise NotImplementedError
 
 

@@ -25,9 +25,18 @@ Prior = tuple[list[Image.Image], tuple[str, ...]]
 """Pictures of classes, and what each shows."""
 
 
+def require_prompts(model: Model, options: ClassOptions, found: Pictures, given: Pictures | None) -> None:
+    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words. given:
+    the pictures of the class, where they are."""
+    for prompt in options.prompts:
+        require_words(model, "prompt", prompt)
+    require_classes(model, options, given)
+    for caption in filter(None, found.captions):
+        model.read(caption)
+
+
 def require_classes(model: Model, options: ClassOptions, given: Pictures | None) -> None:
-    """Raise `PromptError` for a class prompt or a class's caption that does not fit the model, and for a prompt without
-    words. given: the pictures of the class, where they are."""
+    """The same for what is said of the class."""
     for prompt in options.class_prompts:
         require_words(model, "class_prompt", prompt)
     for caption in filter(None, () if given is None else given.captions):

@@ -22,7 +22,6 @@ from wordbrush.fit import generator
 from wordbrush.model import Model
 from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
-from wordbrush.training.task import require_words
 from wordbrush.words import Word
 
 _RARE_FROM = 0.809  # of a tokenizer's table
@@ -100,7 +99,6 @@ def _require_one_for_each(options: ClassOptions, things: int) -> None:
 def _of_thing(
     model: Model, prompt: str, class_prompt: str, found: Pictures, thing: int, wants_class: bool
 ) -> list[str]:
-    require_words(model, "prompt", prompt)
     own, of_class = _naming(model, prompt), _naming(model, class_prompt)
     notices: list[str] = []
     if not class_prompt and wants_class:

@@ -24,9 +24,9 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.options import Options
 from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
-from wordbrush.training import pictures, prior
+from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions
+from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions, PriorOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -85,11 +85,17 @@ def planned(
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
-    given_prior = None
-    if isinstance(settings, ClassOptions):
-        given_prior = prior.given(settings)
+    given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
+    if isinstance(settings, PriorOptions | JointOptions):
+        prior.require_prompts(model, settings, found, given_prior)
+        notices += rare_tokens.doubts(model, settings, found, wants_class=settings.WANTS_CLASS)
+    elif isinstance(settings, ClassOptions):
         prior.require_classes(model, settings, given_prior)
-    notices += entry.load().doubts(model, settings, found)
+        notices += settings.doubts(found)
+    elif any(found.captions):
+        notices.append(
+            "the captions beside the pictures are not read: the word is learned in prompts of its own"
+        )
     return Plan(model, methods.key(method), found, settings, tuple(notices), given_prior)
 
 

@@ -12,7 +12,9 @@ from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
 from safetensors.torch import load_file, save_file
 
 from foreign import changed, close, output, same
-from wordbrush.concept import Concept, exchange
+from training.helping import learn, pictures
+from training.helping import output as drawn
+from wordbrush.concept import Concept, Use, applied, exchange
 from wordbrush.concept.weights import Full, Spectral
 from wordbrush.errors import ConceptError
 from wordbrush.model import Model
@@ -64,6 +66,31 @@ def test_custom_diffusion_of_diffusers(
     found = reader._process_custom_diffusion(load_file(files[0]))
     reader.set_attn_processor({**reader.attn_processors, **found})
     close(output(reader), output(unet))
+
+
+@pytest.mark.parametrize("tokens", [("<x>",), ("<x>", "<my/y>"), ("plainword", "<y>")])
+def test_a_concept_that_was_trained_here_goes_out_and_comes_back(
+    tiny: Tiny, tmp_path: Path, tokens: tuple[str, ...]
+) -> None:
+    """One thing and two, of one vector and of two, with a word in brackets and without."""
+    model = tiny("sd1")
+    folders = [pictures(tmp_path / f"{k}", 1) for k in range(len(tokens))]
+    told = {"token": tokens, "init": ("cat", "big dog")[: len(tokens)], "learning_rate": 1e-2}
+    concept = learn(model, folders, "custom_diffusion", **told)
+    files = exchange.write(concept.concept, tmp_path / "out" / FILE, model, to="custom-diffusion")
+    assert len(files) == 1 + len(tokens)
+    back = exchange.read(files[0].parent, model)
+    same(back, concept.concept)
+    assert back.method == "custom_diffusion" and set(back.placeholders) == set(tokens)
+    before, after = (applied(model, [Use(each)]) for each in (concept.concept, back))
+    for one, other in zip(*(drawn(each, concept.concept.prompt) for each in (before, after)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_words_of_two_encoders_do_not_go_out(tiny: Tiny, tmp_path: Path) -> None:
+    concept = learn(tiny("sdxl"), pictures(tmp_path / "a", 1), "custom_diffusion").concept
+    with pytest.raises(ConceptError, match="got '<x>' of 2: use --to wordbrush"):
+        exchange.write(concept, tmp_path / "y.safetensors", tiny("sdxl"), to="custom-diffusion")
 
 
 def test_other_weights_are_no_custom_diffusion(tiny: Tiny, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from wordbrush.concept.concept import Concept
 from wordbrush.concept.exchange.foreign import Foreign, Taken, content, opened, require_kinds
 from wordbrush.concept.exchange.places import Places
+from wordbrush.concept.exchange.words import in_brackets
 from wordbrush.concept.weights import Change, Full, LowRank
 from wordbrush.errors import ConceptError
 
@@ -42,8 +43,8 @@ def take(file: Foreign, places: Places) -> Taken:
     if is_custom:
         for beside in sorted(file.path.parent.glob("<*>.safetensors")):
             own = opened(beside).tensors
-            if list(own) == [beside.stem]:
-                vectors[beside.stem] = {0: own[beside.stem]}
+            if [in_brackets(token) for token in own] == [beside.stem]:
+                vectors |= {token: {0: vector} for token, vector in own.items()}
     is_custom |= any(key.startswith("modifier_token.") for key in file.tensors)
     method = "custom_diffusion" if is_custom else "full"
     return Taken(vectors=vectors, weights=weights, method=method if weights else "")

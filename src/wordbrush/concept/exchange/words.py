@@ -157,9 +157,18 @@ def automatic(words: Mapping[str, Placeholder], path: Path, places: Places) -> d
 
 
 def bracketed(words: Mapping[str, Placeholder], path: Path, places: Places) -> dict[Path, bytes]:
-    """The files of words that diffusers' script for Custom Diffusion writes beside weights, "<new1>.safetensors"."""
+    """The files of words that diffusers' script for Custom Diffusion writes beside weights, "<new1>.safetensors".
+
+    Raises `ConceptError` for words of two text encoders.
+    """
+    for token, own in words.items():
+        if len(own.vectors) > 1:
+            raise ConceptError(
+                f"expected words of one text encoder, which --to custom-diffusion holds, got {short(token)} of "
+                f"{len(own.vectors)}: use --to wordbrush"
+            )
     return {
-        path.with_name(f"{_safe(token)}.safetensors"): content(
+        path.with_name(f"{in_brackets(token)}.safetensors"): content(
             {token: own.vectors[0][0] if own.count == 1 else own.vectors[0]}
         )
         for token, own in words.items()
@@ -174,6 +183,11 @@ def _named(words: Mapping[str, Placeholder], path: Path) -> dict[str, Path]:
 def beside(folder: Path, token: str) -> Path:
     """The file of a word in a folder, called after it."""
     return folder / f"{_safe(token).strip('<>') or 'word'}.safetensors"
+
+
+def in_brackets(token: str) -> str:
+    """What the file of a word is called beside weights, by which it is found there."""
+    return f"<{_safe(token).strip('<>') or 'word'}>"
 
 
 def _safe(token: str) -> str:

@@ -29,33 +29,10 @@ from wordbrush.training import rare_tokens
 from wordbrush.training.custom_diffusion.options import Options
 from wordbrush.training.examples import PREFIXES
 from wordbrush.training.new_words import require_new, starts, with_words
-from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.prior import preserving
 from wordbrush.training.task import Learned, Loss, Task, Trainee, learned_in, require_words
 
 _READS_TEXT = (".attn2.to_k", ".attn2.to_v")
-
-
-def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
-    """What is doubtful of classes and captions. Raises `OptionsError` for another number of folders than of words."""
-    if found.count_of_things != len(options.token):
-        raise OptionsError(
-            f"option 'token': expected a word for each thing, of which there are {found.count_of_things} (a folder "
-            f"each), got {len(options.token)}: {', '.join(options.token)}"
-        )
-    said: list[str] = []
-    if not (options.class_prompt or options.class_folder):
-        said.append(
-            "without --class-prompt nothing keeps the class as it is, and the prompt does not say what the thing is: "
-            "say --class-prompt 'a cat', if it is a cat"
-        )
-    rows = zip(found.names, found.captions, map(found.thing, range(len(found))), strict=True)
-    if without := [name for name, caption, thing in rows if caption and options.token[thing] not in caption]:
-        said.append(
-            f"the captions of {listed(without)} do not have the new word: what these pictures show does not become its "
-            "meaning"
-        )
-    return said
 
 
 def attached(task: Task, options: Options) -> Trainee:

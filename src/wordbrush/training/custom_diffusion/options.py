@@ -1,13 +1,16 @@
 """The options of Custom Diffusion."""
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wordbrush.errors import short
+from wordbrush.errors import OptionsError, short
 from wordbrush.options import Said
 from wordbrush.training.options import ClassOptions
+
+if TYPE_CHECKING:
+    from wordbrush.training.pictures import Pictures
 
 # What comes before the class in a prompt such as "a photo of a cat".
 _BEFORE = re.compile(r"((an?\s+)?(photo|picture)\s+of\s+)?((an?|the)\s+)?", re.IGNORECASE)
@@ -84,6 +87,30 @@ class Options(ClassOptions):
     def class_prompts(self) -> tuple[str, ...]:
         """The class of each thing, or none."""
         return self.class_prompt
+
+    def doubts(self, found: "Pictures") -> list[str]:
+        """A class that is not said, and captions without the word. Raises `OptionsError` for another number of things
+        than of words."""
+        if found.count_of_things != len(self.token):
+            raise OptionsError(
+                f"option 'token': expected a word for each thing, of which there are {found.count_of_things} (a folder "
+                f"each), got {len(self.token)}: {', '.join(self.token)}"
+            )
+        said: list[str] = []
+        if not (self.class_prompt or self.class_folder):
+            said.append(
+                "without --class-prompt nothing keeps the class as it is, and the prompt does not say what the thing "
+                "is: say --class-prompt 'a cat', if it is a cat"
+            )
+        rows = zip(found.names, found.captions, map(found.thing, range(len(found))), strict=True)
+        if without := [name for name, caption, thing in rows if caption and self.token[thing] not in caption]:
+            from wordbrush.training.pictures import listed
+
+            said.append(
+                f"the captions of {listed(without)} do not have the new word: what these pictures show does not "
+                "become its meaning"
+            )
+        return said
 
     @property
     def prompts(self) -> tuple[str, ...]:

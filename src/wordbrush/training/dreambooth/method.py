@@ -14,18 +14,10 @@ from torch import nn
 
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Change, Difference, Full
-from wordbrush.model import Model
 from wordbrush.model.sharing import shared
-from wordbrush.training import rare_tokens
 from wordbrush.training.dreambooth.options import Options
-from wordbrush.training.pictures import Pictures
 from wordbrush.training.prior import loss as loss
 from wordbrush.training.task import Learned, Task, Trainee, learned_in
-
-
-def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
-    """What is doubtful of the words."""
-    return rare_tokens.doubts(model, options, found, wants_class=True)
 
 
 def attached(task: Task, options: Options) -> Trainee:

@@ -1,6 +1,6 @@
 """The options of DreamBooth."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from wordbrush.training.options import PriorOptions
 
 class Options(PriorOptions):
     """What to learn, and how."""
+
+    WANTS_CLASS: ClassVar[bool] = True
 
     keep: Literal["full", "delta"] = Field(
         "full", description="keep the weights themselves, or what was added to the base's"

@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Change, LowRank
 from wordbrush.fit import generator
-from wordbrush.model import Model
 from wordbrush.model.sharing import shared
-from wordbrush.training import rare_tokens
 from wordbrush.training.lora.options import Options
-from wordbrush.training.pictures import Pictures
 from wordbrush.training.prior import loss as loss
 from wordbrush.training.task import Learned, Task, Trainee, learned_in
 
@@ -56,11 +53,6 @@ class Adapted(nn.Module):
             )
             change = F.conv2d(narrow, self.up)
         return self.layer(given) + self.scale * change
-
-
-def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
-    """What is doubtful of the words."""
-    return rare_tokens.doubts(model, options, found, wants_class=False)
 
 
 def attached(task: Task, options: Options) -> Trainee:

@@ -24,10 +24,8 @@ from torch import Tensor, nn
 
 from wordbrush.concept import Concept
 from wordbrush.concept.weights import Spectral, spectrum
-from wordbrush.model import Model
 from wordbrush.model.sharing import shared
-from wordbrush.training import prior, rare_tokens
-from wordbrush.training.pictures import Pictures
+from wordbrush.training import prior
 from wordbrush.training.svdiff.options import Options
 from wordbrush.training.task import Learned, Loss, Task, Trainee
 
@@ -101,11 +99,6 @@ class Norm(_Shifted):
         if isinstance(layer, nn.GroupNorm):
             return F.group_norm(given, layer.num_groups, scales, layer.bias, layer.eps)
         return F.layer_norm(given, layer.normalized_shape, scales, layer.bias, layer.eps)
-
-
-def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
-    """What is doubtful of the words."""
-    return rare_tokens.doubts(model, options, found, wants_class=False)
 
 
 def attached(task: Task, options: Options) -> Trainee:

@@ -10,10 +10,8 @@ word in turn. Progressive vectors are those of the paper's ablation (section 5.3
 
 from wordbrush.concept import Concept, Placeholder
 from wordbrush.errors import OptionsError
-from wordbrush.model import Model
 from wordbrush.training.new_words import require_new, starts, with_words
 from wordbrush.training.objective import losses
-from wordbrush.training.pictures import Pictures
 from wordbrush.training.task import Learned, Loss, Task, Trainee
 from wordbrush.training.textual_inversion.options import Options
 
@@ -27,12 +25,6 @@ STYLE = (
     "a close-up painting in the style of {}", "a bright painting in the style of {}", "art in the style of {}",
     "a dark painting in the style of {}", "a small painting in the style of {}", "a scene in the style of {}",
 )  # fmt: skip
-
-
-def doubts(model: Model, options: Options, found: Pictures) -> list[str]:
-    """That captions are not read."""
-    said = "the captions beside the pictures are not read: the word is learned in prompts of its own"
-    return [said] if any(found.captions) else []
 
 
 def attached(task: Task, options: Options) -> Trainee:
