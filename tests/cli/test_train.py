@@ -126,7 +126,9 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
     concept = Concept.load("my-cat.concept")
     assert concept.prompt == "a sks cat and a tpk dog, on a beach"
     assert concept.options["prompt"] == ["a sks cat", "a tpk dog, on a beach"]
-    assert [record.name for record in concept.pictures] == [f"my-{each}/{k}.png" for each in ("cat", "dog") for k in range(3)]
+    assert [record.name for record in concept.pictures] == [
+        f"my-{each}/{k}.png" for each in ("cat", "dog") for k in range(3)
+    ]
     made = {path for path in names(here) if path.startswith("my-cat.training/class")}
     assert made == {"my-cat.training/class/00000.png", "my-cat.training/class-2/00000.png"}
 

@@ -105,7 +105,9 @@ def require_near(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["textual_inversion", "dreambooth, text, prior", "lora", "svdiff, two, text, prior"])
+@pytest.mark.parametrize(
+    "variant", ["textual_inversion", "dreambooth, text, prior", "lora", "svdiff, two, text, prior"]
+)
 def test_two_learn_what_one_does(variant: str, folder: Path, tmp_path: Path):
     for count in (1, 2):
         for code, _, err in together(tmp_path / str(count), str(PROGRAM), variant, str(folder), count=count):

@@ -13,7 +13,6 @@ from wordbrush.concept import TrainingPicture
 from wordbrush.errors import PromptError
 from wordbrush.loading import Vocabulary
 from wordbrush.model import Model
-from wordbrush.training.lora.options import Options
 from wordbrush.training.pictures import Pictures
 from wordbrush.training.rare_tokens import candidates, doubts, drawn
 

@@ -89,9 +89,7 @@ class Examples:
                 [k for k, thing in enumerate(self.things) if thing == kinds[int(chosen)]]
                 for chosen in torch.randperm(len(kinds), generator=random)[:2]
             )
-            left, right = (
-                int(torch.randint(len(each), (1,), generator=random)) for each in (one, other)
-            )
+            left, right = (int(torch.randint(len(each), (1,), generator=random)) for each in (one, other))
             return one[left], other[right]
         turn, rest = divmod(place, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.seed, self.stream, "round", turn))

@@ -15,8 +15,8 @@ from wordbrush.model import Model
 from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.training import pictures
-from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.examples import Batch
+from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.task import Loss, Task, Trainee, require_words

@@ -96,9 +96,7 @@ def planned(
         each = classes * len(settings.prompts) if len(classes) == 1 else classes
         wanted = methods.key(method) == "dreambooth"
         for thing, (prompt, class_prompt) in enumerate(zip(settings.prompts, each, strict=True)):
-            notices += rare_tokens.doubts(
-                model, prompt, class_prompt, found, wants_class=wanted, thing=thing
-            )
+            notices += rare_tokens.doubts(model, prompt, class_prompt, found, wants_class=wanted, thing=thing)
     elif any(found.captions):
         notices.append(
             "the captions beside the pictures are not read: the word is learned in prompts of its own"
@@ -208,9 +206,7 @@ def finish(plan: Plan, work: Path) -> None:
     Checkpoints(work, _identity(plan)).remove()
 
 
-def _examples(
-    plan: Plan, found: Sequence[Image.Image], stream: str, things: Sequence[int]
-) -> Examples:
+def _examples(plan: Plan, found: Sequence[Image.Image], stream: str, things: Sequence[int]) -> Examples:
     settings = plan.options
     mixed = settings.cut_mix if isinstance(settings, JointOptions) else 0.0
     return Examples(plan.model, found, settings.seed, settings.crop, settings.flip, stream, things, mixed)
@@ -220,8 +216,8 @@ def _require_prompt_for_each(settings: ClassOptions, things: int) -> None:
     """Raise `OptionsError` for other numbers of prompts than of folders."""
     if (count := len(settings.prompts)) != things:
         raise OptionsError(
-            f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt once "
-            "for each, in the order of the folders"
+            f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt "
+            "once for each, in the order of the folders"
         )
     if (count := len(settings.class_prompts)) not in (0, 1, things):
         raise OptionsError(
