@@ -6,8 +6,8 @@
 Theirs is what `textual_inversion.py` and `train_dreambooth_lora.py` (0.42) do in a step with their default flags,
 written again here: pictures and prompts are encoded in every step; in Textual Inversion the whole embedding table
 learns and its rows are put back; in LoRA the changes of low rank are peft's. Without accelerate's
-wrappers, which cost little. For SVDiff every weight is built from its factors again in every pass, as svdiff-pytorch does,
-written from the equation.
+wrappers, which cost little. For SVDiff every weight is built from its factors again in every pass, as svdiff-pytorch
+does; written from the equation.
 
 Time is processor time on one thread, variants interleaved; medians of the ratios within a round, and the quartiles.
 Memory is the peak of a process that does three steps, less what it had with the model loaded. What was expected is in

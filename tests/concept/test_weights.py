@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teaching import low_rank
@@ -168,6 +168,7 @@ def shifted_by_numpy(weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(u @ np.diag(np.maximum(sigma + shift.numpy(), 0)) @ v).view_as(weight)
 
 
+@settings(deadline=None)
 @given(SHAPES, SEEDS, st.lists(STRENGTHS, min_size=1, max_size=3))
 def test_shifts_add_up_below_the_relu(shape: tuple[int, ...], seed: int, strengths: list[float]) -> None:
     """relu(σ + s₁ δ₁ + s₂ δ₂ …), which the sum of what each adds alone is not."""
@@ -185,6 +186,7 @@ def test_the_relu_is_of_the_sum() -> None:
     assert torch.equal(merged(weight, [(down, 0.5), (up, 1.0)]).diag(), torch.tensor([3.5, 1.0]))
 
 
+@settings(deadline=None)
 @given(SHAPES, SEEDS, st.floats(0, 1))
 def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
     shape: tuple[int, ...], seed: int, alpha: float
