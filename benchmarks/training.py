@@ -8,7 +8,8 @@ with their default flags, written again here: pictures and prompts are encoded i
 whole embedding table learns and its rows are put back; in LoRA the changes of low rank are peft's; in Custom Diffusion
 as many pictures of the class are in the same pass, attention has diffusers' processors, the whole table has gradients,
 of which all rows but the word's are zeroed, and AdamW steps over all of it. Without accelerate's wrappers, which cost
-little. Custom Diffusion is timed without its sizes: here each is encoded once, there in every step.
+little. Custom Diffusion is timed without its sizes: here each is encoded once, there in every step. For SVDiff every
+weight is built from its factors again in every pass, as svdiff-pytorch does; written from the equation.
 
 Time is processor time on one thread, variants interleaved; medians of the ratios within a round, and the quartiles.
 Memory is the peak of a process that does three steps, less what it had with the model loaded. What was expected is in
@@ -38,21 +39,24 @@ from PIL import Image
 
 from shapes import build
 from wordbrush import training
+from wordbrush.concept.weights import spectrum
 from wordbrush.fit import fit
 from wordbrush.images import to_tensor
 from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training.examples import Examples
 from wordbrush.training.run import planned
+from wordbrush.training.svdiff.method import layers
 from wordbrush.training.task import Task
 
 BATCH = 4
 NAMES = ("pocket", "mid")
-METHODS = ("textual_inversion", "lora", "custom_diffusion")
+METHODS = ("textual_inversion", "lora", "custom_diffusion", "svdiff")
 TOLD: dict[str, dict[str, Any]] = {
     "textual_inversion": {"token": "<my-cat>", "init": "cat", "vectors": 1},
     "lora": {"prompt": "a sks cat", "layers": "attention"},
     "custom_diffusion": {"token": "<my-cat>", "init": "cat", "class_prompt": "a cat", "sizes": False},
+    "svdiff": {"prompt": "a sks cat", "layers": "all"},
 }
 Step = Callable[[], object]
 
@@ -194,6 +198,48 @@ def theirs_custom_diffusion(model: Model) -> Step:
     return step
 
 
+class _Rebuilt(torch.nn.Module):
+    """A layer whose weight is built in every pass: U · diag(relu(σ + δ)) · Vᵀ."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        self.u, self.values, self.v = spectrum(layer.weight)
+        self.shift = torch.nn.Parameter(torch.zeros_like(self.values))
+
+    @property
+    def out_features(self) -> int:
+        return self.layer.out_features
+
+    def forward(self, given: torch.Tensor, *scale: float) -> torch.Tensor:
+        weight = (self.u @ torch.diag((self.values + self.shift).relu()) @ self.v).view_as(self.layer.weight)
+        return torch.func.functional_call(self.layer, {"weight": weight}, (given,))
+
+
+def theirs_svdiff(model: Model) -> Step:
+    """Shifts of all weights, each rebuilt; the prompt is encoded in every step."""
+    unet = shared(model.denoiser.unet)
+    learning: list[torch.nn.Parameter] = []
+    norms: list[torch.nn.Parameter] = []
+    for name, layer, _ in list(layers(unet)):
+        owner, _, own = name.rpartition(".")
+        rebuilt = _Rebuilt(layer)
+        setattr(unet.get_submodule(owner), own, rebuilt)
+        (norms if layer.weight.ndim == 1 else learning).append(rebuilt.shift)
+    optimizer = torch.optim.AdamW([{"params": learning, "lr": 1e-3}, {"params": norms, "lr": 1e-6}])
+    ids = torch.tensor([model.read("a sks cat").ids] * BATCH)
+
+    def step() -> None:
+        with torch.no_grad():
+            hidden = model.text.encoders[0](ids).last_hidden_state
+        _loss(model, unet, hidden).backward()
+        torch.nn.utils.clip_grad_norm_([*learning, *norms], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def _loss(model: Model, unet: Any, hidden: torch.Tensor) -> torch.Tensor:
     """A forward pass of the scripts, and the mean squared error."""
     output, noise = _predicted(model, unet, hidden)
@@ -226,6 +272,7 @@ THEIRS = {
     "textual_inversion": theirs_textual_inversion,
     "lora": theirs_lora,
     "custom_diffusion": theirs_custom_diffusion,
+    "svdiff": theirs_svdiff,
 }
 
 
@@ -249,10 +296,10 @@ def cost(step: Step) -> float:
     return time.process_time() - began
 
 
-def times(rounds: int, chosen: Sequence[str]) -> None:
-    for name in NAMES:
+def times(rounds: int, names: Sequence[str], methods: Sequence[str]) -> None:
+    for name in names:
         model = model_of(name)
-        for method in chosen:
+        for method in methods:
             variants = {
                 "ours": ours(model, method),
                 "theirs": THEIRS[method](model),
@@ -262,9 +309,13 @@ def times(rounds: int, chosen: Sequence[str]) -> None:
                 step()
             found = [{name: cost(step) for name, step in variants.items()} for _ in range(rounds)]
             ratio = statistics.quantiles([each["ours"] / each["theirs"] for each in found], n=4)
-            unit = statistics.median(each["ours"] / each["forward"] for each in found)
+            unit, their_unit = (
+                statistics.median(each[whose] / each["forward"] for each in found)
+                for whose in ("ours", "theirs")
+            )
             print(
-                f"{name} {method}: {ratio[1]:.2f} ({ratio[0]:.2f}–{ratio[2]:.2f}) of theirs, {unit:.2f} forwards",
+                f"{name} {method}: {ratio[1]:.2f} ({ratio[0]:.2f}–{ratio[2]:.2f}) of theirs, {unit:.2f} forwards, "
+                f"theirs {their_unit:.2f}",
                 flush=True,
             )
 
@@ -298,6 +349,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--model", action="append", choices=NAMES)
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
@@ -308,7 +360,7 @@ def main() -> None:
     elif asked.memory:
         memory()
     else:
-        times(asked.rounds, asked.method or METHODS)
+        times(asked.rounds, asked.model or NAMES, asked.method or METHODS)
 
 
 if __name__ == "__main__":

@@ -86,15 +86,16 @@ MaybeSaid = Annotated[str, AfterValidator(_not_blank)]
 """The same, or nothing."""
 
 
-def _one_or_several(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
+def _texts(given: Any) -> Any:
+    texts = [given] if isinstance(given, str) else given
+    return () if texts in ([""], ("",)) else texts
 
 
 WHOLE = object()
 """Marks an option of several texts each of which may have commas in it: it is typed once for each."""
 
-Texts = Annotated[tuple[Said, ...], BeforeValidator(_one_or_several), WHOLE]
-"""Several texts that are not blank, or one."""
+Texts = Annotated[tuple[Said, ...], BeforeValidator(_texts), WHOLE]
+"""Several texts that are not blank, or one; nothing is none."""
 
 
 class InversionOptions(Options):

@@ -150,6 +150,20 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
     assert made == {"my-cat.training/class/00000.png", "my-cat.training/class-2/00000.png"}
 
 
+def test_one_picture_is_edited_through_what_was_learned_of_it(run: Run, here: Path, model: Path) -> None:
+    """SVDiff's editing of one picture (section 3.5): no rare word in its caption, and an edit begins at the picture."""
+    caption = ("a cat on a beach", "a dog on a beach")
+    told = ("--prompt", caption[0], "--learning-rate", "0.05", *FEW)
+    code, _, err = run("svdiff", "my-cat/0.png", *told)
+    assert code == 0 and "one picture" in err
+    edit = ("edit", "my-cat/0.png", "--source", caption[0], "--target", caption[1], "--steps", "2")
+    for name, more in (("with", ("--concept", "my-cat.concept")), ("without", ())):
+        assert main([*edit, *more, "--model", str(model), "--out", f"{name}.png"]) == 0
+    assert images.load("with.png").tobytes() != images.load("without.png").tobytes()
+    assert main(["replay", "with.png", "--out", "again.png"]) == 0
+    assert images.load("again.png").tobytes() == images.load("with.png").tobytes()
+
+
 def test_json_has_all_of_it_with_the_last_losses(run: Run) -> None:
     code, out, err = run(*LORA, *FEW, "--json", "--work", "elsewhere/work")
     assert (code, err) == (0, "")

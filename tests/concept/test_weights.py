@@ -1,11 +1,11 @@
 """Changes of weights: what each kind adds, and their sum."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teaching import low_rank
@@ -151,9 +151,14 @@ def test_what_two_changes_add_is_the_sum_of_what_each_adds(
 SHAPES = st.sampled_from([(5, 3), (3, 5), (4, 2, 3, 3), (2, 4, 1, 1), (6,)])
 
 
-def shifts_of(shape: tuple[int, ...], count: int, seed: int) -> list[Spectral]:
+def shifts_of(shape: tuple[int, ...], count: int, seed: int) -> list[Change]:
     values = 1 if len(shape) == 1 else min(random(*shape).flatten(1).shape)
     return [Spectral(random(values, seed=seed + k)) for k in range(count)]
+
+
+def shift_of(change: Change) -> torch.Tensor:
+    assert isinstance(change, Spectral)
+    return change.shift.double()
 
 
 def shifted_by_numpy(weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -163,12 +168,13 @@ def shifted_by_numpy(weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(u @ np.diag(np.maximum(sigma + shift.numpy(), 0)) @ v).view_as(weight)
 
 
+@settings(deadline=None)
 @given(SHAPES, SEEDS, st.lists(STRENGTHS, min_size=1, max_size=3))
 def test_shifts_add_up_below_the_relu(shape: tuple[int, ...], seed: int, strengths: list[float]) -> None:
     """relu(σ + s₁ δ₁ + s₂ δ₂ …), which the sum of what each adds alone is not."""
     weight = random(*shape, seed=seed).double()
     changes = list(zip(shifts_of(shape, len(strengths), seed), strengths, strict=True))
-    total = sum((strength * change.shift.double() for change, strength in changes), torch.zeros(()).double())
+    total = sum((strength * shift_of(change) for change, strength in changes), torch.zeros(()).double())
     torch.testing.assert_close(merged(weight, changes), shifted_by_numpy(weight, total), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(merged(weight, changes[::-1]), merged(weight, changes), rtol=1e-12, atol=1e-12)
 
@@ -180,6 +186,7 @@ def test_the_relu_is_of_the_sum() -> None:
     assert torch.equal(merged(weight, [(down, 0.5), (up, 1.0)]).diag(), torch.tensor([3.5, 1.0]))
 
 
+@settings(deadline=None)
 @given(SHAPES, SEEDS, st.floats(0, 1))
 def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
     shape: tuple[int, ...], seed: int, alpha: float
@@ -187,7 +194,7 @@ def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
     """σ + α δ₁ + (1 − α) δ₂ (Han et al. 2023, section 3.4); its ends are each alone, bit for bit."""
     weight = random(*shape, seed=seed).double()
     one, other = shifts_of(shape, 2, seed)
-    between = alpha * one.shift.double() + (1 - alpha) * other.shift.double()
+    between = alpha * shift_of(one) + (1 - alpha) * shift_of(other)
     found = merged(weight, [(one, alpha), (other, 1 - alpha)])
     torch.testing.assert_close(found, shifted_by_numpy(weight, between), rtol=1e-9, atol=1e-9)
     assert torch.equal(merged(weight, [(one, 1.0), (other, 0.0)]), merged(weight, [(one, 1.0)]))
@@ -196,7 +203,7 @@ def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
 
 def test_a_weight_is_decomposed_once_whatever_the_concepts(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    svd = torch.linalg.svd
+    svd: Any = cast(Any, torch).linalg.svd
 
     def counted(*given: Any, **named: Any) -> Any:
         calls.append(1)
@@ -205,6 +212,7 @@ def test_a_weight_is_decomposed_once_whatever_the_concepts(monkeypatch: pytest.M
     monkeypatch.setattr(torch.linalg, "svd", counted)
     weight = random(5, 3)
     others = [(change, 0.5) for change in of_each_kind(weight, 0)]
+    assert any(isinstance(change, Spectral) for change, _ in others)
     merged(weight, [*others, *((change, 1.0) for change in shifts_of((5, 3), 4, 1))])
     assert calls == [1]
 

@@ -53,6 +53,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train custom-diffusion": (
         *("subjects/real/cat", "--token", "<cat>", *TAUGHT, *ONE, "--out", "out/cat.concept"),
     ),
+    "train svdiff": (
+        "subjects/real/cat",
+        "--prompt",
+        "a sks cat",
+        *TAUGHT,
+        *ONE,
+        "--out",
+        "out/cat.concept",
+    ),
     "train rare-tokens": (),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
 }
@@ -73,12 +82,12 @@ TYPES = {
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate "
-    "--word-learning-rate",
+    "--word-learning-rate --norm-learning-rate --cut-mix",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
-    "--init --templates textual-inversion:--token custom-diffusion:--token convert:--token",
+    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token convert:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
@@ -94,7 +103,7 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out convert:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out convert:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -578,7 +587,7 @@ ACCEPTED = (
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
     (
-        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER custom-diffusion:FOLDER",
+        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER custom-diffusion:FOLDER svdiff:FOLDER",
         "file",
         "one picture, with a note of what is lost",
     ),

@@ -56,6 +56,13 @@ def test_a_thing_is_learned_by_low_rank(pocket: Model, koala: Path) -> None:
     assert near[0] == pytest.approx(nearness(pocket, "a sks bear"))
 
 
+def test_a_thing_is_learned_by_shifts(pocket: Model, koala: Path) -> None:
+    """SVDiff: as above; and half of it and half of it again are the whole."""
+    concept = wordbrush.train(pocket, koala, "svdiff", options={"prompt": "a sks bear"})
+    near = [nearness(wordbrush.apply(pocket, concept, strength=s), "a sks bear") for s in (0.0, 0.5, 1.0)]
+    assert near[0] < near[1] < near[2] and near[2] > near[0] + 0.15
+
+
 def test_a_word_is_learned_and_nothing_else_changes(pocket: Model, koala: Path) -> None:
     """Textual Inversion: the word is nearer to the thing than its class is; other prompts draw what they drew."""
     options = {"token": "<koala>", "init": "a bear"}

@@ -94,7 +94,6 @@ class JointOptions(ClassOptions):
     SEVERAL: ClassVar[bool] = True
 
     prompt: Texts = Field(
-        min_length=1,
         description="what the pictures show, with a rare word: 'a sks cat'; of several things one for each folder",
         examples=["a sks cat"],
     )
@@ -109,9 +108,15 @@ class JointOptions(ClassOptions):
     )
     side_by_side: Texts = Field(
         ("{left} on the left and {right} on the right", "{right} and {left}"),
-        min_length=1,
         description="what such pictures show, with {left} and {right} for the prompts of the two things",
     )
+
+    @field_validator("prompt", "side_by_side")
+    @classmethod
+    def _says_something(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if not given:
+            raise ValueError("expected some words")
+        return given
 
     @field_validator("side_by_side")
     @classmethod

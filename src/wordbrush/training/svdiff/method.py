@@ -10,11 +10,11 @@ without the weight's, Σ (Uᵀ g) ⊙ (Vᵀ x), for no more than the product its
 in·k·k) a pass costs 1 + r / max(out, in·k·k) of a layer's, and so does its gradient; building W' costs r
 multiplications for each weight, both ways, however small the batch.
 
-Without gradients a layer computes W x + U ((relu(σ + δ) − σ) ⊙ (Vᵀ x)), what is kept in the file: at δ = 0 it is the base
+Without gradients a layer computes W x + U ((relu(σ + δ) − σ) ⊙ (Vᵀ x)), as the file is applied: at δ = 0 it is the base
 bit for bit, which U · diag(σ) · Vᵀ is up to rounding only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -86,7 +86,7 @@ class Convolution(_Shifted):
         # Not as a convolution of 1 × 1, which would keep what it was given for a gradient that nobody asks for.
         u, flat = self.u.expand(len(narrow), -1, -1), narrow.flatten(2)
         out = torch.bmm(u, flat) if bias is None else torch.baddbmm(bias[:, None], u, flat)
-        return out.unflatten(2, narrow.shape[2:])
+        return out.view(*out.shape[:2], *narrow.shape[2:])
 
 
 class Norm(_Shifted):
@@ -109,7 +109,7 @@ def attached(task: Task, options: Options) -> Trainee:
     rates: dict[str, float] = {}
     for part in parts:
         networks[part] = shared(networks[part])
-        for name, layer, kind in list(_layers(networks[part])):
+        for name, layer, kind in list(layers(networks[part])):
             if (
                 part == "unet"
                 and options.layers != "all"
@@ -138,7 +138,7 @@ def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> 
     return task.concept("svdiff", options, trainee.prompt, weights=weights)
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[str, Any, Callable[[Any], _Shifted]]]:
+def layers(network: nn.Module) -> Iterator[tuple[str, Any, type[_Shifted]]]:
     """The layers of a network whose weights can learn, by name, and what each becomes."""
     for name, layer in cast("Iterator[tuple[str, Any]]", network.named_modules()):
         match layer:
@@ -146,7 +146,7 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, Any, Callable[[Any], _Shi
                 yield name, layer, Linear
             case nn.Conv2d() if layer.groups == 1:
                 yield name, layer, Convolution
-            case nn.GroupNorm() | nn.LayerNorm() if layer.weight is not None:
+            case nn.GroupNorm() | nn.LayerNorm() if list(layer.parameters()):
                 yield name, layer, Norm
             case _:
                 pass
