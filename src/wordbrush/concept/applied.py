@@ -49,8 +49,8 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
     """
     _require_once(uses)
     for use in uses:
-        _require_base(model, use.concept)
-    placeholders = _joined(use.concept for use in uses)
+        require_base(model, use.concept)
+    placeholders = joined(use.concept for use in uses)
     changes: dict[str, list[tuple[Change, float]]] = defaultdict(list)
     for use in uses:
         for name, change in use.concept.weights.items():
@@ -106,7 +106,8 @@ def _require_once(uses: Sequence[Use]) -> None:
             )
 
 
-def _require_base(model: Model, concept: Concept) -> None:
+def require_base(model: Model, concept: Concept) -> None:
+    """Raise `ConceptError` for a concept that means nothing on this model's base."""
     if concept.base.hash in ("", model.base_hash):
         return
     if any(change.own_base for change in concept.weights.values()):
@@ -116,7 +117,7 @@ def _require_base(model: Model, concept: Concept) -> None:
         )
 
 
-def _joined(concepts: Iterable[Concept]) -> dict[str, Placeholder]:
+def joined(concepts: Iterable[Concept]) -> dict[str, Placeholder]:
     """The learned words of all concepts. Raises `ConceptError` for a word of two."""
     found: dict[str, Placeholder] = {}
     for concept in concepts:

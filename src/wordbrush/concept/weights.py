@@ -76,6 +76,17 @@ class LowRank:
     middle: Tensor | None = None
     magnitude: Tensor | None = None
 
+    @classmethod
+    def nearest(cls, change: Float[Tensor, "out in ..."], rank: int) -> "LowRank":
+        """The nearest change of a rank: its largest singular values and their directions (Eckart and Young)."""
+        u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(change.flatten(1), full_matrices=False))
+        up, down = u[:, :rank] * values[:rank], v[:rank]
+        return cls(
+            down.reshape(-1, *change.shape[1:]).contiguous(),
+            up.reshape(*up.shape, *[1] * (change.ndim - 2)).contiguous(),
+            torch.tensor(float(len(down))),
+        )
+
     @property
     def rank(self) -> int:
         """r."""
