@@ -15,6 +15,7 @@ The change has the rank of C, so it is kept in low rank.
 
 import copy
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Generator, Iterator, Sequence
@@ -25,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush import reading
 from wordbrush.concept.applied import Use, applied, doubts, joined
 from wordbrush.concept.concept import Base, Concept
 from wordbrush.concept.weights import Change, LowRank
@@ -159,6 +161,11 @@ def merge(
     )
     rank, width = spanned.directions.shape
     return Merged(concept, prompts, len(read), rank, width, error, changed, alone, tuple(notices))
+
+
+def captions_in(path: str | os.PathLike[str]) -> list[str]:
+    """The captions in a text file, one a line. Raises `OptionsError`."""
+    return reading.text(path, OptionsError).splitlines()
 
 
 def world() -> list[str]:
