@@ -32,7 +32,9 @@ def two(model: Model, kind: type = Full) -> list[Concept]:
     ]
 
 
-def merged(model: Model, concepts: list[Concept], captions: list[str] = CAPTIONS, **told: list[str]) -> Merged:
+def merged(
+    model: Model, concepts: list[Concept], captions: list[str] = CAPTIONS, **told: list[str]
+) -> Merged:
     return drain(merge(model, concepts, captions, **told))
 
 
@@ -45,7 +47,9 @@ def features(model: Model, prompt: str, *, of_words: bool = True) -> Tensor:
 
 def weights(model: Model) -> dict[str, Tensor]:
     return {
-        name: own.double() for name, own in model.weights.items() if ".attn2.to_k" in name or ".attn2.to_v" in name
+        name: own.double()
+        for name, own in model.weights.items()
+        if ".attn2.to_k" in name or ".attn2.to_v" in name
     }
 
 
@@ -133,9 +137,7 @@ def test_the_weights_are_those_of_the_system(shape: str, tiny: Tiny) -> None:
     found = weights(applied(model, [Use(merged(model, concepts).concept)]))
     for name, weight in weights(model).items():
         changed = [weight + own.weights[name].delta(weight) for own in concepts]
-        values = torch.cat(
-            [features(learned, each) @ changed[i // 2].T for i, each in enumerate(TARGETS)]
-        ).T
+        values = torch.cat([features(learned, each) @ changed[i // 2].T for i, each in enumerate(TARGETS)]).T
         expected = solved(weight, captions, rows, values)
         torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-6)
 
@@ -157,7 +159,9 @@ def test_what_other_text_does_is_measured(tiny: Tiny) -> None:
     def moved(own: Concept) -> float:
         after = weights(applied(model, [Use(own)]))
         lengths = [(captions @ (after[name] - before[name]).T).square().sum() for name in before]
-        return float((sum(lengths) / sum((captions @ own.T).square().sum() for own in before.values())) ** 0.5)
+        return float(
+            (sum(lengths) / sum((captions @ own.T).square().sum() for own in before.values())) ** 0.5
+        )
 
     assert found.changed == pytest.approx(moved(found.concept), rel=1e-6)
     assert found.alone == pytest.approx([moved(each) for each in concepts], rel=1e-6)
@@ -198,7 +202,9 @@ def test_a_merged_concept_says_what_it_is_of(tiny: Tiny, tmp_path: Path) -> None
     read = Concept.load(tmp_path / "both.concept")
     assert read.method == "merged" and read.prompt == "photo of a <my-cat> cat and a <my-dog> dog"
     assert read.base == Base(name=model.name, hash=model.base_hash) and read.previews == (b"1", b"2")
-    assert read.options["merged"] == ["cat.concept", other.prompt] and read.options["captions"] == len(CAPTIONS)
+    assert read.options["merged"] == ["cat.concept", other.prompt] and read.options["captions"] == len(
+        CAPTIONS
+    )
     assert read.options["sha256"] == [one.record.sha256, replace(other, previews=(b"2",)).record.sha256]
     assert read.options["targets"] == list(TARGETS) and read.record == found.record
     assert all(isinstance(each, LowRank) and each.rank == 12 for each in read.weights.values())
@@ -211,7 +217,9 @@ def test_half_precision(dtype: torch.dtype, tiny: Tiny) -> None:
     model = tiny("sd1", dtype)
     found = merged(model, two(model))
     assert found.error < 1e-5
-    assert {own.up.dtype for own in found.concept.weights.values() if isinstance(own, LowRank)} == {torch.float32}
+    assert {own.up.dtype for own in found.concept.weights.values() if isinstance(own, LowRank)} == {
+        torch.float32
+    }
     whole = merged(tiny("sd1"), two(tiny("sd1")))
     assert found.changed == pytest.approx(whole.changed, rel=0.1)
 
@@ -238,7 +246,9 @@ def test_a_weight_that_one_of_them_changes_is_the_bases_in_the_other(tiny: Tiny)
 
 def test_vectors_are_all_kept(tiny: Tiny) -> None:
     model = tiny("sd1")
-    several = replace(concept(model, ("<a>",), vectors=3), prompt="photo of a <a> cat", weights=two(model)[0].weights)
+    several = replace(
+        concept(model, ("<a>",), vectors=3), prompt="photo of a <a> cat", weights=two(model)[0].weights
+    )
     found = merged(model, [several])
     assert found.error < 1e-5 and found.concept.placeholders["<a>"].count == 3
     assert {own.rank for own in found.concept.weights.values() if isinstance(own, LowRank)} == {2 * 5}
@@ -273,7 +283,9 @@ def test_what_several_concepts_share_is_left_to_the_captions() -> None:
 def test_it_says_how_far_it_is(tiny: Tiny) -> None:
     seen: list[Progress] = []
     drain(merge(tiny("sd1"), two(tiny("sd1")), CAPTIONS), seen.append)
-    assert [each.stage for each in seen] == ["reading captions"] * 3 + ["merging"] * len(two(tiny("sd1"))[0].weights)
+    assert [each.stage for each in seen] == ["reading captions"] * 3 + ["merging"] * len(
+        two(tiny("sd1"))[0].weights
+    )
     assert all(each.step <= each.total for each in seen) and seen[2].step == seen[2].total == len(CAPTIONS)
 
 
@@ -296,7 +308,9 @@ def test_the_verb_takes_files(tiny: Tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_too_few_captions(shape: str, tiny: Tiny) -> None:
     width = 56 if shape == "sdxl" else 23
-    with pytest.raises(OptionsError, match=rf"tiny SD.+, {width} directions, got \d+ from 2 captions: give more"):
+    with pytest.raises(
+        OptionsError, match=rf"tiny SD.+, {width} directions, got \d+ from 2 captions: give more"
+    ):
         merged(tiny(shape), two(tiny(shape)), CAPTIONS[:2])
 
 
@@ -318,7 +332,9 @@ def test_captions_that_lack_what_the_words_need(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("captions", [None, [], ["", "  "]])
 def test_no_captions_for_another_model(captions: list[str] | None, tiny: Tiny) -> None:
-    with pytest.raises(OptionsError, match=r"shall mean to tiny SD1 what they did, got none: give a text file"):
+    with pytest.raises(
+        OptionsError, match=r"shall mean to tiny SD1 what they did, got none: give a text file"
+    ):
         drain(merge(tiny("sd1"), two(tiny("sd1")), captions))
 
 
@@ -335,7 +351,9 @@ def test_concepts_of_another_base(tiny: Tiny) -> None:
     model = tiny("sd1")
     one, other = two(model)
     away = replace(other, base=Base(name="another", hash="1" * 64))
-    with pytest.raises(ConceptError, match=r"expected concepts of tiny SD1 .+ of another \(base 111111111111…\)"):
+    with pytest.raises(
+        ConceptError, match=r"expected concepts of tiny SD1 .+ of another \(base 111111111111…\)"
+    ):
         merged(model, [one, away])
     unknown = merged(model, [one, replace(other, base=Base())])
     assert "does not say which model" in unknown.notices[0]
@@ -387,7 +405,12 @@ def test_words_that_are_the_same_to_the_model(tiny: Tiny) -> None:
 
 def test_more_targets_than_the_text_has_directions(tiny: Tiny) -> None:
     model = tiny("sd1")
-    targets = ["a <my-cat> on a beach at night in the snow", "<my-cat> in a red chair", "a <my-dog> in the snow", "<my-dog> and a cat"]
+    targets = [
+        "a <my-cat> on a beach at night in the snow",
+        "<my-cat> in a red chair",
+        "a <my-dog> in the snow",
+        "<my-dog> and a cat",
+    ]
     with pytest.raises(ConceptError, match=r"tokens are independent .+, got \d+ directions from 'a <my-cat>"):
         merged(model, two(model), targets=targets)
 

@@ -61,7 +61,7 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
         for own in [_changed(part, network, changes)]
     }
     if unplaced := changes.keys():
-        raise ConceptError(_unplaced(model, sorted(unplaced)))
+        raise ConceptError(unplaced(model, sorted(unplaced)))
     encoders = [part for part in networks if part != "unet"]
     strengths = {token: use.strength for use in uses for token in use.concept.placeholders}
     for i, part in enumerate(encoders) if placeholders else ():
@@ -143,7 +143,8 @@ def _changed(part: str, network: Any, changes: dict[str, list[tuple[Change, floa
     return shared(network, own) if own else None
 
 
-def _unplaced(model: Model, names: Sequence[str]) -> str:
+def unplaced(model: Model, names: Sequence[str]) -> str:
+    """What to say of changes of weights that a model does not have."""
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
         f"expected changes of weights that {model.base.name} has, got {listed}: "

@@ -29,7 +29,7 @@ from torch import Tensor
 from wordbrush import reading
 from wordbrush.concept.applied import Use, applied, doubts, joined
 from wordbrush.concept.concept import Base, Concept
-from wordbrush.concept.weights import Change, LowRank
+from wordbrush.concept.weights import Change, LowRank, added
 from wordbrush.errors import ConceptError, OptionsError, PromptError, short
 from wordbrush.model import Model
 from wordbrush.model.text import TextEncoder
@@ -285,7 +285,7 @@ def _wide(text: TextEncoder) -> TextEncoder:
 def _features(encoder: TextEncoder, prompts: Sequence[Words]) -> list[Float[Tensor, "tokens width"]]:
     """The features of each prompt's words and of its end token, in float64."""
     with torch.no_grad():
-        hidden = encoder.encode([read.prompt for read in prompts]).hidden.double().cpu()
+        hidden = encoder.encode([read.prompt for read in prompts]).hidden.cpu().double()
     return [
         own[read.chunks[0].start : read.chunks[0].stop + 1] for own, read in zip(hidden, prompts, strict=True)
     ]
@@ -389,9 +389,9 @@ def _weights(
     errors = [0.0]
     lengths: list[list[float]] = []
     for number, name in enumerate(names, 1):
-        dtype, weight = torch.promote_types(known[name].dtype, torch.float32), known[name].double().cpu()
+        dtype, weight = torch.promote_types(known[name].dtype, torch.float32), known[name].cpu().double()
         changes = [
-            each.weights[name].delta(weight) if name in each.weights else torch.zeros_like(weight)
+            added(name, each.weights[name], weight) if name in each.weights else torch.zeros_like(weight)
             for each in concepts
         ]
         wanted = torch.cat([own @ change.T for own, change in zip(rows, changes, strict=True)]).T

@@ -79,7 +79,9 @@ class LowRank:
     @classmethod
     def nearest(cls, change: Float[Tensor, "out in ..."], rank: int) -> "LowRank":
         """The nearest change of a rank: its largest singular values and their directions (Eckart and Young)."""
-        u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(change.flatten(1), full_matrices=False))
+        u, values, v = cast(
+            tuple[Tensor, Tensor, Tensor], torch.linalg.svd(change.flatten(1), full_matrices=False)
+        )
         up, down = u[:, :rank] * values[:rank], v[:rank]
         return cls(
             down.reshape(-1, *change.shape[1:]).contiguous(),
@@ -233,6 +235,14 @@ def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..
         )
     factors = lengths[0] / columns.square().sum(1).sqrt()
     return weight * factors.view(1, -1, *[1] * (weight.ndim - 2))
+
+
+def added(name: str, change: Change, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """What a change adds to the weight of this name, at strength 1. Raises `ConceptError` where it does not fit."""
+    try:
+        return change.delta(weight)
+    except (ConceptError, RuntimeError) as error:
+        raise ConceptError(f"{name} does not fit this model: {error}") from error
 
 
 def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") -> Float[Tensor, "..."]:

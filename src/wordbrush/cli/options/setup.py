@@ -79,7 +79,9 @@ class Setup:
         """What to type for a picture of a prompt with a concept that was just made."""
         model = [] if self.model == POCKET.model else ["--model", self.model]
         picture = str(concept.with_suffix(".png"))
-        return shlex.join(["wordbrush", "generate", prompt, "--concept", str(concept), *model, "--out", picture])
+        return shlex.join(
+            ["wordbrush", "generate", prompt, "--concept", str(concept), *model, "--out", picture]
+        )
 
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
         """Load the model, with its concepts; what is doubtful of them is noted. fetch: whether a hub id may be fetched.
