@@ -574,8 +574,9 @@ def merge(
     other text changes as little as that allows.
 
     concepts: values, or paths of their files. captions: texts of many different pictures, which shall mean what they
-    did, or a file with one a line; the built-in model has its own. targets: prompts in which the words shall mean exactly what they do in
-    their concepts; by default "photo of a <my-cat> cat" and "<my-cat> cat", as each concept's own prompt has it.
+    did, or a file with one a line; the built-in model has its own. targets: prompts in which the words shall mean
+    exactly what they do in their concepts; by default each concept's own prompt, "photo of a <my-cat> cat", and the
+    same from the word on, "<my-cat> cat".
 
     Raises `ConceptError` for concepts of another model, that changed other weights than the keys and values of
     cross-attention, or with one word; `OptionsError` for too few captions; `PromptError` for targets.

@@ -60,8 +60,8 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
         for part, network in model.base.networks.items()
         for own in [_changed(part, network, changes)]
     }
-    if unplaced := changes.keys():
-        raise ConceptError(unplaced(model, sorted(unplaced)))
+    if left := changes.keys():
+        raise ConceptError(unplaced(model, sorted(left)))
     encoders = [part for part in networks if part != "unet"]
     strengths = {token: use.strength for use in uses for token in use.concept.placeholders}
     for i, part in enumerate(encoders) if placeholders else ():

@@ -1,6 +1,6 @@
 """Smaller files: each change of a weight in low rank (Kumari et al. 2023, Custom Diffusion, section 4.3).
 
-W − W₀ = U·diag(σ)·Vᵀ, of which the largest σ are kept: for each weight so many that their sum is a share of all of its σ
+W − W₀ = U·diag(σ)·Vᵀ, of which the largest σ are kept: for each weight so many that their sum is a share of that of all
 (the paper's way), or of all weights together those that count most for their bytes. What would not get smaller stays as
 it is, and so does what has no rank: biases, the scales of norms.
 """
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -61,15 +62,18 @@ def compress(
     known = {name: own.cpu() for name, own in model.base.weights.items() if name in concept.weights}
     if strange := sorted(concept.weights.keys() - known.keys()):
         raise ConceptError(unplaced(model, strange))
-    how = {"compressed": share} if size is None else {"compressed_to": size}
-    concept = replace(concept, options={**concept.options, **how}, file=None)
+    how = "to a size" if share is None else share  # not which: its digits would count
+    concept = replace(concept, options={**concept.options, "compressed": how}, file=None)
     values: dict[str, Tensor] = {}
     for number, (name, change) in enumerate(concept.weights.items(), 1):
         delta = added(name, change, known[name])
-        values[name] = torch.linalg.svdvals(delta.flatten(1)) if delta.ndim > 1 else delta.norm()[None]
+        matrix = delta.flatten(1) if delta.ndim > 1 else delta.reshape(1, -1)
+        values[name] = cast(Tensor, torch.linalg.svdvals(matrix))
         yield Progress("measuring", number, len(concept.weights))
-    ranks = {name: _rank(own, share or 1) for name, own in values.items() if known[name].ndim > 1}
-    if size is not None:
+    if share is not None:
+        ranks = {name: _rank(own, share) for name, own in values.items() if known[name].ndim > 1}
+    else:
+        assert size is not None, "just checked"
         ranks = _ranks_within(size, concept, known, values, measured)
     weights = dict(_planned(concept, known, ranks).weights)
     kept: list[Tensor] = []
@@ -99,7 +103,9 @@ def _ranks_within(
     Raises `ConceptError`."""
     if measured(concept) <= size:
         return {}
-    costs = {name: _bytes(_empty(known[name], 1)) for name in values if known[name].ndim > 1}
+    costs = {
+        name: _bytes(_empty(own, 2)) - _bytes(_empty(own, 1)) for name, own in known.items() if own.ndim > 1
+    }
     order = sorted(
         (-(float(each) ** 2) / cost, name)
         for name, cost in costs.items()

@@ -20,16 +20,19 @@ import re
 import shlex
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import hypot
 from pathlib import Path
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush import reading
 from wordbrush.concept.applied import Use, applied, doubts, joined
 from wordbrush.concept.concept import Base, Concept
-from wordbrush.concept.weights import Change, LowRank, added
+from wordbrush.concept.weights import Change, LowRank, added, svd
 from wordbrush.errors import ConceptError, OptionsError, PromptError, short
 from wordbrush.model import Model
 from wordbrush.model.text import TextEncoder
@@ -54,10 +57,10 @@ _ARTICLES = ("a", "an", "the", "my")
 class Merged:
     """A merged concept, and what it is worth.
 
-    targets: the prompts in which the words keep their meaning. captions: how many were read. rank, width: the directions
-    that their features have, of how many. error: how far the words' keys and values are from what each concept makes of
-    them, relative to these, in the worst layer. changed: how far the captions' keys and values are from the base's, in
-    the same measure, all layers together. alone: the same of each concept alone.
+    targets: the prompts in which the words keep their meaning. captions: how many were read. rank, width: how many
+    directions their features have, and how many numbers. error: how far the words' keys and values are from what each
+    concept makes of them, relative to these, in the worst layer. changed: how far those of the captions are from the
+    base's, relative to these, all layers together. alone: the same by each concept alone.
     """
 
     concept: Concept
@@ -81,7 +84,7 @@ class Spanned:
     @classmethod
     def of(cls, features: Float[Tensor, "n width"]) -> "Spanned":
         """Of the features of all the texts, or of the triangle that is left of them: QR keeps both."""
-        _, values, directions = torch.linalg.svd(features, full_matrices=False)
+        _, values, directions = svd(features)
         kept = values > _LIMIT * values[0]
         return cls(values[kept], directions[kept])
 
@@ -92,12 +95,12 @@ class Spanned:
     def dual(self, rows: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
         """B with B·Cᵀ = I for the rows C, and of all of them the one that these texts see least of. So W₀ + D·B is, as
         these texts see it, the nearest to W₀ of all W with W·Cᵀ = W₀·Cᵀ + D."""
-        q, r = torch.linalg.qr(self.seen(rows).T)
-        return torch.linalg.solve_triangular(r, q.T / self.values @ self.directions, upper=True)
+        q, r = _qr(self.seen(rows).T)
+        return cast(Tensor, torch.linalg.solve_triangular(r, q.T / self.values @ self.directions, upper=True))
 
     def size(self, weight: Float[Tensor, "out width"]) -> float:
         """The length of what a weight makes of all the texts: ‖W·C_regᵀ‖."""
-        return float((weight @ self.directions.T * self.values).norm())
+        return _length(weight @ self.directions.T * self.values)
 
 
 def merge(
@@ -324,8 +327,9 @@ def _told_apart(
 
 def _same(one: Float[Tensor, "n width"], two: Float[Tensor, "m width"]) -> Tensor:
     """Which rows have one direction: what is linear cannot tell them apart."""
-    one, two = (rows / rows.norm(dim=1, keepdim=True) for rows in (one, two))
-    return torch.cdist(one, two, compute_mode="donot_use_mm_for_euclid_dist") < _LIMIT
+    return (
+        torch.cdist(F.normalize(one), F.normalize(two), compute_mode="donot_use_mm_for_euclid_dist") < _LIMIT
+    )
 
 
 def _read(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[Words]:
@@ -344,7 +348,7 @@ def _spanned(
     triangle = torch.zeros(1, width, dtype=torch.float64)
     for first in range(0, len(captions), _BATCH):
         rows = _features(encoder, captions[first : first + _BATCH])
-        triangle = torch.linalg.qr(torch.cat([triangle, *rows]), mode="r").R
+        triangle = _qr(torch.cat([triangle, *rows]))[1]
         yield Progress("reading captions", min(first + _BATCH, len(captions)), len(captions))
     return Spanned.of(triangle)
 
@@ -358,14 +362,13 @@ def _require_independent(
     # A single encoder's features come out of a LayerNorm: they lie in a plane, which may go through 0. SDXL's do not.
     needed = width - (len(model.text.encoders) == 1)
     beside = rows - rows @ spanned.directions.T @ spanned.directions
-    is_within = bool((beside.norm(dim=1) <= 10 * _LIMIT * rows.norm(dim=1)).all())
+    is_within = bool((beside.square().sum(1) <= (10 * _LIMIT) ** 2 * rows.square().sum(1)).all())
     if rank < needed or not is_within:
         raise OptionsError(
             f"expected captions whose words span the text space of {model.name}, {max(needed, rank + 1)} directions, "
             f"got {rank} from {captions} captions: give more of them, and more varied ones (--captions)"
         )
-    seen = spanned.seen(rows)
-    values = torch.linalg.svdvals(seen / seen.norm(dim=1, keepdim=True))
+    values = svd(F.normalize(spanned.seen(rows)))[1]
     found = int((values > _LIMIT * values[0]).sum())
     if found < len(rows):
         raise ConceptError(
@@ -382,7 +385,7 @@ def _weights(
 ) -> Generator[Progress, None, tuple[dict[str, Change], float, float, tuple[float, ...]]]:
     """The changes of the merged concept; and `Merged`'s error, changed and alone."""
     together = torch.cat(list(rows))
-    basis, mixed = torch.linalg.qr(spanned.dual(together).T)
+    basis, mixed = _qr(spanned.dual(together).T)
     known = model.weights
     names = sorted({name for each in concepts for name in each.weights})
     weights: dict[str, Change] = {}
@@ -400,9 +403,16 @@ def _weights(
         if bool(wanted.any()):
             weights[name] = kept
         found = kept.delta(weight)
-        errors.append(float((found @ together.T - wanted).norm() / (weight @ together.T + wanted).norm()))
+        errors.append(_length(found @ together.T - wanted) / _length(weight @ together.T + wanted))
         lengths.append([spanned.size(each) for each in (weight, found, *changes)])
         yield Progress("merging", number, len(names))
-    base, *shares = torch.tensor(lengths).reshape(-1, 2 + len(concepts)).norm(dim=0).tolist()
-    changed, *alone = (each / base if base else 0.0 for each in shares)
-    return weights, max(errors), changed, tuple(alone)
+    base, changed, *alone = (hypot(*each) for each in zip(*lengths, strict=True))
+    return weights, max(errors), changed / base, tuple(each / base for each in alone)
+
+
+def _qr(matrix: Float[Tensor, "m n"]) -> tuple[Tensor, Tensor]:
+    return cast(tuple[Tensor, Tensor], torch.linalg.qr(matrix))
+
+
+def _length(matrix: Tensor) -> float:
+    return float(matrix.square().sum().sqrt())

@@ -77,11 +77,9 @@ class LowRank:
     magnitude: Tensor | None = None
 
     @classmethod
-    def nearest(cls, change: Float[Tensor, "out in ..."], rank: int) -> "LowRank":
+    def nearest(cls, change: Float[Tensor, "_ _ ..."], rank: int) -> "LowRank":
         """The nearest change of a rank: its largest singular values and their directions (Eckart and Young)."""
-        u, values, v = cast(
-            tuple[Tensor, Tensor, Tensor], torch.linalg.svd(change.flatten(1), full_matrices=False)
-        )
+        u, values, v = svd(change.flatten(1))
         up, down = u[:, :rank] * values[:rank], v[:rank]
         return cls(
             down.reshape(-1, *change.shape[1:]).contiguous(),
@@ -193,7 +191,7 @@ class Spectral:
         shift = self.shift.to(wide).flatten()
         if len(shift) != min(matrix.shape):
             raise ConceptError(f"expected {min(matrix.shape)} shifts of singular values, got {len(shift)}")
-        u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+        u, values, v = svd(matrix)
         return ((u * ((values + shift).relu() - values)) @ v).view_as(wide)
 
 
@@ -235,6 +233,11 @@ def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..
         )
     factors = lengths[0] / columns.square().sum(1).sqrt()
     return weight * factors.view(1, -1, *[1] * (weight.ndim - 2))
+
+
+def svd(matrix: Float[Tensor, "m n"]) -> tuple[Tensor, Tensor, Tensor]:
+    """U, σ and Vᵀ of a matrix U · diag(σ) · Vᵀ, the largest σ first, as many as its shorter side has."""
+    return cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
 
 
 def added(name: str, change: Change, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
