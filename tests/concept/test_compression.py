@@ -117,15 +117,15 @@ def test_all_of_it_is_all_of_it(tiny: Tiny) -> None:
 def test_what_would_not_get_smaller_stays(tiny: Tiny) -> None:
     model = tiny("sd1")
     whole = learned_whole(model)
-    found = compressed(whole, model, share=0.6)
+    found = compressed(whole, model, share=0.8)
     kept = {name for name, own in found.concept.weights.items() if own is whole.weights[name]}
     for name, weight in model.weights.items():
         if name in whole.weights and weight.ndim > 1:
             each = values(whole.weights[name].delta(weight))
-            rank = int((each.cumsum(0) < 0.6 * each.sum()).sum()) + 1
+            rank = int((each.cumsum(0) < 0.8 * each.sum()).sum()) + 1
             numbers = rank * (weight.shape[0] + weight[0].numel()) + 1
             assert (name in kept) == (numbers >= weight.numel()), name
-    assert {weight.ndim for name, weight in model.weights.items() if name in kept} == {1, 2, 4}
+    assert {weight.ndim for name, weight in model.weights.items() if name in kept} >= {1, 2}
     assert len(kept) < len(whole.weights) and len(found.concept.content()) < len(whole.content())
 
 

@@ -131,6 +131,7 @@ def merge(
         raise ConceptError(
             "expected concepts that change weights, got words alone: apply them beside one another, which changes none"
         )
+    placeholders = joined(concepts)
     texts = _texts(model, captions)
     learned = applied(model, [Use(replace(each, weights={})) for each in concepts])
     own = _targets(learned, concepts, targets)
@@ -150,7 +151,7 @@ def merge(
         method="merged",
         prompt=_prompt(learned, concepts),
         base=Base(name=model.name, hash=model.base_hash),
-        placeholders=joined(concepts),
+        placeholders=placeholders,
         weights=weights,
         options={
             "merged": [_name(each) for each in concepts],
