@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from math import inf
 from typing import cast
 
 import torch
@@ -99,9 +100,17 @@ def _rank(values: Float[Tensor, " values"], share: float) -> int:
 def _ranks_within(
     size: int, concept: Concept, known: Mapping[str, Tensor], values: _Values, measured: _Measured
 ) -> dict[str, int]:
-    """The ranks that keep most in a file of this size: values one after the other, by their squares for their bytes.
+    """The ranks that keep most in a file of this size, of values one after the other, by their squares for their bytes.
     Raises `ConceptError`."""
-    if measured(concept) <= size:
+
+    def taken(planned: Concept) -> float:
+        """What a format cannot hold before it is in low rank is too large."""
+        try:
+            return measured(planned)
+        except ConceptError:
+            return inf
+
+    if taken(concept) <= size:
         return {}
     costs = {
         name: _bytes(_empty(own, 2)) - _bytes(_empty(own, 1)) for name, own in known.items() if own.ndim > 1
@@ -119,7 +128,7 @@ def _ranks_within(
     # Their own bytes are a bound; how many the names and shapes take, only the file tells.
     most = bisect_right(list(accumulate(costs[name] for _, name in order)), size)
     counts = range(1, most + 1)
-    count = bisect_right(counts, size, key=lambda count: measured(_planned(concept, known, ranks(count))))
+    count = bisect_right(counts, size, key=lambda count: taken(_planned(concept, known, ranks(count))))
     if not count:
         least = measured(_planned(concept, known, ranks(1)))
         raise ConceptError(
