@@ -106,7 +106,7 @@ def _ranks_within(
     def taken(planned: Concept) -> float:
         """What a format cannot hold before it is in low rank is too large."""
         try:
-            return measured(planned)
+            return float(measured(planned))
         except ConceptError:
             return inf
 
