@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -61,7 +62,8 @@ def solved(weight: Tensor, captions: Tensor, rows: Tensor, values: Tensor) -> Te
     square = captions.T @ captions
     zeros = torch.zeros(len(rows), len(rows), dtype=rows.dtype)
     system = torch.cat([torch.cat([square, rows.T], 1), torch.cat([rows, zeros], 1)])
-    return torch.linalg.solve(system, torch.cat([square @ weight.T, values.T]))[: weight.shape[1]].T
+    found = cast(Tensor, torch.linalg.solve(system, torch.cat([square @ weight.T, values.T])))
+    return found[: weight.shape[1]].T
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -87,8 +89,8 @@ def test_the_solution_solves_the_system(seed: int, width: int, count: int, more:
 
 def test_the_solution_is_the_papers() -> None:
     captions, rows, weight, values = drawn(0, 50, 16), drawn(1, 5, 16), drawn(2, 7, 16), drawn(3, 7, 5)
-    d = rows @ torch.linalg.inv(captions.T @ captions)
-    v = (values - weight @ rows.T) @ torch.linalg.inv(d @ rows.T)
+    d = rows @ torch.inverse(captions.T @ captions)
+    v = (values - weight @ rows.T) @ torch.inverse(d @ rows.T)
     found = weight + (values - weight @ rows.T) @ Spanned.of(captions).dual(rows)
     torch.testing.assert_close(found, weight + v @ d, rtol=1e-10, atol=1e-10)
 
@@ -97,7 +99,7 @@ def test_no_other_weight_that_keeps_the_words_is_nearer() -> None:
     captions, rows, weight, values = drawn(0, 50, 16), drawn(1, 5, 16), drawn(2, 7, 16), drawn(3, 7, 5)
     spanned = Spanned.of(captions)
     change = (values - weight @ rows.T) @ spanned.dual(rows)
-    beside = torch.eye(16, dtype=torch.float64) - torch.linalg.pinv(rows) @ rows
+    beside = torch.eye(16, dtype=torch.float64) - torch.pinverse(rows) @ rows
     for seed in range(20):
         other = change + 1e-3 * drawn(seed, 7, 16) @ beside
         torch.testing.assert_close(other @ rows.T, change @ rows.T)
