@@ -1,6 +1,7 @@
 """Concepts made up for tests: random vectors and weights, as training would leave them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,3 +79,12 @@ def concept(
         options={"steps": 10},
         seed=seed,
     )
+
+
+def customised(
+    model: Model, token: str = "<my-cat>", noun: str = "cat", *, kind: type = Full, seed: int = 0
+) -> Concept:
+    """A concept as Custom Diffusion leaves it: a word, and the keys and values of cross-attention."""
+    own = concept(model, (token,), initial=noun, seed=seed)
+    weights = {**changes(model, kind, KEY, seed), **changes(model, kind, VALUE, seed + 1000)}
+    return replace(own, method="custom_diffusion", prompt=f"photo of a {token} {noun}", weights=weights)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import wordbrush
-from teaching import concept
+from teaching import concept, customised
 from wordbrush import api, images, training
 from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError
@@ -60,6 +60,8 @@ def test_what_is_offered_has_an_example_and_it_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Model, "load", load)
     concept(load("pocket")).save("my-cat.concept")
+    for seed, noun in enumerate(("dog", "vase")):
+        customised(load("pocket"), f"<my-{noun}>", noun, seed=seed).save(f"my-{noun}.concept")
     thing = getattr(wordbrush, name)
     names = {**vars(api), **{public: getattr(wordbrush, public) for public in wordbrush.__all__}}
     (example,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs=names)

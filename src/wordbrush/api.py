@@ -28,7 +28,7 @@ from wordbrush import (
     sheets,
     training,
 )
-from wordbrush.concept import Concept, Use, exchange
+from wordbrush.concept import Concept, Use, exchange, merging
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.errors import ImageError, ModelError, OptionsError, PromptError, SourceError, short
 from wordbrush.framing import framed
@@ -561,6 +561,35 @@ def train(
         if place is not None:
             finish(plan, place)
     return trained.concept
+
+
+def merge(
+    model: Model,
+    concepts: Sequence[Concept | str | os.PathLike[str]],
+    captions: Sequence[str] | str | os.PathLike[str] | None = None,
+    *,
+    targets: Sequence[str] = (),
+    on_progress: OnProgress | None = None,
+) -> Concept:
+    """One concept of several that Custom Diffusion learned, without training: each word keeps its meaning, and all
+    other text changes as little as that allows.
+
+    concepts: values, or paths of their files. captions: texts of many different pictures, which shall mean what they
+    did, or a file with one a line; the built-in model has its own. targets: prompts in which the words shall mean
+    exactly what they do in their concepts; by default each concept's own prompt, "photo of a <my-cat> cat", and the
+    same from the word on, "<my-cat> cat".
+
+    Raises `ConceptError` for concepts of another model, that changed other weights than the keys and values of
+    cross-attention, or with one word; `OptionsError` for too few captions; `PromptError` for targets.
+
+    >>> model = Model.load("pocket")
+    >>> merge(model, ["my-dog.concept", "my-vase.concept"]).prompt
+    'photo of a <my-dog> dog and a <my-vase> vase'
+    """
+    _require_model(model)
+    values = [each if isinstance(each, Concept) else exchange.read(each, model.base) for each in concepts]
+    texts = merging.captions_in(captions) if isinstance(captions, str | os.PathLike) else captions
+    return drain(merging.merge(model, values, texts, targets), on_progress).concept
 
 
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:

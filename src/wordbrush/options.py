@@ -128,6 +128,13 @@ class ConceptOptions(Options):
     strength: float = Field(1.0, ge=-10, le=10, description="0 is the model without it, 1 what was trained")
 
 
+class CompressOptions(Options):
+    """How small a concept gets."""
+
+    compress: float | None = Field(None, gt=0, le=1, description="share of the sum of singular values")
+    size: int | None = Field(None, ge=1, description="bytes")
+
+
 class SeedOptions(InversionOptions):
     """What a picture is generated from, besides its prompt."""
 

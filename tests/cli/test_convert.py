@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from teaching import customised
 from wordbrush.cli import main
 from wordbrush.concept import Concept
+from wordbrush.concept.weights import LowRank
 from wordbrush.model import Model
 
 L = torch.randn(1, 24)
@@ -70,6 +72,70 @@ def test_pickles_want_the_flag(model: str, capsys: pytest.CaptureFixture[str]) -
     assert "--allow-pickle" in " ".join(capsys.readouterr().err.split()) and not Path("cat.concept").exists()
     assert convert("cat.pt", "--out", "cat.concept", "--allow-pickle", model=model) == 0
     assert list(Concept.load("cat.concept").placeholders) == ["<cat>"]
+
+
+def test_compressed(model: str, tiny: Callable[..., Model], capsys: pytest.CaptureFixture[str]) -> None:
+    base = tiny("sd1")
+    whole = customised(base).save("whole.concept")
+    before = Path("whole.concept").stat().st_size
+    assert convert("whole.concept", "--compress", "0.6", "--out", "small.concept", model=model) == 0
+    small = Concept.load("small.concept")
+    assert all(isinstance(own, LowRank) for own in small.weights.values())
+    after = Path("small.concept").stat().st_size
+    said = capsys.readouterr().out
+    assert (
+        f"{before / 1000:.0f} kB → {after / 1000:.0f} kB, with 9" in said and "% of what it changes" in said
+    )
+    assert small.placeholders.keys() == whole.placeholders.keys() and after < before
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "size", "most"),
+    [
+        ("wordbrush", "x.concept", "16k", 16_000),
+        ("kohya", "x.safetensors", "16 kB", 16_000),
+        ("diffusers", "x.safetensors", "0.02M", 20_000),
+        ("peft", "x", "17000", 17_000),
+    ],
+)
+def test_a_size_is_that_of_all_files(
+    model: str,
+    tiny: Callable[..., Model],
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+    out: str,
+    size: str,
+    most: int,
+) -> None:
+    customised(tiny("sd1")).save("whole.concept")
+    assert convert("whole.concept", "--size", size, "--to", form, "--out", out, "--json", model=model) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert sum(Path(file).stat().st_size for file in said["out"]) == said["bytes"] <= most
+    assert said["bytes"] > most - 1500 and 0.5 < said["kept"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "10"], "expected a size of at least"),
+        (["--size", "0"], "option 'size'"),
+        (["--size", "much"], "expected --size in bytes, such as 100k or 1.5M, got 'much'"),
+        (["--size", "-1"], "--size"),
+        (["--size", "1k", "--compress", "0.5"], "got both"),
+        (["--compress", "1.1"], "option 'compress'"),
+        (["--compress", "0"], "option 'compress'"),
+    ],
+)
+def test_a_size_that_cannot_be(
+    model: str,
+    tiny: Callable[..., Model],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    customised(tiny("sd1")).save("whole.concept")
+    assert convert("whole.concept", *arguments, "--out", "x.concept", model=model) == 2
+    assert said in " ".join(capsys.readouterr().err.split()) and not Path("x.concept").exists()
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "out/cat.concept",
     ),
     "train rare-tokens": (),
+    "merge": ("my-dog.concept", "my-vase.concept", "--out", "out/both.concept"),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
 }
 """Each command with arguments that are right; a try makes one of them wrong."""
@@ -82,7 +83,7 @@ TYPES = {
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate "
-    "--word-learning-rate --norm-learning-rate --cut-mix",
+    "--word-learning-rate --norm-learning-rate --cut-mix --compress",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -96,14 +97,16 @@ TYPES = {
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
     "folder": "FOLDER --edited --root --class-folder",
-    "lines": "CASES JOBS",
+    "lines": "CASES JOBS --captions",
+    "size": "--size",
     "weights": "--lpips-weights",
     "model": "--model --clip --encoder",
     "device": "--device",
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out convert:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out convert:--out "
+    "merge:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -363,6 +366,7 @@ VALUES: dict[str, dict[str, str]] = {
         "long option": "x" * 100_000 + "=1",
         "zero byte": "guidance_scale=1\0",
     },
+    "size": {**_NUMBERS, "unit alone": "k", "another unit": "5 apples", "tiny": "1", "dots": "1.2.3k"},
     "host": {
         "unknown": "no.such.host.invalid",
         "everywhere": "0.0.0.0",
@@ -473,6 +477,33 @@ LINES: dict[str, tuple[str, ...]] = {
     "a word that nobody taught": ("generate", "<my-cat> on a beach", *ONE, "--out", "out/cat.png"),
     "edited and a concept": (
         *("evaluate", "pie", "pie", "--edited", "pie", "--concept", "my-cat.concept", "--out", "out"),
+    ),
+    "one concept merged": ("merge", "my-dog.concept", "--out", "out/both.concept"),
+    "a concept merged with itself": (
+        "merge",
+        "my-dog.concept",
+        "my-dog.concept",
+        "--out",
+        "out/both.concept",
+    ),
+    "no words merged": (
+        "merge",
+        "my-cat.concept",
+        "my-dog.concept",
+        "--out",
+        "out/both.concept",
+        "--target",
+        "a cat",
+    ),
+    "a share and a size": (
+        "convert",
+        "my-cat.concept",
+        "--out",
+        "out/cat.concept",
+        "--compress",
+        "0.5",
+        "--size",
+        "1M",
     ),
     "previews of none": ("concepts", "my-cat.concept", "--preview", "out/strip.png"),
     "edited and a method": (

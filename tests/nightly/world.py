@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from teaching import concept
+from teaching import concept, customised
 from wordbrush.cli import main
 from wordbrush.concept import Base
 from wordbrush.concept.weights import Full, LowRank
@@ -84,6 +84,8 @@ def _concepts() -> None:
     model = Model.load("pocket", device="cpu")
     concept(model, weights=LowRank).save("my-cat.concept")
     concept(model, seed=1).save("same.concept")
+    for seed, noun in enumerate(("dog", "vase")):
+        customised(model, f"<my-{noun}>", noun, seed=seed).save(f"my-{noun}.concept")
     concept(model).save("concept.png")
     own = concept(model, ("<away>",), weights=Full)
     replace(own, base=Base(name="another", hash="1" * 64)).save("away.concept")

@@ -19,6 +19,7 @@ from wordbrush.cli.commands.generate import generate
 from wordbrush.cli.commands.heatmap import heatmap
 from wordbrush.cli.commands.invert import invert
 from wordbrush.cli.commands.mask import mask
+from wordbrush.cli.commands.merge import merge
 from wordbrush.cli.commands.replay import replay
 from wordbrush.cli.commands.sweep import sweep
 from wordbrush.cli.options import concepts, flags
@@ -183,6 +184,7 @@ def application(tokens: Sequence[str]) -> App:
     app.command(replay)
     app.command(batch)
     app.command(convert)
+    app.command(merge)
     app.command(listings.methods)
     app.command(listings.models)
     app.command(list_concepts, name="concepts")

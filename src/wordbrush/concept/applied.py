@@ -49,8 +49,8 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
     """
     _require_once(uses)
     for use in uses:
-        _require_base(model, use.concept)
-    placeholders = _joined(use.concept for use in uses)
+        require_base(model, use.concept)
+    placeholders = joined(use.concept for use in uses)
     changes: dict[str, list[tuple[Change, float]]] = defaultdict(list)
     for use in uses:
         for name, change in use.concept.weights.items():
@@ -60,8 +60,8 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
         for part, network in model.base.networks.items()
         for own in [_changed(part, network, changes)]
     }
-    if unplaced := changes.keys():
-        raise ConceptError(_unplaced(model, sorted(unplaced)))
+    if left := changes.keys():
+        raise ConceptError(unplaced(model, sorted(left)))
     encoders = [part for part in networks if part != "unet"]
     strengths = {token: use.strength for use in uses for token in use.concept.placeholders}
     for i, part in enumerate(encoders) if placeholders else ():
@@ -106,7 +106,8 @@ def _require_once(uses: Sequence[Use]) -> None:
             )
 
 
-def _require_base(model: Model, concept: Concept) -> None:
+def require_base(model: Model, concept: Concept) -> None:
+    """Raise `ConceptError` for a concept that means nothing on this model's base."""
     if concept.base.hash in ("", model.base_hash):
         return
     if any(change.own_base for change in concept.weights.values()):
@@ -116,7 +117,7 @@ def _require_base(model: Model, concept: Concept) -> None:
         )
 
 
-def _joined(concepts: Iterable[Concept]) -> dict[str, Placeholder]:
+def joined(concepts: Iterable[Concept]) -> dict[str, Placeholder]:
     """The learned words of all concepts. Raises `ConceptError` for a word of two."""
     found: dict[str, Placeholder] = {}
     for concept in concepts:
@@ -142,7 +143,8 @@ def _changed(part: str, network: Any, changes: dict[str, list[tuple[Change, floa
     return shared(network, own) if own else None
 
 
-def _unplaced(model: Model, names: Sequence[str]) -> str:
+def unplaced(model: Model, names: Sequence[str]) -> str:
+    """What to say of changes of weights that a model does not have."""
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
         f"expected changes of weights that {model.base.name} has, got {listed}: "

@@ -93,7 +93,7 @@ class Concept:
     @cached_property
     def record(self) -> FileRecord:
         """Its file; of one in memory the hash that its file would have."""
-        return self.file or FileRecord(path=None, sha256=hashlib.sha256(self._content()).hexdigest())
+        return self.file or FileRecord(path=None, sha256=hashlib.sha256(self.content()).hexdigest())
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Concept:
 
         Returns the same concept, of that file. Raises `OutputError`.
         """
-        content = self._content()
+        content = self.content()
         with opened(path) as file:
             file.write(content)
         return replace(
@@ -155,7 +155,7 @@ class Concept:
                 f"{path} is damaged or no wordbrush concept: {' '.join(str(error).split()):.200}"
             ) from error
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
         """The bytes of its file."""
         tensors: dict[str, Tensor] = {}
         for token, placeholder in self.placeholders.items():

@@ -88,6 +88,17 @@ class LowRank:
     middle: Tensor | None = None
     magnitude: Tensor | None = None
 
+    @classmethod
+    def nearest(cls, change: Float[Tensor, "_ _ ..."], rank: int) -> "LowRank":
+        """The nearest change of a rank: its largest singular values and their directions (Eckart and Young)."""
+        u, values, v = svd(change.flatten(1))
+        up, down = u[:, :rank] * values[:rank], v[:rank]
+        return cls(
+            down.reshape(-1, *change.shape[1:]).contiguous(),
+            up.reshape(*up.shape, *[1] * (change.ndim - 2)).contiguous(),
+            torch.tensor(float(len(down))),
+        )
+
     @property
     def rank(self) -> int:
         """r."""
@@ -211,8 +222,7 @@ def spectrum(
 ) -> tuple[Float[Tensor, "out r"], Float[Tensor, " r"], Float[Tensor, "r in"]]:
     """U, σ and Vᵀ of a weight as `Spectral` sees it, in float32 or better."""
     wide = _wide(weight)
-    matrix = wide.flatten(1) if wide.ndim > 1 else wide[None]
-    u, values, v = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+    u, values, v = svd(wide.flatten(1) if wide.ndim > 1 else wide[None])
     return u, values.clamp(min=0), v
 
 
@@ -254,6 +264,19 @@ def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..
         )
     factors = lengths[0] / columns.square().sum(1).sqrt()
     return weight * factors.view(1, -1, *[1] * (weight.ndim - 2))
+
+
+def svd(matrix: Float[Tensor, "m n"]) -> tuple[Tensor, Tensor, Tensor]:
+    """U, σ and Vᵀ of a matrix U · diag(σ) · Vᵀ, the largest σ first, as many as its shorter side has."""
+    return cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+
+
+def added(name: str, change: Change, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """What a change adds to the weight of this name, at strength 1. Raises `ConceptError` where it does not fit."""
+    try:
+        return change.delta(weight)
+    except (ConceptError, RuntimeError) as error:
+        raise ConceptError(f"{name} does not fit this model: {error}") from error
 
 
 def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") -> Float[Tensor, "..."]:

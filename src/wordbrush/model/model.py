@@ -146,6 +146,15 @@ class Model:
         encoders = {name.removesuffix("_1"): each for name, each in encoders.items()}
         return {"unet": self.denoiser.unet, **encoders}
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that concepts may change, by the names that they have there."""
+        return {
+            f"{part}.{name}": weight.detach()
+            for part, network in self.networks.items()
+            for name, weight in network.named_parameters()
+        }
+
     def taught(
         self,
         networks: Mapping[str, Any],

@@ -1,7 +1,6 @@
 """`wordbrush train`: pictures to a concept, by one of the trainings; and rare words to train with."""
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -154,9 +153,7 @@ def _tell(
 ) -> None:
     """Say what was made, and how to use it."""
     prompt = trained.concept.prompt
-    model = [] if setup.model == POCKET.model else ["--model", setup.model]
-    picture = str(path.with_suffix(".png"))
-    use = shlex.join(["wordbrush", "generate", prompt, "--concept", str(path), *model, "--out", picture])
+    use = setup.use(prompt, path)
     terminal.say(f"{path}  {prompt}")
     terminal.say(f"{place / 'strip.png'}  how it was learned")
     terminal.say(use)

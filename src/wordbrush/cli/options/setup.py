@@ -1,5 +1,6 @@
 """The flags of every command that computes: the model, the machine, and how to report."""
 
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,6 +74,14 @@ class Setup:
     def terminal(self) -> Terminal:
         """The terminal that the command writes to."""
         return Terminal(as_json=self.json)
+
+    def use(self, prompt: str, concept: Path) -> str:
+        """What to type for a picture of a prompt with a concept that was just made."""
+        model = [] if self.model == POCKET.model else ["--model", self.model]
+        picture = str(concept.with_suffix(".png"))
+        return shlex.join(
+            ["wordbrush", "generate", prompt, "--concept", str(concept), *model, "--out", picture]
+        )
 
     def load(self, *, fetch: bool = True) -> "wordbrush.Model":
         """Load the model, with its concepts; what is doubtful of them is noted. fetch: whether a hub id may be fetched.

@@ -6,9 +6,7 @@ format cannot hold: nothing is left out in silence.
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +154,7 @@ def files(
         raise ConceptError(f"expected one of the formats {', '.join(FORMATS)}, got {short(to)}")
     form = FORMATS[to]
     if form.words is None:
-        buffer = BytesIO()
-        concept.save(path, lambda _: nullcontext(buffer))
-        return {path: buffer.getvalue()}
+        return {path: concept.content()}
     places = Places(model)
     if concept.placeholders and not concept.weights and to in _WORDS_ALONE:
         return dict(form.words(concept.placeholders, path, places))

@@ -22,11 +22,7 @@ class Places:
     def __init__(self, model: Model) -> None:
         networks = model.base.networks
         self.name = model.base.name
-        self.weights: dict[str, Tensor] = {
-            f"{part}.{name}": weight.detach()
-            for part, network in networks.items()
-            for name, weight in network.named_parameters()
-        }
+        self.weights = model.base.weights
         self.parts = tuple(networks)
         self.encoders = tuple(
             int(each.get_input_embeddings().weight.shape[1]) for each in model.base.text.encoders
