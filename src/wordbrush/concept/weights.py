@@ -1,8 +1,9 @@
-"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values. Each
-kind says what it adds to the base's weight.
+"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values, as places
+of entries that are shut. Each kind says what it adds to the base's weight.
 
 A kind is a frozen dataclass of tensors. `delta(weight)` is what it adds at strength 1, in float32 or better; a weight
-that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter.
+that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter. What
+several shut is shut once.
 """
 
 from collections.abc import Mapping
@@ -184,6 +185,43 @@ class Spectral:
         return ((u * ((values + shift).relu() - values)) @ v).view_as(wide)
 
 
+@dataclass(frozen=True, eq=False)
+class Shut:
+    """Cones (Liu et al. 2023): some entries are set to 0. Of two of these, what either shuts is shut.
+
+    indices: where they are in the flattened weight, int32, ascending. Raises `ConceptError` for others.
+    """
+
+    kind: ClassVar[str] = "shut"
+    own_base: ClassVar[bool] = True
+    indices: Tensor
+
+    def __post_init__(self) -> None:
+        own = self.indices
+        if own.dtype != torch.int32 or own.ndim != 1:
+            raise ConceptError(
+                f"expected a list of int32 places of shut entries, got {own.dtype} of shape {tuple(own.shape)}"
+            )
+        if bool((own[:1] < 0).any()) or bool((own.diff() <= 0).any()):
+            raise ConceptError("expected places of shut entries that rise from 0, each once, got others")
+
+    def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """−W at what is shut, 0 elsewhere."""
+        return _scaled_down(_wide(weight), [(self, 1.0)])
+
+
+def _scaled_down(wide: Tensor, shut: "list[tuple[Shut, float]]") -> Tensor:
+    """What shutting adds: W ⊙ (Π (1 − strength · mask) − 1). Where several shut an entry at strength 1, it is 0 as by
+    one of them; what has strength 0 does nothing; their order does not matter."""
+    factors = torch.ones_like(wide).flatten()
+    for change, strength in shut:
+        places = change.indices.to(wide.device)
+        if len(places) and int(places[-1]) >= len(factors):
+            raise ConceptError(f"expected places of shut entries below {len(factors)}, got {int(places[-1])}")
+        factors[places] *= 1 - strength
+    return wide * (factors.view_as(wide) - 1)
+
+
 def _product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
     """a · b; with Tucker's core the sum over i and j of core[i, j] · a[i] · b[j], "out in k k"."""
     return a @ b if core is None else torch.einsum("ij...,io,jp->op...", core.to(a), a, b)
@@ -225,7 +263,8 @@ def scaled(weight: Float[Tensor, "..."], magnitude: Tensor) -> Float[Tensor, "..
 
 
 def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") -> Float[Tensor, "..."]:
-    """The weight with changes of some strengths, in its own type: W + Σ strength · ΔW.
+    """The weight with changes of some strengths, in its own type: W + Σ strength · ΔW; of entries that are shut,
+    the factors 1 − strength are multiplied instead.
 
     At strength 0 it is the weight itself, bit for bit, and one whole weight at strength 1 is as it was trained.
     """
@@ -235,13 +274,16 @@ def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") 
     if len(changes) == 1 and isinstance(changes[0][0], Full) and changes[0][1] == 1:
         return _fitting(changes[0][0].weight.to(weight), weight)
     wide = _wide(weight)
-    for change, strength in changes:
-        wide = wide + strength * change.delta(weight)
+    shut = [(change, strength) for change, strength in changes if isinstance(change, Shut)]
+    added = [_scaled_down(wide, shut)] if shut else []
+    added += [strength * change.delta(weight) for change, strength in changes if not isinstance(change, Shut)]
+    for each in added:
+        wide = wide + each
     return wide.to(weight.dtype)
 
 
 KINDS: Mapping[str, type[Any]] = {
-    kind.kind: kind for kind in (Full, Difference, LowRank, Hadamard, Kronecker, Spectral)
+    kind.kind: kind for kind in (Full, Difference, LowRank, Hadamard, Kronecker, Spectral, Shut)
 }
 """The kinds, by their names in files."""
 

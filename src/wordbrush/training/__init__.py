@@ -46,6 +46,11 @@ METHODS: Mapping[str, Method[Training]] = {
         "changes of low rank: nearly as faithful, a few megabytes",
         "wordbrush.training.lora.options",
     ),
+    "cones": Method(
+        "wordbrush.training.cones.method",
+        "experimental: which entries of the network, set to 0, make it draw the thing; their places alone are kept",
+        "wordbrush.training.cones.options",
+    ),
 }
 
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

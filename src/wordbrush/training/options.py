@@ -23,8 +23,8 @@ class PictureOptions(FitOptions):
     sample_prompt: MaybeSaid = Field("", description="prompt of the samples (default: the concept's own)")
 
 
-class PriorOptions(PictureOptions):
-    """What DreamBooth and its low-rank form have in common."""
+class ClassOptions(PictureOptions):
+    """What is said of a thing in words, and of its class, which is preserved."""
 
     prompt: Said = Field(
         description="what the pictures show, with a rare word: 'a sks cat'", examples=["a sks cat"]
@@ -37,4 +37,9 @@ class PriorOptions(PictureOptions):
         200, ge=1, le=100_000, description="pictures of the class, made by the model itself"
     )
     prior_weight: float = Field(1.0, ge=0, le=1000, description="weight of the class pictures' loss")
+
+
+class PriorOptions(ClassOptions):
+    """What DreamBooth and its low-rank form have in common."""
+
     train_text_encoder: bool = Field(False, description="let the text encoder learn as well")

@@ -14,12 +14,12 @@ from wordbrush.model import Model
 from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.training.objective import joined, losses, with_prior
-from wordbrush.training.options import PriorOptions
+from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures
 from wordbrush.training.task import Loss, Task, Trainee, require_words
 
 
-def require_prompts(model: Model, options: PriorOptions, pictures: Pictures) -> None:
+def require_prompts(model: Model, options: ClassOptions, pictures: Pictures) -> None:
     """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words."""
     require_words(model, "prompt", options.prompt)
     if options.class_prompt:
@@ -28,7 +28,7 @@ def require_prompts(model: Model, options: PriorOptions, pictures: Pictures) -> 
         model.read(caption)
 
 
-def loss(trainee: Trainee, task: Task, options: PriorOptions, number: int) -> Loss:
+def loss(trainee: Trainee, task: Task, options: ClassOptions, number: int) -> Loss:
     """The loss of a forward pass: of the thing's pictures, and of the class's in the same pass."""
     batch = task.examples.batch(number, options.batch_size, task.share)
     prompts = [task.pictures.captions[k] or options.prompt for k in batch.pictures]

@@ -20,7 +20,7 @@ import torch
 from wordbrush.errors import PromptError
 from wordbrush.fit import generator
 from wordbrush.model import Model
-from wordbrush.training.options import PriorOptions
+from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.words import Word
 
@@ -67,7 +67,7 @@ def drawn(model: Model, count: int, seed: int = 0, length: int = 3) -> list[Rare
     return [found[int(k)] for k in order]
 
 
-def doubts(model: Model, options: PriorOptions, found: Pictures, *, wants_class: bool) -> list[str]:
+def doubts(model: Model, options: ClassOptions, found: Pictures, *, wants_class: bool) -> list[str]:
     """What to say of a training's prompts before the work: nothing of those that are as they should be.
 
     wants_class: whether the method needs pictures of the class. Raises `PromptError` for a prompt or a caption that

@@ -26,7 +26,7 @@ from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
 from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, PictureOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -81,7 +81,7 @@ def planned(
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
-    if isinstance(settings, PriorOptions):
+    if isinstance(settings, ClassOptions):
         prior.require_prompts(model, settings, found)
         notices += rare_tokens.doubts(model, settings, found, wants_class=methods.key(method) == "dreambooth")
     elif any(found.captions):
@@ -111,7 +111,7 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
         state = None if checkpoints is None else checkpoints.last()
         begun = 0 if state is None else state.step
         share.require_same(begun)
-        if isinstance(settings, PriorOptions) and settings.class_prompt:
+        if isinstance(settings, ClassOptions) and settings.class_prompt:
             class_prompt, count = settings.class_prompt, settings.class_pictures
             made = yield from prior.class_pictures(model, class_prompt, count, settings.seed, work, share)
             task = replace(task, prior=_examples(plan, made, "class"))
