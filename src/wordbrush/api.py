@@ -591,7 +591,7 @@ def training_methods() -> dict[str, str]:
     """Name and summary of every training.
 
     >>> list(training_methods())
-    ['textual_inversion', 'dreambooth', 'lora']
+    ['textual_inversion', 'dreambooth', 'lora', 'cones']
     """
     return {name: method.summary for name, method in training.METHODS.items()}
 

@@ -33,7 +33,8 @@ Tiny = Callable[..., Model]
 WORD = ("textual-inversion", "my-cat", "--token", "<my-cat>", "--init", "cat")
 LORA = ("lora", "my-cat", "--prompt", "a sks cat")
 BOOTH = ("dreambooth", "my-cat", "--prompt", "a sks cat", "--class-prompt", "a cat", "--class-pictures", "2")
-METHODS = {"textual_inversion": WORD, "dreambooth": BOOTH, "lora": LORA}
+CONES = ("cones", "my-cat", "--prompt", "a sks cat", "--learning-rate", "0.1")
+METHODS = {"textual_inversion": WORD, "dreambooth": BOOTH, "lora": LORA, "cones": CONES}
 FEW = ("--steps", "6", "--checkpoint-every", "2", "--sample-every", "3", "--out", "my-cat.concept")
 
 

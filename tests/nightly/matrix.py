@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "out/cat.concept",
     ),
     "train lora": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train cones": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
     "train rare-tokens": (),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
 }
@@ -69,7 +70,8 @@ TYPES = {
     "--sample-every --class-pictures --rank --vectors --length --progressive",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
-    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate",
+    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
+    "--limit",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -90,7 +92,7 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out convert:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out cones:--out convert:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -574,7 +576,7 @@ ACCEPTED = (
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
     (
-        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER",
+        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER cones:FOLDER",
         "file",
         "one picture, with a note of what is lost",
     ),

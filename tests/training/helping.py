@@ -26,6 +26,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "textual_inversion": {"token": "<x>", "init": "cat", "learning_rate": 0.01},
     "dreambooth": {"prompt": "a sks cat", "learning_rate": 1e-3},
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
+    "cones": {"prompt": "a sks cat", "learning_rate": 0.25, "limit": 1.0},
 }
 PRIOR = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -34,6 +35,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dreambooth, text, prior": ("dreambooth", {"train_text_encoder": True, **PRIOR}),
     "lora": ("lora", {}),
     "lora, text, all": ("lora", {"train_text_encoder": True, "layers": "all", "rank": 2}),
+    "cones": ("cones", {}),
+    "cones, prior": ("cones", PRIOR),
 }
 
 

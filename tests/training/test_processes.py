@@ -100,12 +100,16 @@ def learned(folder: Path) -> dict[str, Tensor]:
 def require_near(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     # Adam divides a gradient by its own size: where that is rounding alone, so is the step.
-    away = [float((one[name] - other[name]).abs().mean()) for name in one]
-    assert max(away) < 1e-3
+    for name in one:
+        if name.endswith(".indices"):
+            places = [set(each[name].tolist()) for each in (one, other)]
+            assert len(places[0] ^ places[1]) < 0.05 * len(places[0] | places[1])
+        else:
+            assert float((one[name] - other[name]).abs().mean()) < 1e-3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["textual_inversion", "dreambooth, text, prior", "lora"])
+@pytest.mark.parametrize("variant", ["textual_inversion", "dreambooth, text, prior", "lora", "cones"])
 def test_two_learn_what_one_does(variant: str, folder: Path, tmp_path: Path):
     for count in (1, 2):
         for code, _, err in together(tmp_path / str(count), str(PROGRAM), variant, str(folder), count=count):

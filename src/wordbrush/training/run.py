@@ -169,8 +169,12 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     yield Progress("sampling", 1, 1, rows=rows)
     content = BytesIO()
     shown.save(content, "PNG")
-    notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
-    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
+    notices = [] if checkpoints is None else [*checkpoints.ignored]
+    if not (concept.weights or concept.placeholders):
+        notices.append(
+            "nothing was learned, and the concept changes nothing: choose more --steps, or a higher --learning-rate"
+        )
+    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), tuple(notices))
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The options of Cones."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from wordbrush.training.options import ClassOptions
@@ -10,13 +8,11 @@ from wordbrush.training.options import ClassOptions
 class Options(ClassOptions):
     """What to learn, and how. Experimental: see docs/methods/cones.md."""
 
-    mask: Literal["soft", "hard"] = Field(
-        "soft",
-        description="what the model is multiplied by while it learns: the mask, as in the paper, or the mask cut at "
-        "the threshold, which is what is kept",
-    )
     threshold: float = Field(
-        0.5, gt=0, lt=1, description="what the mask, 1 at first, has brought below this is shut: set to 0"
+        0.9, gt=0, lt=1, description="what the mask, 1 at first, has brought below this is shut: set to 0"
+    )
+    limit: float = Field(
+        0.1, gt=0, le=1, description="at most this share of the entries is shut, the lowest of the mask"
     )
     steps: int = Field(1000, ge=1, le=1_000_000, description="optimiser steps")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, for the mask")
