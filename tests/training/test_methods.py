@@ -409,10 +409,11 @@ def test_the_gradient_of_a_mask_is_the_weights_times_the_weight(
     masks, whole = (parts(base(shape), folder, method) for method in ("cones", "dreambooth"))
     own, weights = masks.trainee.parameters, whole.trainee.parameters
     assert own.keys() == {name for name in weights if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))}
-    of_masks, of_weights = (
-        torch.autograd.grad(each.loss(0), [value.requires_grad_(True) for value in learning])
-        for each, learning in ((masks, own.values()), (whole, [weights[name] for name in own]))
-    )
+    for value in (*own.values(), *weights.values()):
+        value.requires_grad_(True)
+    with torch.enable_grad():
+        of_masks = torch.autograd.grad(masks.loss(0), list(own.values()))
+        of_weights = torch.autograd.grad(whole.loss(0), [weights[name] for name in own])
     for name, mine, theirs in zip(own, of_masks, of_weights, strict=True):
         assert float(mine.abs().max()) > 0
         torch.testing.assert_close(mine, theirs * weights[name].detach(), rtol=1e-3, atol=1e-8)
