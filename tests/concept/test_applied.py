@@ -128,7 +128,9 @@ def test_several_things_are_shut_together(dtype: torch.dtype, tiny: Tiny) -> Non
     own = [concept(base, (), weights=Shut, seed=seed) for seed in range(3)]
     before, after = weights(base), weights(wordbrush.apply(base, *own))
     for name, weight in before.items():
-        places = {int(i) for each in own if name in each.weights for i in tensors(each.weights[name])["indices"]}
+        places = {
+            int(i) for each in own if name in each.weights for i in tensors(each.weights[name])["indices"]
+        }
         union = torch.tensor(sorted(places), dtype=torch.int64)
         assert torch.equal(after[name].flatten(), weight.flatten().index_fill(0, union, 0)), name
     assert wordbrush.apply(base, *own).hash == wordbrush.apply(base, *own[::-1]).hash != base.hash

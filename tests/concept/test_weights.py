@@ -207,9 +207,15 @@ def test_places_that_do_not_rise_are_refused(places: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(
     "places",
-    [torch.tensor([0, 1]), torch.tensor([0.0, 1.0]), torch.tensor([True]), torch.zeros(1, 2).int(), torch.tensor(3).int()],
+    [
+        torch.tensor([0, 1]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([True]),
+        torch.zeros(1, 2).int(),
+        torch.tensor(3).int(),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_places_of_another_type_or_shape_are_refused(places: torch.Tensor) -> None:
     with pytest.raises(ConceptError, match="expected a list of int32 places of shut entries, got torch"):
         Shut(places)

@@ -408,7 +408,9 @@ def test_the_gradient_of_a_mask_is_the_weights_times_the_weight(
     """Keys and values of the cross-attention have masks, and nothing else; G is that of DreamBooth's weights."""
     masks, whole = (parts(base(shape), folder, method) for method in ("cones", "dreambooth"))
     own, weights = masks.trainee.parameters, whole.trainee.parameters
-    assert own.keys() == {name for name in weights if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))}
+    assert own.keys() == {
+        name for name in weights if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
+    }
     for value in (*own.values(), *weights.values()):
         value.requires_grad_(True)
     with torch.enable_grad():
@@ -437,7 +439,10 @@ def test_what_is_shut(
 ):
     """Below the threshold; never more than the limit, the lowest first."""
     own = parts(base(), folder, "cones", threshold=threshold, limit=limit)
-    learned = {"unet.a": torch.tensor([[0.1, 0.6], [1.2, 0.7]]), "unet.b": torch.tensor([[1.0, 0.2, -0.3, 1.0]])}
+    learned = {
+        "unet.a": torch.tensor([[0.1, 0.6], [1.2, 0.7]]),
+        "unet.b": torch.tensor([[1.0, 0.2, -0.3, 1.0]]),
+    }
     found = own.method.export(own.trainee, own.task, own.options, learned).weights
     assert {name: change.indices.tolist() for name, change in found.items()} == {
         name: places for name, places in zip(learned, expected, strict=True) if places

@@ -1,5 +1,5 @@
-"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values, as places
-of entries that are shut. Each kind says what it adds to the base's weight.
+"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values, as the
+entries that are shut. Each kind says what it adds to the base's weight.
 
 A kind is a frozen dataclass of tensors. `delta(weight)` is what it adds at strength 1, in float32 or better; a weight
 that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter. What
