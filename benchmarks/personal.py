@@ -156,7 +156,7 @@ def unit(model: Model) -> float:
     return sorted(times)[len(times) // 2]
 
 
-METHODS = ("textual_inversion", "lora", "dreambooth", "cones")
+METHODS = ("textual_inversion", "lora", "dreambooth")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 

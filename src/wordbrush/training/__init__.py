@@ -78,6 +78,12 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "batch_size": 4,
             "layers": "all",
         },
+        "cones": {
+            "steps": 150,
+            "learning_rate": 2e-2,
+            "schedule": "cosine",
+            "batch_size": 2,
+        },
     },
 }
 """The models for which other defaults were measured than the papers', and those, by method."""
