@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wordbrush.concept import Base, Concept, Placeholder
-from wordbrush.concept.weights import Change, Difference, Full, LowRank
+from wordbrush.concept.weights import Change, Difference, Full, LowRank, Shut
 from wordbrush.model import Model
 
 KEY, VALUE = ".to_k.weight", ".to_v.weight"
@@ -52,7 +52,12 @@ def changes(model: Model, kind: type = LowRank, end: str = KEY, seed: int = 0) -
     for number, (name, weight) in enumerate(attended(model, end).items()):
         change = low_rank(weight.float(), seed=100 * seed + number)
         difference = change.delta(weight)
-        kinds = {LowRank: change, Difference: Difference(difference), Full: Full(weight.float() + difference)}
+        kinds = {
+            LowRank: change,
+            Difference: Difference(difference),
+            Full: Full(weight.float() + difference),
+            Shut: Shut((difference.flatten() < 0).nonzero().flatten().int()),
+        }
         found[name] = kinds[kind]
     return found
 

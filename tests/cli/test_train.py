@@ -46,12 +46,14 @@ CUSTOM = (
     "--class-pictures",
     "2",
 )
+CONES = ("cones", "my-cat", "--prompt", "a sks cat", "--learning-rate", "0.1")
 METHODS = {
     "textual_inversion": WORD,
     "dreambooth": BOOTH,
     "lora": LORA,
     "svdiff": SPECTRAL,
     "custom_diffusion": CUSTOM,
+    "cones": CONES,
 }
 PROMPTS = {"textual_inversion": "a photo of <my-cat>", "custom_diffusion": "photo of a <my-cat> cat"}
 FEW = ("--steps", "6", "--checkpoint-every", "2", "--sample-every", "3", "--out", "my-cat.concept")

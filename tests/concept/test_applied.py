@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 import wordbrush
 from teaching import VALUE, attended, changes, concept, word
 from wordbrush.concept import Base, Placeholder, Use, applied, doubts
-from wordbrush.concept.weights import Difference, Full, LowRank, merged
+from wordbrush.concept.weights import Difference, Full, LowRank, Shut, merged, tensors
 from wordbrush.errors import ConceptError, OptionsError, UnlearnedError
 from wordbrush.model import Model
 from wordbrush.model.sharing import PlaceholderEmbedding
@@ -45,7 +45,7 @@ def pocket() -> Model:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [LowRank, Difference, Full])
+@pytest.mark.parametrize("kind", [LowRank, Difference, Full, Shut])
 def test_weights_at_strength_0_are_the_base(shape: str, kind: type, tiny: Tiny) -> None:
     base = tiny(shape)
     model = applied(base, [Use(concept(base, (), weights=kind), 0.0)])
@@ -119,6 +119,21 @@ def test_applying_one_after_the_other_is_applying_both(tiny: Tiny) -> None:
     assert [each.strength for each in in_turn.concepts] == [0.5, 2]
     assert wordbrush.apply(in_turn.base, one).hash == wordbrush.apply(base, one).hash
     assert wordbrush.apply(base.with_chunks(2), one).chunks == 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_several_things_are_shut_together(dtype: torch.dtype, tiny: Tiny) -> None:
+    """Concepts of Cones: entries that any of them shuts are 0, all others the base's; the order does not matter."""
+    base = tiny("sd1", dtype)
+    own = [concept(base, (), weights=Shut, seed=seed) for seed in range(3)]
+    before, after = weights(base), weights(wordbrush.apply(base, *own))
+    for name, weight in before.items():
+        places = {
+            int(i) for each in own if name in each.weights for i in tensors(each.weights[name])["indices"]
+        }
+        union = torch.tensor(sorted(places), dtype=torch.int64)
+        assert torch.equal(after[name].flatten(), weight.flatten().index_fill(0, union, 0)), name
+    assert wordbrush.apply(base, *own).hash == wordbrush.apply(base, *own[::-1]).hash != base.hash
 
 
 # Sharing ----------------------------------------------------------------------------------------------------
@@ -288,7 +303,7 @@ def test_two_concepts_with_one_word_and_one_concept_twice(tiny: Tiny) -> None:
         wordbrush.apply(base, own, concept(base, ("<My-Cat>",), seed=1))
 
 
-@pytest.mark.parametrize("kind", [Full, Difference])
+@pytest.mark.parametrize("kind", [Full, Difference, Shut])
 def test_what_means_nothing_on_another_base_is_refused_there(kind: type, tiny: Tiny) -> None:
     own = replace(concept(tiny(), (), weights=kind), base=Base(name="another", hash="1" * 64))
     with pytest.raises(ConceptError, match="expected another .base 111111111111….*got tiny SD1"):

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from teaching import concept
-from wordbrush.concept import Base, Concept, Placeholder, TrainingPicture
+from wordbrush.concept import Base, Concept, Placeholder, TrainingPicture, Use, applied
 from wordbrush.concept.concept import words_of
-from wordbrush.concept.weights import Difference, Full, LowRank, tensors
+from wordbrush.concept.weights import Difference, Full, LowRank, Shut, tensors
 from wordbrush.errors import ConceptError, OutputError
 from wordbrush.inputs import sha256
 from wordbrush.model import Model
@@ -49,7 +49,7 @@ def parts(concept: Concept) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", ["sd1", "sdxl"])
-@pytest.mark.parametrize("kind", [None, LowRank, Difference, Full])
+@pytest.mark.parametrize("kind", [None, LowRank, Difference, Full, Shut])
 def test_a_concept_comes_back_bit_for_bit(shape: str, kind: type | None, tiny: Tiny, tmp_path: Path) -> None:
     before = whole(tiny(shape), kind)
     saved = before.save(tmp_path / "my.concept")
@@ -193,6 +193,36 @@ def test_numbers_that_are_none_are_refused(file: Path, value: float) -> None:
     name = "placeholders.<my-cat>.vectors.0"
     rewritten(file, {name: torch.full_like(load_file(file)[name], value)})
     refused(file, "is damaged: placeholders.<my-cat>.vectors.0 is not finite")
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        (torch.tensor([0.0, 1.0]), "a list of int32 places of shut entries, got torch.float32"),
+        (torch.tensor([0, 1]), "got torch.int64"),
+        (torch.zeros(1, 1).int(), r"got torch.int32 of shape \(1, 1\)"),
+        (torch.tensor([1, 0]).int(), "places of shut entries that rise from 0, each once"),
+        (torch.tensor([1, 1]).int(), "places of shut entries that rise"),
+        (torch.tensor([-1, 1]).int(), "places of shut entries that rise"),
+    ],
+)
+def test_shut_entries_that_are_none_are_refused(
+    places: torch.Tensor, why: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.concept"
+    own = concept(tiny(), weights=Shut)
+    own.save(file)
+    rewritten(file, {f"weights.{next(iter(own.weights))}.indices": places})
+    refused(file, why)
+
+
+def test_shut_entries_that_the_model_does_not_have_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "my.concept"
+    own = concept(tiny(), (), weights=Shut)
+    own.save(file)
+    rewritten(file, {f"weights.{next(iter(own.weights))}.indices": torch.tensor([2**31 - 1]).int()})
+    with pytest.raises(ConceptError, match="does not fit this model: expected places of shut entries below"):
+        applied(tiny(), [Use(Concept.load(file))])
 
 
 def test_vectors_of_other_shapes_are_refused(file: Path) -> None:

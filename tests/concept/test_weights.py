@@ -1,5 +1,6 @@
 """Changes of weights: what each kind adds, and their sum."""
 
+from random import Random
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from wordbrush.concept.weights import (
     Hadamard,
     Kronecker,
     LowRank,
+    Shut,
     Spectral,
     merged,
     restored,
@@ -49,7 +51,12 @@ def of_each_kind(weight: torch.Tensor, seed: int) -> list[Change]:
         ),
         Kronecker(torch.tensor(1.0), w1=random(1, 1, seed=seed), w2=random(*wide.shape, seed=seed + 4)),
         Spectral(random(min(wide.shape), seed=seed + 5)),
+        shut(random(*wide.shape, seed=seed + 6) < 0),
     ]
+
+
+def shut(mask: torch.Tensor) -> Shut:
+    return Shut(mask.flatten().nonzero().flatten().int())
 
 
 @given(SIZES, SIZES, SEEDS, DTYPES)
@@ -223,6 +230,82 @@ def test_shifts_of_other_numbers_do_not_add_up() -> None:
         merged(random(5, 3), [(Spectral(random(3)), 1.0), (Spectral(random(1)), 1.0)])
     with pytest.raises(ConceptError, match="expected 3 shifts of singular values, got 1"):
         merged(random(5, 3), [(Spectral(random(1)), 1.0)])
+
+
+@given(SIZES, SIZES, SEEDS, DTYPES, st.integers(1, 4), st.randoms())
+def test_several_shut_what_any_of_them_shuts(
+    out: int, inner: int, seed: int, dtype: torch.dtype, count: int, order: Random
+) -> None:
+    weight = random(out, inner, seed=seed).to(dtype)
+    masks = [random(out, inner, seed=seed + 1 + i) < 0 for i in range(count)]
+    changes: list[tuple[Change, float]] = [(shut(mask), 1.0) for mask in masks]
+    order.shuffle(changes)
+    union = torch.stack(masks).any(0)
+    found = merged(weight, changes)
+    assert found.dtype == dtype
+    assert torch.equal(found, weight.masked_fill(union, 0))
+    assert torch.equal(found, merged(weight, [(shut(union), 1.0)]))
+
+
+@given(SIZES, SIZES, SEEDS, STRENGTHS, STRENGTHS)
+def test_strengths_of_what_is_shut_are_factors(
+    out: int, inner: int, seed: int, one: float, other: float
+) -> None:
+    weight = random(out, inner, seed=seed).double()
+    masks = [(random(out, inner, seed=seed + 1 + i) < 0).double() for i in range(2)]
+    expected = weight * (1 - one * masks[0]) * (1 - other * masks[1])
+    changes: list[tuple[Change, float]] = [(shut(masks[0] > 0), one), (shut(masks[1] > 0), other)]
+    torch.testing.assert_close(merged(weight, changes), expected)
+    torch.testing.assert_close(merged(weight, changes[::-1]), expected)
+
+
+def test_what_others_add_to_a_shut_entry_stays() -> None:
+    """Shutting takes the base's entry away, not what another concept adds to it."""
+    weight, added = random(4, 3), Difference(torch.ones(4, 3))
+    found = merged(weight, [(shut(torch.ones(4, 3)), 1.0), (added, 0.5)])
+    assert torch.equal(found, torch.full((4, 3), 0.5))
+
+
+def test_what_nothing_shuts_is_the_weight() -> None:
+    weight = random(4, 3).half()
+    assert torch.equal(merged(weight, [(shut(torch.zeros(4, 3)), 1.0)]), weight)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        torch.tensor([1, 0]),
+        torch.tensor([2, 2]),
+        torch.tensor([-1, 3]),
+        torch.tensor([-(2**31), 2**31 - 1]),
+    ],
+    ids=str,
+)
+def test_places_that_do_not_rise_are_refused(places: torch.Tensor) -> None:
+    with pytest.raises(ConceptError, match="expected places of shut entries that rise from 0, each once"):
+        Shut(places.int())
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        torch.tensor([0, 1]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([True]),
+        torch.zeros(1, 2).int(),
+        torch.tensor(3).int(),
+    ],
+    ids=str,
+)
+def test_places_of_another_type_or_shape_are_refused(places: torch.Tensor) -> None:
+    with pytest.raises(ConceptError, match="expected a list of int32 places of shut entries, got torch"):
+        Shut(places)
+
+
+def test_places_outside_of_the_weight_are_refused() -> None:
+    assert merged(torch.ones(4, 3), [(Shut(torch.tensor([11]).int()), 1.0)])[3, 2] == 0
+    with pytest.raises(ConceptError, match="expected places of shut entries below 12, got 12"):
+        merged(torch.ones(4, 3), [(Shut(torch.tensor([0, 12]).int()), 1.0)])
 
 
 def test_half_precision_rounds_once() -> None:

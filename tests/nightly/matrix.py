@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "--out",
         "out/cat.concept",
     ),
+    "train cones": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
     "train rare-tokens": (),
     "merge": ("my-dog.concept", "my-vase.concept", "--out", "out/both.concept"),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
@@ -82,8 +83,8 @@ TYPES = {
     "--sample-every --class-pictures --rank --vectors --length --progressive",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
-    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate "
-    "--word-learning-rate --norm-learning-rate --cut-mix --compress",
+    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
+    "--limit --word-learning-rate --norm-learning-rate --cut-mix --compress",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -105,8 +106,8 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out convert:--out "
-    "merge:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out "
+    "convert:--out merge:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -618,7 +619,7 @@ ACCEPTED = (
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
     (
-        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER custom-diffusion:FOLDER svdiff:FOLDER",
+        "textual-inversion:FOLDER dreambooth:FOLDER lora:FOLDER custom-diffusion:FOLDER svdiff:FOLDER cones:FOLDER",
         "file",
         "one picture, with a note of what is lost",
     ),

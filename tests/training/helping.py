@@ -29,6 +29,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
     "svdiff": {"prompt": "a sks cat", "learning_rate": 3e-2},
     "custom_diffusion": {"token": "<x>", "init": "cat", "learning_rate": 1e-2, "word_learning_rate": 0.01},
+    "cones": {"prompt": "a sks cat", "learning_rate": 0.25, "limit": 1.0},
 }
 PRIOR: Mapping[str, Any] = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -52,6 +53,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "custom_diffusion, prior": ("custom_diffusion", PRIOR),
     "custom_diffusion, all, same size": ("custom_diffusion", {"layers": "all", "sizes": False}),
     "custom_diffusion, frozen word": ("custom_diffusion", {"train_word": False}),
+    "cones": ("cones", {}),
+    "cones, prior": ("cones", PRIOR),
 }
 
 

@@ -63,6 +63,13 @@ def test_a_thing_is_learned_by_shifts(pocket: Model, koala: Path) -> None:
     assert near[0] < near[1] < near[2] and near[2] > near[0] + 0.15
 
 
+def test_a_thing_is_drawn_by_shutting(pocket: Model, koala: Path) -> None:
+    """Cones: nothing but zeros, a tenth of the cross-attention's keys and values."""
+    concept = wordbrush.train(pocket, koala, "cones", options={"prompt": "a sks bear"})
+    assert {change.kind for change in concept.weights.values()} == {"shut"}
+    assert nearness(wordbrush.apply(pocket, concept), "a sks bear") > nearness(pocket, "a sks bear") + 0.2
+
+
 def test_a_word_is_learned_and_nothing_else_changes(pocket: Model, koala: Path) -> None:
     """Textual Inversion: the word is nearer to the thing than its class is; other prompts draw what they drew."""
     options = {"token": "<koala>", "init": "a bear"}

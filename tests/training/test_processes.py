@@ -100,8 +100,12 @@ def learned(folder: Path) -> dict[str, Tensor]:
 def require_near(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     # Adam divides a gradient by its own size: where that is rounding alone, so is the step.
-    away = [float((one[name] - other[name]).abs().mean()) for name in one]
-    assert max(away) < 1e-3
+    for name in one:
+        if name.endswith(".indices"):
+            places = [set(each[name].tolist()) for each in (one, other)]
+            assert len(places[0] ^ places[1]) < 0.05 * len(places[0] | places[1])
+        else:
+            assert float((one[name] - other[name]).abs().mean()) < 1e-3
 
 
 @pytest.mark.slow
@@ -113,6 +117,7 @@ def require_near(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         "lora",
         "svdiff, two, text, prior",
         "custom_diffusion, prior",
+        "cones",
     ],
 )
 def test_two_learn_what_one_does(variant: str, folder: Path, tmp_path: Path):

@@ -1,13 +1,13 @@
-"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values. Each
-kind says what it adds to the base's weight.
+"""How a learned weight is kept: whole, as a difference, in low rank, as products, as shifts of singular values, as the
+entries that are shut. Each kind says what it adds to the base's weight.
 
 A kind is a frozen dataclass of tensors. `delta(weight)` is what it adds at strength 1, in float32 or better; a weight
 that is changed by several concepts gets the sum of what each adds to the base, so their order does not matter. A kind
-whose changes combine in another way says how, in `together`.
+whose changes combine in another way says how, in `added`.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -35,11 +35,13 @@ class Change(Protocol):
 
 @runtime_checkable
 class Combining(Change, Protocol):
-    """A change of a kind that says how several of it, and one at a strength, are one change."""
+    """A change of a kind that says what several of it add together, which is not the sum of what each adds."""
 
     @classmethod
-    def together(cls, changes: "Sequence[tuple[Any, float]]") -> Change:
-        """The change that changes of this kind are at these strengths, whatever their order."""
+    def added(
+        cls, weight: Float[Tensor, "..."], changes: "Sequence[tuple[Any, float]]"
+    ) -> Float[Tensor, "..."]:
+        """What changes of this kind add to a weight at these strengths, whatever their order."""
         ...
 
 
@@ -199,14 +201,16 @@ class Spectral:
     shift: Float[Tensor, " values"]
 
     @classmethod
-    def together(cls, changes: "Sequence[tuple[Spectral, float]]") -> "Spectral":
-        """Σ strength · shift."""
+    def added(
+        cls, weight: Float[Tensor, "..."], changes: "Sequence[tuple[Spectral, float]]"
+    ) -> Float[Tensor, "..."]:
+        """What Σ strength · shift adds."""
         counts = [change.shift.numel() for change, _ in changes]
         if len(set(counts)) > 1:
             raise ConceptError(f"expected as many shifts in each concept, got {', '.join(map(str, counts))}")
         # Wider than what is kept, so that no order of the sum can be told from another.
         shifts = [change.shift.flatten().double() * strength for change, strength in changes]
-        return cls(torch.stack(shifts).sum(0))
+        return cls(torch.stack(shifts).sum(0)).delta(weight)
 
     def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """U · diag(relu(σ + shift) − σ) · Vᵀ."""
@@ -224,6 +228,47 @@ def spectrum(
     wide = _wide(weight)
     u, values, v = svd(wide.flatten(1) if wide.ndim > 1 else wide[None])
     return u, values.clamp(min=0), v
+
+
+@dataclass(frozen=True, eq=False)
+class Shut:
+    """Cones (Liu et al. 2023): some entries are set to 0. Of two of these, what either shuts is shut.
+
+    indices: where they are in the flattened weight, int32, ascending. Raises `ConceptError` for others.
+    """
+
+    kind: ClassVar[str] = "shut"
+    own_base: ClassVar[bool] = True
+    indices: Tensor
+
+    def __post_init__(self) -> None:
+        own = self.indices
+        if own.dtype != torch.int32 or own.ndim != 1:
+            raise ConceptError(
+                f"expected a list of int32 places of shut entries, got {own.dtype} of shape {tuple(own.shape)}"
+            )
+        if bool((own[:1] < 0).any()) or bool((own.diff() <= 0).any()):
+            raise ConceptError("expected places of shut entries that rise from 0, each once, got others")
+
+    @classmethod
+    def added(
+        cls, weight: Float[Tensor, "..."], changes: "Sequence[tuple[Shut, float]]"
+    ) -> Float[Tensor, "..."]:
+        """W ⊙ (Π (1 − strength · mask) − 1): where several shut an entry at strength 1, it is 0 as by one of them."""
+        wide = _wide(weight)
+        factors = torch.ones_like(wide).flatten()
+        for change, strength in changes:
+            places = change.indices.to(wide.device)
+            if len(places) and int(places[-1]) >= len(factors):
+                raise ConceptError(
+                    f"expected places of shut entries below {len(factors)}, got {int(places[-1])}"
+                )
+            factors[places] *= 1 - strength
+        return wide * (factors.view_as(wide) - 1)
+
+    def delta(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """−W at what is shut, 0 elsewhere."""
+        return self.added(weight, [(self, 1.0)])
 
 
 def _product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
@@ -291,23 +336,26 @@ def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") 
     if len(changes) == 1 and isinstance(changes[0][0], Full) and changes[0][1] == 1:
         return _fitting(changes[0][0].weight.to(weight), weight)
     wide = _wide(weight)
-    for change, strength in _combined(changes):
-        wide = wide + strength * change.delta(weight)
+    for each in _added(weight, changes):
+        wide = wide + each
     return wide.to(weight.dtype)
 
 
-def _combined(changes: Sequence[tuple[Change, float]]) -> list[tuple[Change, float]]:
-    """The changes, with all of a kind that says how they combine as one."""
+def _added(weight: Tensor, changes: Sequence[tuple[Change, float]]) -> Iterator[Tensor]:
+    """What the changes add: first the kinds that say how several of theirs combine, all of each at once."""
     combining: dict[type[Combining], list[tuple[Change, float]]] = defaultdict(list)
-    others: list[tuple[Change, float]] = []
     for change, strength in changes:
-        own = combining[type(change)] if isinstance(change, Combining) else others
-        own.append((change, strength))
-    return others + [(kind.together(own), 1.0) for kind, own in combining.items()]
+        if isinstance(change, Combining):
+            combining[type(change)].append((change, strength))
+    for kind, own in combining.items():
+        yield kind.added(weight, own)
+    for change, strength in changes:
+        if not isinstance(change, Combining):
+            yield strength * change.delta(weight)
 
 
 KINDS: Mapping[str, type[Any]] = {
-    kind.kind: kind for kind in (Full, Difference, LowRank, Hadamard, Kronecker, Spectral)
+    kind.kind: kind for kind in (Full, Difference, LowRank, Hadamard, Kronecker, Spectral, Shut)
 }
 """The kinds, by their names in files."""
 

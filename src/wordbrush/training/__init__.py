@@ -56,6 +56,11 @@ METHODS: Mapping[str, Method[Training]] = {
         "what the UNet reads from the text, and a new word: small, fast, and several things at once",
         "wordbrush.training.custom_diffusion.options",
     ),
+    "cones": Method(
+        "wordbrush.training.cones.method",
+        "experimental: which entries of the network, set to 0, make it draw the thing; their places alone are kept",
+        "wordbrush.training.cones.options",
+    ),
 }
 
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -82,6 +87,12 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "schedule": "cosine",
             "batch_size": 4,
             "layers": "all",
+        },
+        "cones": {
+            "steps": 150,
+            "learning_rate": 2e-2,
+            "schedule": "cosine",
+            "batch_size": 2,
         },
     },
 }

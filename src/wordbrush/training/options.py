@@ -65,8 +65,8 @@ class ClassOptions(PictureOptions):
         raise NotImplementedError
 
 
-class PriorOptions(ClassOptions):
-    """What DreamBooth and its low-rank form have in common."""
+class ThingOptions(ClassOptions):
+    """What is said of one thing in words, and of its class."""
 
     prompt: Said = Field(
         description="what the pictures show, with a rare word: 'a sks cat'", examples=["a sks cat"]
@@ -75,7 +75,6 @@ class PriorOptions(ClassOptions):
         "",
         description="the class of the thing, 'a cat': what the model knows of it is preserved (default: it is not)",
     )
-    train_text_encoder: bool = Field(False, description="let the text encoder learn as well")
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -86,6 +85,12 @@ class PriorOptions(ClassOptions):
     def class_prompts(self) -> tuple[str, ...]:
         """The class, if there is one."""
         return (self.class_prompt,) if self.class_prompt else ()
+
+
+class PriorOptions(ThingOptions):
+    """What DreamBooth and its low-rank form have in common."""
+
+    train_text_encoder: bool = Field(False, description="let the text encoder learn as well")
 
 
 class JointOptions(ClassOptions):

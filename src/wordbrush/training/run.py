@@ -26,7 +26,7 @@ from wordbrush.progress import Progress
 from wordbrush.sheets import sheet
 from wordbrush.training import pictures, prior, rare_tokens
 from wordbrush.training.examples import Examples
-from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions, PriorOptions
+from wordbrush.training.options import ClassOptions, JointOptions, PictureOptions, ThingOptions
 from wordbrush.training.pictures import Folder, Pictures
 from wordbrush.training.task import Task, Trainee, require_words
 
@@ -86,7 +86,7 @@ def planned(
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
     given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
-    if isinstance(settings, PriorOptions | JointOptions):
+    if isinstance(settings, ThingOptions | JointOptions):
         prior.require_prompts(model, settings, found, given_prior)
         notices += rare_tokens.doubts(model, settings, found, wants_class=settings.WANTS_CLASS)
     elif isinstance(settings, ClassOptions):
@@ -179,8 +179,12 @@ def run(plan: Plan, work: Path | None = None, share: Share = ALONE) -> Generator
     yield Progress("sampling", 1, 1, rows=rows)
     content = BytesIO()
     shown.save(content, "PNG")
-    notices = tuple(checkpoints.ignored) if checkpoints is not None else ()
-    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), notices)
+    notices = [] if checkpoints is None else [*checkpoints.ignored]
+    if not (concept.weights or concept.placeholders):
+        notices.append(
+            "nothing was learned, and the concept changes nothing: choose more --steps, or a higher --learning-rate"
+        )
+    return Trained(replace(concept, previews=(content.getvalue(),)), strip, tuple(recent), tuple(notices))
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def _tell(
 
 
 def rare_tokens(*, count: Count = 20, seed: Seed = 0, length: Length = 3, setup: Setup = POCKET) -> int:
-    """Draw words that mean little to the model, for the prompts of dreambooth, lora and svdiff.
+    """Draw words that mean little to the model, for the prompts of dreambooth, lora, svdiff and cones.
 
     Parameters
     ----------

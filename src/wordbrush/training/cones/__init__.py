@@ -1,0 +1,1 @@
+"""Cones (experimental): `method`, and its `options`, which do not import torch."""
