@@ -1,0 +1,373 @@
+"""Trainings and pictures: for each way to teach a folder as `subjects.format` reads it, made part by part.
+
+    DIR/given/<subject>/pictures/                what is learned from
+    DIR/given/<subject>/class/                   real pictures of the class, with captions
+    DIR/given/<subject>/mask.png                 where the subject is in its first picture
+    DIR/methods/<way>/subjects.toml, real/, category/, generated/    to score
+    DIR/methods/<way>/others/<subject>/          prompts that name neither the subject nor its class
+    DIR/methods/<way>/swap/<subject>.png         the class in a picture swapped for the subject
+    DIR/methods/<way>/<subject>.concept          what was learned
+    DIR/methods/<way>/<subject>.json             how, and what it cost: a part is done when this says so
+
+A part is one subject by one way. It is held by the process that makes it, so several may work in one folder; what is
+made already is not made again. A training goes on from its checkpoint.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from wordbrush import api, images, reading, sampling, training
+from wordbrush.concept import Concept, Use, applied
+from wordbrush.denoise import denoise
+from wordbrush.errors import OutputError
+from wordbrush.evaluation.results.cost import Cost, measured
+from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
+from wordbrush.evaluation.subjects.pocket.world import OTHERS, Subject
+from wordbrush.files import atomic_write, sole
+from wordbrush.guidance import TextGuidance
+from wordbrush.model import Conditioning, Model
+from wordbrush.pocket.vocabulary import PLACES
+from wordbrush.progress import Progress
+from wordbrush.records import fingerprint
+from wordbrush.training.run import finish, planned, run
+
+_AT_ONCE = 12  # pictures in a batch: more are hardly faster, and take memory
+_REAL = 4  # real pictures of a category for each that is made: they cost nothing
+_LEARNING = 40  # real pictures of a class that a training may be given
+_SEEDS = {"generated": 0, "_class": 1000, "_category": 2000, "others": 3000}
+_GUIDANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is made: pictures of a prompt, of a category (for KID), and of the bare class; sampling steps; the share
+    of a training's own steps, and its class pictures."""
+
+    pictures: int = 2
+    category: int = 16
+    bare: int = 4
+    steps: int = 16
+    training: float = 1.0
+    class_pictures: int = 16
+
+
+QUICK = Counts(category=8, steps=8, training=0.2, class_pictures=4)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """An evaluation's folder, and what is compared in it.
+
+    subjects: all that the folder is about. chosen: those that are to be made now, or all.
+    """
+
+    model: Model
+    folder: Path
+    subjects: Sequence[Subject]
+    variants: Sequence[Variant]
+    counts: Counts = Counts()
+    chosen: Sequence[Subject] = ()
+
+    @property
+    def all(self) -> tuple[Variant, ...]:
+        """What is compared, the references first."""
+        return (TRUTH, BASE, *self.variants)
+
+    def place(self, variant: Variant) -> Path:
+        """The folder of a way to teach."""
+        return self.folder / "methods" / variant.key
+
+    def is_made(self, variant: Variant, subject: Subject) -> bool:
+        """Whether a part is there as it would be made now."""
+        return _noted(self.note(variant, subject)).get("made") == self.made(variant, subject)
+
+    def missing(self) -> list[tuple[Variant, Subject]]:
+        """The parts that are to be made."""
+        return [
+            (variant, subject)
+            for subject in self.chosen or self.subjects
+            for variant in self.all
+            if not self.is_made(variant, subject)
+        ]
+
+    def cost(self, variant: Variant, subject: Subject) -> Mapping[str, float]:
+        """What a training took: UNet rows, those differentiated, and forwards of one row that take the same time."""
+        return _noted(self.note(variant, subject)).get("cost", {})
+
+    def note(self, variant: Variant, subject: Subject) -> Path:
+        """Where it is noted what was made of a part."""
+        return self.place(variant) / f"{subject.name}.json"
+
+    def learned(self, variant: Variant, subject: Subject) -> str:
+        """Changes with all that decides what is learned."""
+        told = variant.told(subject, Path())
+        own = training.defaults(self.model.name, variant.method)
+        return fingerprint(variant.method, told, own, self.counts.training, self.counts.class_pictures, self.model.hash)
+
+    def made(self, variant: Variant, subject: Subject) -> str:
+        """Changes with all that decides what is made."""
+        return fingerprint(self.learned(variant, subject), asdict(self.counts), sorted(variant.shows))
+
+
+def make(bench: Bench) -> Generator[Progress, None, list[str]]:
+    """Make every part that nobody else is making; returns what others are making.
+
+    Raises as trainings do, and `OutputError`.
+    """
+    chosen = bench.chosen or bench.subjects
+    for subject in chosen:
+        give(subject, bench.folder / "given" / subject.name)
+    missing = bench.missing()
+    elsewhere: list[str] = []
+    total = len(chosen) * len(bench.all)
+    done = total - len(missing)
+    for variant, subject in missing:
+        yield Progress("parts", done, total, says=f"{subject.title}: {variant.label}")
+        with ExitStack() as ending:
+            place = bench.place(variant)
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                ending.enter_context(sole(place / f".{subject.name}.lock"))
+            except BlockingIOError:
+                elsewhere.append(f"{subject.title}: {variant.label}")
+                continue
+            if not bench.is_made(variant, subject):  # somebody may have made it meanwhile
+                yield from _part(bench, variant, subject)
+        done += 1
+    for variant in bench.all:
+        _list(bench, variant)
+    yield Progress("parts", done, total)
+    return elsewhere
+
+
+def give(subject: Subject, folder: Path) -> None:
+    """Write what a subject can be learned from, where it is not there."""
+    _write(zip(_numbered(folder / "pictures"), subject.pictures(), strict=False))
+    mask = Image.fromarray(subject.mask().astype("uint8") * 255)
+    real = subject.category("learning", _LEARNING)
+    _write([(folder / "mask.png", mask)])
+    for path, (picture, caption) in zip(_numbered(folder / "class"), real, strict=False):
+        if not path.with_suffix(".txt").exists():
+            images.save_png(picture, path)
+            _text(path.with_suffix(".txt"), caption)
+
+
+def sampled(
+    model: Model, asked: Sequence[tuple[str, int]], steps: int
+) -> Generator[Progress, None, list[Image.Image]]:
+    """Pictures of prompts from their seeds, many in a batch."""
+    found: list[Image.Image] = []
+    schedule, guidance = model.schedule(steps), TextGuidance(_GUIDANCE)
+    for first in range(0, len(asked), _AT_ONCE):
+        part = asked[first : first + _AT_ONCE]
+        noise = torch.cat([sampling.initial_latents(model, seed, *model.image_size) for _, seed in part])
+        texts = model.encode_text([prompt for prompt, _ in part])
+        conditions = {"text": Conditioning(texts), "null": Conditioning(model.encode_text([""]))}
+        latents = noise
+        for step in denoise(model, noise, conditions, schedule, guidance):
+            latents = step.latents
+            share = len(part) * (step.index + 1) / step.total
+            yield Progress("making pictures", first + int(share), len(asked), rows=step.rows)
+        with torch.no_grad():
+            found += [images.to_image(each) for each in model.decode(latents).cpu()]
+    return found
+
+
+# A part ----------------------------------------------------------------------------------------------------
+
+
+def _part(bench: Bench, variant: Variant, subject: Subject) -> Generator[Progress, None, None]:
+    model, place = bench.model, bench.place(variant)
+    note: dict[str, Any] = {}
+    changes_nothing = False
+    if variant.method:
+        concept, note = yield from _taught(bench, variant, subject)
+        model, changes_nothing = applied(model, [Use(concept)]), not concept.weights
+    category = place / "category" / subject.class_word
+    for old in (place / "generated" / subject.name, place / "others" / subject.name, category):
+        shutil.rmtree(old, ignore_errors=True)  # of other counts
+    _write(zip(_numbered(place / "real" / subject.name), subject.pictures(), strict=False))
+    real = [picture for picture, _ in subject.category("real", _REAL * bench.counts.category)]
+    _write(zip(_numbered(category), real, strict=False))
+    if variant is TRUTH:
+        _write(_true(bench, subject))
+    else:
+        wanted = list(_wanted(bench, variant, subject))
+        if changes_nothing:  # a new word leaves the pictures of all other words as they are, bit for bit
+            _copy(wanted, place, bench.place(BASE))
+            wanted = [each for each in wanted if not each[0].exists()]
+        made = yield from sampled(model, [(prompt, seed) for _, prompt, seed in wanted], bench.counts.steps)
+        _write(zip([path for path, _, _ in wanted], made, strict=True))
+        if "swap" in variant.shows and variant is not BASE:
+            swap = yield from _swapped(model, variant, subject)
+            _write([(place / "swap" / f"{subject.name}.png", swap)], anew=True)
+    _tell(bench.note(variant, subject), {**note, "made": bench.made(variant, subject)})
+
+
+def _taught(
+    bench: Bench, variant: Variant, subject: Subject
+) -> Generator[Progress, None, tuple[Concept, dict[str, Any]]]:
+    """The concept of a subject, from its file if it is there, and what to note of it."""
+    place, told = bench.place(variant), bench.note(variant, subject)
+    path, note = place / f"{subject.name}.concept", _noted(told)
+    if path.exists() and note.get("learned") == bench.learned(variant, subject):
+        return Concept.load(path), note
+    given = bench.folder / "given" / subject.name
+    work = place / "training" / subject.name
+    _share_class(work, given / "drawn")
+    plan = planned(bench.model, given / "pictures", variant.method, _options(bench, variant, subject, given))
+    trained, cost = yield from measured(bench.model, run(plan, work))
+    concept = trained.concept.save(path)
+    finish(plan, work)
+    note = {"learned": bench.learned(variant, subject), "cost": _cost(bench.model, cost)}
+    _tell(told, note)
+    return concept, note
+
+
+def _share_class(work: Path, drawn: Path) -> None:
+    """Let the trainings of a subject share the pictures of its class that the model makes, where there are links."""
+    own = work / "class"
+    if not os.path.lexists(own):
+        for folder in (work, drawn):
+            folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            own.symlink_to(drawn.resolve(), target_is_directory=True)
+
+
+def _options(bench: Bench, variant: Variant, subject: Subject, given: Path) -> dict[str, Any]:
+    """What a training is told: its own defaults where the variant says nothing, shortened as the counts say."""
+    fields = training.METHODS[variant.method].options().model_fields
+    own = {name: field.default for name, field in fields.items()}
+    own |= training.defaults(bench.model.name, variant.method)
+    told = variant.told(subject, given)
+    steps = max(2, round(told.get("steps", own["steps"]) * bench.counts.training))
+    few = {"class_pictures": bench.counts.class_pictures} if told.get("class_prompt") else {}
+    few = {name: value for name, value in few.items() if name in fields}
+    return {"sample_every": steps, **few, **told, "steps": steps}
+
+
+def _cost(model: Model, cost: Cost) -> dict[str, float]:
+    """Of a training; its processor time as forwards of one row, which is the same on every machine."""
+    text = Conditioning(model.encode_text(["a cat on a beach"]))
+    latents = sampling.initial_latents(model, 0, *model.image_size)
+    level = model.schedule(20).levels[5]
+    times: list[float] = []
+    with torch.no_grad():
+        for _ in range(7):
+            began = time.process_time()
+            model.predict(latents, level, text)
+            times.append(time.process_time() - began)
+    unit = sorted(times)[len(times) // 2]
+    return {
+        "rows": cost.rows,
+        "gradient_rows": cost.with_gradient,
+        "forwards": cost.processor_seconds / unit,
+        "seconds": cost.processor_seconds,
+    }
+
+
+def _wanted(bench: Bench, variant: Variant, subject: Subject) -> Iterator[tuple[Path, str, int]]:
+    """Every picture of a part: where, of which prompt, from which seed. Equal numbers have equal seeds in all ways."""
+    counts, generated = bench.counts, bench.place(variant) / "generated" / subject.name
+    for i, prompt in enumerate(subject.prompts):
+        for k in range(counts.pictures):
+            text = variant.prompt(prompt.text, subject)
+            yield generated / str(i) / f"{k:02}.png", text, _SEEDS["generated"] + 10 * i + k
+    if "class" in variant.shows:
+        for k in range(counts.bare):
+            yield generated / "_class" / f"{k:02}.png", f"a {subject.class_word}", _SEEDS["_class"] + k
+    if "category" in variant.shows:
+        for k, (_, caption) in enumerate(subject.category("asked", counts.category)):
+            yield generated / "_category" / f"{k:02}.png", caption, _SEEDS["_category"] + k
+    if "others" in variant.shows:
+        for k, text in enumerate(OTHERS):
+            yield bench.place(variant) / "others" / subject.name / f"{k:02}.png", text, _SEEDS["others"] + k
+
+
+def _true(bench: Bench, subject: Subject) -> Iterator[tuple[Path, Image.Image]]:
+    """What a perfect method would make: renderings, none of which is among those that nearness is measured to."""
+    generated, counts = bench.place(TRUTH) / "generated" / subject.name, bench.counts
+    for i, prompt in enumerate(subject.prompts):
+        yield from zip(_numbered(generated / str(i)), prompt.truths(subject, counts.pictures, 50), strict=False)
+    for folder, split, count in (("_class", "learning", counts.bare), ("_category", "asked", counts.category)):
+        pictures = [picture for picture, _ in subject.category(split, count)]
+        yield from zip(_numbered(generated / folder), pictures, strict=False)
+
+
+def _swapped(model: Model, variant: Variant, subject: Subject) -> Generator[Progress, None, Image.Image]:
+    """The class in a picture swapped for the subject, by Prompt-to-Prompt."""
+    picture, _ = subject.swap()
+    here = PLACES["beach"]
+    source = yield from api.invert_steps(model, picture, f"a {subject.class_word} {here}")
+    target = variant.prompt(f"a {{token}} {{class}} {here}", subject)
+    (result,) = yield from api.edit_steps(model, source, [target], method="prompt_to_prompt")
+    return result.image
+
+
+# Files -----------------------------------------------------------------------------------------------------
+
+
+def _list(bench: Bench, variant: Variant) -> None:
+    """Write the listing of a folder, with the subjects of which there is something."""
+    lines = [
+        f"method = {json.dumps(variant.label)}",
+        f'sampler = "DDIM, {bench.counts.steps} steps, guidance {_GUIDANCE:g}"',
+        'data = "the built-in world"',
+    ]
+    for subject in bench.subjects:
+        if (bench.place(variant) / "generated" / subject.name).is_dir():
+            token, *_ = variant.words(subject).split()
+            prompts = [prompt.text for prompt in subject.prompts]
+            lines += ["", "[[subjects]]", f"name = {json.dumps(subject.name)}"]
+            lines += [f"class = {json.dumps(subject.class_word)}", f'kind = "{subject.kind}"']
+            lines += [f"token = {json.dumps(token)}", f"prompts = {json.dumps(prompts)}"]
+    _text(bench.place(variant) / "subjects.toml", "\n".join(lines) + "\n")
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    return (folder / f"{k:02}.png" for k in range(1000))
+
+
+def _copy(wanted: Sequence[tuple[Path, str, int]], place: Path, base: Path) -> None:
+    """Copy the pictures that do not show the subject from those of the model as it was, as far as they are there."""
+    for path, _, _ in wanted:
+        own = path.relative_to(place)
+        if own.parts[0] == "others" or own.parts[2].startswith("_"):
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(base / own, path)
+
+
+def _write(pictures: Iterable[tuple[Path, Image.Image]], *, anew: bool = False) -> None:
+    """Write pictures to their paths; those that are there stay as they are, unless they are to be made anew."""
+    for path, picture in pictures:
+        if anew or not path.exists():
+            images.save_png(picture, path)
+
+
+def _text(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        with atomic_write(path) as file:
+            file.write(text.encode())
+
+
+def _tell(path: Path, note: Mapping[str, Any]) -> None:
+    _text(path, json.dumps(note, indent=1) + "\n")
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What is noted of a part; nothing of one that is not there. Raises `OutputError` for another file."""
+    if not path.exists():
+        return {}
+    found = reading.json_file(path, OutputError)
+    return found if isinstance(found, dict) else {}
