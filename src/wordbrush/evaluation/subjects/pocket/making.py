@@ -17,9 +17,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ from wordbrush.denoise import denoise
 from wordbrush.errors import OutputError
 from wordbrush.evaluation.results.cost import Cost, measured
 from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
-from wordbrush.evaluation.subjects.pocket.world import OTHERS, Subject
+from wordbrush.evaluation.subjects.pocket.world import OTHERS, Split, Subject
 from wordbrush.files import atomic_write, sole
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.pocket.vocabulary import PLACES
 from wordbrush.progress import Progress
 from wordbrush.records import fingerprint
+from wordbrush.training import pictures
+from wordbrush.training.pictures import Pictures
 from wordbrush.training.run import finish, planned, run
 
 _AT_ONCE = 12  # pictures in a batch: more are hardly faster, and take memory
@@ -89,20 +92,11 @@ class Bench:
 
     def is_made(self, variant: Variant, subject: Subject) -> bool:
         """Whether a part is there as it would be made now."""
-        return _noted(self.note(variant, subject)).get("made") == self.made(variant, subject)
-
-    def missing(self) -> list[tuple[Variant, Subject]]:
-        """The parts that are to be made."""
-        return [
-            (variant, subject)
-            for subject in self.chosen or self.subjects
-            for variant in self.all
-            if not self.is_made(variant, subject)
-        ]
+        return noted(self.note(variant, subject)).get("made") == self.made(variant, subject)
 
     def cost(self, variant: Variant, subject: Subject) -> Mapping[str, float]:
         """What a training took: UNet rows, those differentiated, and forwards of one row that take the same time."""
-        return _noted(self.note(variant, subject)).get("cost", {})
+        return noted(self.note(variant, subject)).get("cost", {})
 
     def note(self, variant: Variant, subject: Subject) -> Path:
         """Where it is noted what was made of a part."""
@@ -112,50 +106,80 @@ class Bench:
         """Changes with all that decides what is learned."""
         told = variant.told(subject, Path())
         own = training.defaults(self.model.name, variant.method)
-        return fingerprint(variant.method, told, own, self.counts.training, self.counts.class_pictures, self.model.hash)
+        return fingerprint(
+            variant.method, told, own, self.counts.training, self.counts.class_pictures, self.model.hash
+        )
 
     def made(self, variant: Variant, subject: Subject) -> str:
         """Changes with all that decides what is made."""
         return fingerprint(self.learned(variant, subject), asdict(self.counts), sorted(variant.shows))
 
 
-def make(bench: Bench) -> Generator[Progress, None, list[str]]:
+@dataclass(frozen=True)
+class Part:
+    """A part of the work: what it is called, where it is noted that it is done, the mark of what it would be now, and
+    what does it, which returns what else to note."""
+
+    says: str
+    note: Path
+    mark: str
+    make: Callable[[], Generator[Progress, None, Mapping[str, Any]]]
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is there as it would be made now."""
+        return noted(self.note).get("made") == self.mark
+
+
+def parts(bench: Bench) -> list[Part]:
+    """Every subject by every way to teach one."""
+    return [
+        Part(
+            f"{subject.title}: {variant.label}",
+            bench.note(variant, subject),
+            bench.made(variant, subject),
+            partial(_part, bench, variant, subject),
+        )
+        for subject in bench.chosen or bench.subjects
+        for variant in bench.all
+    ]
+
+
+def make(bench: Bench, wanted: Sequence[Part]) -> Generator[Progress, None, list[str]]:
     """Make every part that nobody else is making; returns what others are making.
 
     Raises as trainings do, and `OutputError`.
     """
-    chosen = bench.chosen or bench.subjects
-    for subject in chosen:
+    for subject in bench.chosen or bench.subjects:
         give(subject, bench.folder / "given" / subject.name)
-    missing = bench.missing()
+    missing = [part for part in wanted if not part.is_made]
     elsewhere: list[str] = []
-    total = len(chosen) * len(bench.all)
-    done = total - len(missing)
-    for variant, subject in missing:
-        yield Progress("parts", done, total, says=f"{subject.title}: {variant.label}")
+    done = len(wanted) - len(missing)
+    for part in missing:
+        yield Progress("parts", done, len(wanted), says=part.says)
         with ExitStack() as ending:
-            place = bench.place(variant)
-            place.mkdir(parents=True, exist_ok=True)
+            part.note.parent.mkdir(parents=True, exist_ok=True)
             try:
-                ending.enter_context(sole(place / f".{subject.name}.lock"))
+                ending.enter_context(sole(part.note.with_name(f".{part.note.stem}.lock")))
             except BlockingIOError:
-                elsewhere.append(f"{subject.title}: {variant.label}")
+                elsewhere.append(part.says)
                 continue
-            if not bench.is_made(variant, subject):  # somebody may have made it meanwhile
-                yield from _part(bench, variant, subject)
+            if not part.is_made:  # somebody may have made it meanwhile
+                more = yield from part.make()
+                _tell(part.note, {**more, "made": part.mark})
         done += 1
     for variant in bench.all:
         _list(bench, variant)
-    yield Progress("parts", done, total)
+    yield Progress("parts", done, len(wanted))
     return elsewhere
 
 
 def give(subject: Subject, folder: Path) -> None:
     """Write what a subject can be learned from, where it is not there."""
-    _write(zip(_numbered(folder / "pictures"), subject.pictures(), strict=False))
+    write(zip(_numbered(folder / "pictures"), subject.pictures(), strict=False))
     mask = Image.fromarray(subject.mask().astype("uint8") * 255)
     real = subject.category("learning", _LEARNING)
-    _write([(folder / "mask.png", mask)])
+    write([(folder / "mask.png", mask)])
     for path, (picture, caption) in zip(_numbered(folder / "class"), real, strict=False):
         if not path.with_suffix(".txt").exists():
             images.save_png(picture, path)
@@ -186,52 +210,64 @@ def sampled(
 # A part ----------------------------------------------------------------------------------------------------
 
 
-def _part(bench: Bench, variant: Variant, subject: Subject) -> Generator[Progress, None, None]:
+def _part(bench: Bench, variant: Variant, subject: Subject) -> Generator[Progress, None, Mapping[str, Any]]:
     model, place = bench.model, bench.place(variant)
     note: dict[str, Any] = {}
     changes_nothing = False
     if variant.method:
-        concept, note = yield from _taught(bench, variant, subject)
+        concept, note = yield from taught(bench, variant, subject)
         model, changes_nothing = applied(model, [Use(concept)]), not concept.weights
     category = place / "category" / subject.class_word
     for old in (place / "generated" / subject.name, place / "others" / subject.name, category):
         shutil.rmtree(old, ignore_errors=True)  # of other counts
-    _write(zip(_numbered(place / "real" / subject.name), subject.pictures(), strict=False))
+    write(zip(_numbered(place / "real" / subject.name), subject.pictures(), strict=False))
     real = [picture for picture, _ in subject.category("real", _REAL * bench.counts.category)]
-    _write(zip(_numbered(category), real, strict=False))
+    write(zip(_numbered(category), real, strict=False))
     if variant is TRUTH:
-        _write(_true(bench, subject))
+        write(_true(bench, subject))
     else:
         wanted = list(_wanted(bench, variant, subject))
         if changes_nothing:  # a new word leaves the pictures of all other words as they are, bit for bit
             _copy(wanted, place, bench.place(BASE))
             wanted = [each for each in wanted if not each[0].exists()]
         made = yield from sampled(model, [(prompt, seed) for _, prompt, seed in wanted], bench.counts.steps)
-        _write(zip([path for path, _, _ in wanted], made, strict=True))
+        write(zip([path for path, _, _ in wanted], made, strict=True))
         if "swap" in variant.shows and variant is not BASE:
             swap = yield from _swapped(model, variant, subject)
-            _write([(place / "swap" / f"{subject.name}.png", swap)], anew=True)
-    _tell(bench.note(variant, subject), {**note, "made": bench.made(variant, subject)})
+            write([(place / "swap" / f"{subject.name}.png", swap)], anew=True)
+    return note
 
 
-def _taught(
+def taught(
     bench: Bench, variant: Variant, subject: Subject
 ) -> Generator[Progress, None, tuple[Concept, dict[str, Any]]]:
     """The concept of a subject, from its file if it is there, and what to note of it."""
     place, told = bench.place(variant), bench.note(variant, subject)
-    path, note = place / f"{subject.name}.concept", _noted(told)
-    if path.exists() and note.get("learned") == bench.learned(variant, subject):
+    path, note, mark = place / f"{subject.name}.concept", noted(told), bench.learned(variant, subject)
+    if path.exists() and note.get("learned") == mark:
         return Concept.load(path), note
     given = bench.folder / "given" / subject.name
-    work = place / "training" / subject.name
-    _share_class(work, given / "drawn")
-    plan = planned(bench.model, given / "pictures", variant.method, _options(bench, variant, subject, given))
-    trained, cost = yield from measured(bench.model, run(plan, work))
-    concept = trained.concept.save(path)
-    finish(plan, work)
-    note = {"learned": bench.learned(variant, subject), "cost": _cost(bench.model, cost)}
+    told_options = options(bench, variant, variant.told(subject, given))
+    found = pictures.read(given / "pictures")
+    concept, cost = yield from trained(
+        bench.model, variant.method, found, told_options, path, given / "drawn"
+    )
+    note = {"learned": mark, "cost": cost}
     _tell(told, note)
     return concept, note
+
+
+def trained(
+    model: Model, method: str, found: Pictures, told: Mapping[str, Any], path: Path, drawn: Path
+) -> Generator[Progress, None, tuple[Concept, dict[str, float]]]:
+    """A training, its concept kept at a path; with what it cost. drawn: a folder for the class's pictures."""
+    work = path.with_suffix(".training")
+    _share_class(work, drawn)
+    plan = planned(model, found, method, told)
+    result, cost = yield from measured(model, run(plan, work))
+    concept = result.concept.save(path)
+    finish(plan, work)
+    return concept, _cost(model, cost)
 
 
 def _share_class(work: Path, drawn: Path) -> None:
@@ -244,15 +280,14 @@ def _share_class(work: Path, drawn: Path) -> None:
             own.symlink_to(drawn.resolve(), target_is_directory=True)
 
 
-def _options(bench: Bench, variant: Variant, subject: Subject, given: Path) -> dict[str, Any]:
-    """What a training is told: its own defaults where the variant says nothing, shortened as the counts say."""
+def options(bench: Bench, variant: Variant, told: Mapping[str, Any], times: float = 1) -> dict[str, Any]:
+    """What a training is told: its own defaults where nothing is said, shortened as the counts say. times: how many
+    times its own steps."""
     fields = training.METHODS[variant.method].options().model_fields
     own = {name: field.default for name, field in fields.items()}
     own |= training.defaults(bench.model.name, variant.method)
-    told = variant.told(subject, given)
-    steps = max(2, round(told.get("steps", own["steps"]) * bench.counts.training))
-    few = {"class_pictures": bench.counts.class_pictures} if told.get("class_prompt") else {}
-    few = {name: value for name, value in few.items() if name in fields}
+    steps = max(2, round(told.get("steps", own["steps"]) * times * bench.counts.training))
+    few = {"class_pictures": bench.counts.class_pictures} if "class_pictures" in fields else {}
     return {"sample_every": steps, **few, **told, "steps": steps}
 
 
@@ -298,10 +333,16 @@ def _true(bench: Bench, subject: Subject) -> Iterator[tuple[Path, Image.Image]]:
     """What a perfect method would make: renderings, none of which is among those that nearness is measured to."""
     generated, counts = bench.place(TRUTH) / "generated" / subject.name, bench.counts
     for i, prompt in enumerate(subject.prompts):
-        yield from zip(_numbered(generated / str(i)), prompt.truths(subject, counts.pictures, 50), strict=False)
-    for folder, split, count in (("_class", "learning", counts.bare), ("_category", "asked", counts.category)):
-        pictures = [picture for picture, _ in subject.category(split, count)]
-        yield from zip(_numbered(generated / folder), pictures, strict=False)
+        yield from zip(
+            _numbered(generated / str(i)), prompt.truths(subject, counts.pictures, 50), strict=False
+        )
+    extra: dict[str, tuple[Split, int]] = {
+        "_class": ("learning", counts.bare),
+        "_category": ("asked", counts.category),
+    }
+    for folder, (split, count) in extra.items():
+        shown = [picture for picture, _ in subject.category(split, count)]
+        yield from zip(_numbered(generated / folder), shown, strict=False)
 
 
 def _swapped(model: Model, variant: Variant, subject: Subject) -> Generator[Progress, None, Image.Image]:
@@ -348,9 +389,9 @@ def _copy(wanted: Sequence[tuple[Path, str, int]], place: Path, base: Path) -> N
                 shutil.copyfile(base / own, path)
 
 
-def _write(pictures: Iterable[tuple[Path, Image.Image]], *, anew: bool = False) -> None:
+def write(made: Iterable[tuple[Path, Image.Image]], *, anew: bool = False) -> None:
     """Write pictures to their paths; those that are there stay as they are, unless they are to be made anew."""
-    for path, picture in pictures:
+    for path, picture in made:
         if anew or not path.exists():
             images.save_png(picture, path)
 
@@ -365,9 +406,6 @@ def _tell(path: Path, note: Mapping[str, Any]) -> None:
     _text(path, json.dumps(note, indent=1) + "\n")
 
 
-def _noted(path: Path) -> dict[str, Any]:
+def noted(path: Path) -> dict[str, Any]:
     """What is noted of a part; nothing of one that is not there. Raises `OutputError` for another file."""
-    if not path.exists():
-        return {}
-    found = reading.json_file(path, OutputError)
-    return found if isinstance(found, dict) else {}
+    return reading.json_mapping(path, OutputError) if path.exists() else {}

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from wordbrush import images
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.judges.reader import Reader, likeliest
 from wordbrush.evaluation.subjects import format
+from wordbrush.evaluation.subjects.pocket import two
 from wordbrush.evaluation.subjects.pocket.making import Bench
 from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
-from wordbrush.evaluation.subjects.pocket.world import Prompt, Subject
+from wordbrush.evaluation.subjects.pocket.world import Prompt, Subject, pairs
 from wordbrush.evaluation.subjects.protocols import Rules
 from wordbrush.evaluation.subjects.run import evaluate
 from wordbrush.progress import Progress
@@ -32,7 +32,18 @@ _VERSION = 1  # to be increased when the meaning of a score changes
 BY_JUDGE: Mapping[str, frozenset[str]] = {
     "clip": frozenset({"clip_i", "clip_t", "text_alignment", "image_alignment"}),
     "encoder": frozenset(
-        {"dino", "pres", "div", "nearest", "copying", "image_alignment_dino", "kid", "near", "drift", "class_drift"}
+        {
+            "dino",
+            "pres",
+            "div",
+            "nearest",
+            "copying",
+            "image_alignment_dino",
+            "kid",
+            "near",
+            "drift",
+            "class_drift",
+        }
     ),
     "reader": frozenset({"scene", "place", "light", "style", "class_kept"}),
 }
@@ -52,12 +63,13 @@ class Scores:
     read: Mapping[str, frozenset[str]]
 
     def of(self, way: str, key: str) -> list[Score]:
-        """A way's score for each of the bench's subjects; None where there is none."""
-        return [self.rows.get(way, {}).get(subject.name, {}).get(key) for subject in self.bench.subjects]
+        """A way's score for each of the bench's subjects, or pairs of them; None where there is none."""
+        return [self.rows.get(way, {}).get(name, {}).get(key) for name in self.groups(way)]
 
-    def names(self) -> list[str]:
-        """The subjects, in the order of `of`."""
-        return [subject.name for subject in self.bench.subjects]
+    def groups(self, way: str) -> list[str]:
+        """What a way's scores are of, in the order of `of`: the subjects, or pairs of them."""
+        units = pairs(self.bench.subjects) if way in two.WAYS else self.bench.subjects
+        return [unit.name for unit in units]
 
     def has(self, way: str) -> bool:
         """Whether anything was made in this way."""
@@ -83,7 +95,11 @@ def score(bench: Bench, judges: Judges) -> Generator[Progress, None, Scores]:
         names = {subject.name for subject in made}
         kept = tuple(each for each in folder.subjects if each.name in names)
         results = yield from evaluate(
-            replace(folder, subjects=kept), judges, place / "scores", protocols=("dreambooth", "custom-diffusion"), rules=rules
+            replace(folder, subjects=kept),
+            judges,
+            place / "scores",
+            protocols=("dreambooth", "custom-diffusion"),
+            rules=rules,
         )
         true = Records(place / "scores" / "truth.jsonl", ("subject",))
         read[variant.key] = masked(variant.reads)
@@ -91,18 +107,36 @@ def score(bench: Bench, judges: Judges) -> Generator[Progress, None, Scores]:
         for i, subject in enumerate(made):
             mark = fingerprint(_VERSION, bench.made(variant, subject), judges.hash)
             if (subject.name,) not in true or true[subject.name,].get("fingerprint") != mark:
-                true.add([{"subject": subject.name, "fingerprint": mark, **by_truth(bench, variant, subject, judges)}])
+                true.add(
+                    [
+                        {
+                            "subject": subject.name,
+                            "fingerprint": mark,
+                            **by_truth(bench, variant, subject, judges),
+                        }
+                    ]
+                )
             found: dict[str, Any] = {}
             for scored in (*(by[i] for by in results.rows.values()), true[subject.name,]):
                 found |= {name: value for name, value in scored.items() if isinstance(value, float)}
             found |= {f"cost_{name}": value for name, value in bench.cost(variant, subject).items()}
             if variant is TRUTH:
                 rows.setdefault(REAL, {})[subject.name] = {
-                    name.removeprefix("real_"): value for name, value in found.items() if name.startswith("real_")
+                    name.removeprefix("real_"): value
+                    for name, value in found.items()
+                    if name.startswith("real_")
                 }
-            own[subject.name] = {name: value for name, value in found.items() if name not in read[variant.key]}
+            own[subject.name] = {
+                name: value for name, value in found.items() if name not in read[variant.key]
+            }
             yield Progress("scoring by the truth", i + 1, len(made))
         rows[variant.key] = own
+    for way, own in two.score(bench, judges).items():
+        read[way] = masked(two.WAYS[way].reads)
+        rows[way] = {
+            name: {key: value for key, value in row.items() if key not in read[way]}
+            for name, row in own.items()
+        }
     return Scores(bench, judges.names, rows, read)
 
 
@@ -152,10 +186,13 @@ def _drifts(bench: Bench, variant: Variant, subject: Subject, judges: Judges) ->
     if variant in (TRUTH, BASE):
         return {}
     found: dict[str, Score] = {}
-    for name, below in (("drift", Path("others") / subject.name), ("class_drift", Path("generated") / subject.name / "_class")):
+    for name, below in (
+        ("drift", Path("others") / subject.name),
+        ("class_drift", Path("generated") / subject.name / "_class"),
+    ):
         own, base = (_opened(bench.place(which) / below) for which in (variant, BASE))
         if own and len(own) == len(base):
-            cosines = torch.linalg.vecdot(judges.encoder.images(own), judges.encoder.images(base))
+            cosines = (judges.encoder.images(own) * judges.encoder.images(base)).sum(-1)
             found[name] = float(1 - cosines.mean())
     return found
 
@@ -166,5 +203,3 @@ def _opened(folder: Path) -> list[Image.Image]:
 
 def _mean(values: Sequence[float]) -> Score:
     return sum(values) / len(values) if values else None
-
-

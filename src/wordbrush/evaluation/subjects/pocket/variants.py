@@ -65,7 +65,9 @@ class Variant:
 
 def _filled(text: str, subject: Subject, given: Path | None = None) -> str:
     where = {} if given is None else {"category": str(given / "class"), "mask": str(given / "mask.png")}
-    return text.format(**{"new": f"<{subject.name}>", "class": subject.class_word, "wrong": subject.wrong, **where})
+    return text.format(
+        **{"new": f"<{subject.name}>", "class": subject.class_word, "wrong": subject.wrong, **where}
+    )
 
 
 TRUTH = Variant("truth", "true renderings", name="{class}")

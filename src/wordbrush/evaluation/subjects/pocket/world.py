@@ -27,7 +27,11 @@ Role = Literal["choosing", "reported"]
 _PLACES = ("beach", "forest", "street", "desert", "mountains")  # of the five pictures; in none of the prompts
 _SIZES = ("medium", "large", "large", "medium", "large")
 Split = Literal["real", "asked", "learning"]
-_FIRST: dict[Split, int] = {"real": 1_000_000, "learning": 2_000_000, "asked": 3_000_000}  # they share no scene
+_FIRST: dict[Split, int] = {
+    "real": 1_000_000,
+    "learning": 2_000_000,
+    "asked": 3_000_000,
+}  # they share no scene
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,12 @@ class Prompt:
         style = "" if self.style == "photo" else f"{STYLES[self.style]} "
         looks = "".join(f"{word} " for word in (self.size, self.colour) if word)
         beside = f"next to a {self.beside} " if self.beside else ""
-        return f"{style}a {looks}{{token}} {{class}} {beside}{PLACES[self.place]} {LIGHTS[self.light]}".strip()
+        return (
+            f"{style}a {looks}{{token}} {{class}} {beside}{PLACES[self.place]} {LIGHTS[self.light]}".strip()
+        )
 
     def truths(self, subject: "Subject", count: int, first: int = 0) -> list[Image.Image]:
-        """Renderings of the prompt with the subject in it, at several places and sizes; other numbers, other pictures."""
+        """Renderings of the prompt with the subject in it, at several places and sizes; other numbers, others."""
         found: list[Image.Image] = []
         for i in range(first, first + count):
             size = self.size or ("medium", "large")[i % 2]
@@ -191,18 +197,18 @@ class Pair:
         """The prompt, with `{first}` and `{second}` for the two."""
         return f"a {{first}} next to a {{second}} {PLACES[place]}"
 
-    def truths(self, place: str, count: int) -> list[Image.Image]:
-        """Renderings of the prompt."""
+    def truths(self, place: str, count: int, first: int = 0) -> list[Image.Image]:
+        """Renderings of the prompt; other numbers, others."""
         return [
             render(
                 Scene(
-                    (self.first.thing(x=0.28 + 0.01 * i, y=0.62), self.second.thing(x=0.72, y=0.62)),
+                    (self.first.thing(x=0.25 + 0.01 * (i % 6), y=0.62), self.second.thing(x=0.72, y=0.62)),
                     place,
                     20 + i,
                     relation="beside",
                 )
             )
-            for i in range(count)
+            for i in range(first, first + count)
         ]
 
 

@@ -1,0 +1,286 @@
+"""Two subjects in one picture: by a training of both, or by what was learned of each.
+
+DIR/two/<way>/<first>+<second>/<place>/      pictures of "a … next to a … on the moon"
+DIR/two/<way>/<first>+<second>.json          what they are made with: a part is done when this says so
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from wordbrush import images
+from wordbrush.concept import Concept, Use, applied
+from wordbrush.evaluation.judges.judges import Judges
+from wordbrush.evaluation.judges.reader import likeliest
+from wordbrush.evaluation.metrics import similarity
+from wordbrush.evaluation.subjects.pocket import making
+from wordbrush.evaluation.subjects.pocket.making import Bench, Part
+from wordbrush.evaluation.subjects.pocket.variants import RARE, VARIANTS, Variant, known
+from wordbrush.evaluation.subjects.pocket.world import PAIR_PLACES, Pair, pairs
+from wordbrush.model import Model
+from wordbrush.progress import Progress
+from wordbrush.records import fingerprint
+from wordbrush.training import pictures
+from wordbrush.training.pictures import Pictures
+
+SECOND = "zwx"
+"""The rare word of a second subject, where the first has `RARE`."""
+
+_SEED = 5000
+_TRUTHS = 6
+
+Learned = Generator[Progress, None, Model]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to have two subjects in one picture.
+
+    of: the way to teach one that it builds on; "" for the references. learn: makes the model, or None for true
+    renderings. words: what stands for the two in a prompt.
+    """
+
+    key: str
+    label: str
+    of: str
+    learn: Callable[[Bench, Pair], Learned] | None
+    words: Callable[[Pair], tuple[str, str]]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The judges that its method read."""
+        found = known().get(self.of)
+        return frozenset() if found is None else found.reads
+
+
+def _by_class(pair: Pair) -> tuple[str, str]:
+    return pair.first.class_word, pair.second.class_word
+
+
+def _by_rare_words(pair: Pair) -> tuple[str, str]:
+    return f"{RARE} {pair.first.class_word}", f"{SECOND} {pair.second.class_word}"
+
+
+def _spoken(of: str) -> Callable[[Pair], tuple[str, str]]:
+    def words(pair: Pair) -> tuple[str, str]:
+        variant = next(each for each in VARIANTS if each.key == of)
+        first, second = (variant.words(subject) for subject in pair.both)
+        return first, second
+
+    return words
+
+
+def _base(bench: Bench, pair: Pair) -> Learned:
+    yield from ()
+    return bench.model
+
+
+def _beside(of: str) -> Callable[[Bench, Pair], Learned]:
+    """Both concepts applied beside one another: their changes add up."""
+
+    def learn(bench: Bench, pair: Pair) -> Learned:
+        concepts = yield from _each(bench, pair, of)
+        return applied(bench.model, [Use(concept) for concept in concepts])
+
+    return learn
+
+
+def _each(bench: Bench, pair: Pair, of: str) -> Generator[Progress, None, list[Concept]]:
+    """The concepts of the two, trained if they are not there."""
+    found: list[Concept] = []
+    for subject in pair.both:
+        concept, _ = yield from making.taught(bench, known()[of], subject)
+        found.append(concept)
+    return found
+
+
+def _dreambooth(bench: Bench, pair: Pair) -> Learned:
+    """One training on the pictures of both, each called by its caption, with as many steps as both trainings."""
+    own = [bench.folder / "given" / subject.name / "pictures" for subject in pair.both]
+    names = [f"a {words}" for words in _by_rare_words(pair)]
+    joined = _captioned([pictures.read(folder) for folder in own], names)
+    classes = " and ".join(f"a {word}" for word in _by_class(pair))
+    told = {"prompt": names[0], "class_prompt": classes}
+    concept = yield from _trained(bench, pair, "dreambooth-two", known()["dreambooth"], joined, told, 2)
+    return applied(bench.model, [Use(concept)])
+
+
+def _captioned(found: Sequence[Pictures], captions: Sequence[str]) -> Pictures:
+    """The pictures of several folders as one thing's, each with its folder's caption."""
+    first = found[0]
+    return replace(
+        first,
+        images=tuple(image for each in found for image in each.images),
+        records=tuple(record for each in found for record in each.records),
+        captions=tuple(caption for each, caption in zip(found, captions, strict=True) for _ in each.images),
+        notices=(),
+    )
+
+
+def _trained(
+    bench: Bench,
+    pair: Pair,
+    way: str,
+    variant: Variant,
+    found: Pictures,
+    told: Mapping[str, Any],
+    times: float = 1,
+) -> Generator[Progress, None, Concept]:
+    """The concept of a pair, kept beside its pictures. times: how many times a variant's own steps."""
+    path = bench.folder / "two" / way / f"{pair.name}.concept"
+    options = making.options(bench, variant, told, times)
+    drawn = bench.folder / "given" / pair.name
+    concept, _ = yield from making.trained(bench.model, variant.method, found, options, path, drawn)
+    return concept
+
+
+_WAYS = (
+    Way("two-truth", "true renderings", "", None, _by_class),
+    Way("two-base", "the model as it was, the classes alone", "", _base, _by_class),
+    Way(
+        "two-words",
+        "Textual Inversion, both words",
+        "textual-inversion",
+        _beside("textual-inversion"),
+        _spoken("textual-inversion"),
+    ),
+    Way("dreambooth-two", "DreamBooth, one training of both", "dreambooth", _dreambooth, _by_rare_words),
+)
+WAYS: Mapping[str, Way] = {way.key: way for way in _WAYS}
+"""What is compared, in the order of the table."""
+
+
+def ways(variants: Sequence[Variant]) -> tuple[Way, ...]:
+    """The ways that can be made of these ways to teach one."""
+    keys = {variant.key for variant in variants}
+    return tuple(way for way in WAYS.values() if not way.of or (way.of in keys and way.of in known()))
+
+
+def parts(bench: Bench) -> list[Part]:
+    """What is to be made of two subjects."""
+    own = {subject.name for subject in bench.chosen or bench.subjects}
+    return [
+        Part(
+            f"{pair.name}: {way.label}",
+            _note(bench, way, pair),
+            _mark(bench, way, pair),
+            _maker(bench, way, pair),
+        )
+        for pair in pairs(bench.subjects)
+        if all(subject.name in own for subject in pair.both)
+        for way in ways(bench.variants)
+    ]
+
+
+def folder(bench: Bench, way: Way, pair: Pair) -> Path:
+    """Where a pair's pictures are."""
+    return bench.folder / "two" / way.key / pair.name
+
+
+def _note(bench: Bench, way: Way, pair: Pair) -> Path:
+    return bench.folder / "two" / way.key / f"{pair.name}.json"
+
+
+def _mark(bench: Bench, way: Way, pair: Pair) -> str:
+    """Changes with all that decides what is made."""
+    learned = [bench.learned(known()[way.of], subject) for subject in pair.both] if way.of else []
+    return fingerprint(way.key, way.words(pair), learned, asdict(bench.counts), bench.model.hash)
+
+
+def _maker(bench: Bench, way: Way, pair: Pair) -> Callable[[], Generator[Progress, None, Mapping[str, Any]]]:
+    def make() -> Generator[Progress, None, Mapping[str, Any]]:
+        place, counts = folder(bench, way, pair), bench.counts
+        if way.learn is None:
+            for where in PAIR_PLACES:
+                making.write(
+                    zip(
+                        _paths(place / where, counts.pictures),
+                        pair.truths(where, counts.pictures, 50),
+                        strict=True,
+                    ),
+                    anew=True,
+                )
+            return {}
+        model = yield from way.learn(bench, pair)
+        first, second = way.words(pair)
+        wanted: list[tuple[Path, str, int]] = []
+        for i, where in enumerate(PAIR_PLACES):
+            text = pair.text(where).format(first=first, second=second)
+            text = text.replace("a <", "<") if _spoken_whole(way) else text
+            wanted += [
+                (path, text, _SEED + 10 * i + k)
+                for k, path in enumerate(_paths(place / where, counts.pictures))
+            ]
+        made = yield from making.sampled(model, [(text, seed) for _, text, seed in wanted], counts.steps)
+        making.write(zip([path for path, _, _ in wanted], made, strict=True), anew=True)
+        return {}
+
+    return make
+
+
+def _spoken_whole(way: Way) -> bool:
+    return way.of in known() and known()[way.of].whole
+
+
+def _paths(place: Path, count: int) -> list[Path]:
+    return [place / f"{k:02}.png" for k in range(count)]
+
+
+# Scores ----------------------------------------------------------------------------------------------------
+
+
+def score(bench: Bench, judges: Judges) -> dict[str, dict[str, Mapping[str, float | None]]]:
+    """The scores of each way for each pair that is made.
+
+    text_alignment: of the prompt with the classes in place of the words. image_alignment: with the real pictures of
+    either subject, the mean of both. near: by the encoder, with true renderings of the prompt. scene: the share in
+    which the reader sees the place.
+    """
+    assert judges.reader is not None, "the truth needs the world reader"
+    found: dict[str, dict[str, Mapping[str, float | None]]] = {}
+    for way in WAYS.values():
+        for pair in pairs(bench.subjects):
+            if making.noted(_note(bench, way, pair)).get("made") == _mark_or_none(bench, way, pair):
+                found.setdefault(way.key, {})[pair.name] = _scored(bench, way, pair, judges)
+    return found
+
+
+def _mark_or_none(bench: Bench, way: Way, pair: Pair) -> str:
+    return _mark(bench, way, pair) if not way.of or way.of in known() else ""
+
+
+def _scored(bench: Bench, way: Way, pair: Pair, judges: Judges) -> dict[str, float | None]:
+    first, second = _by_class(pair)
+    text: list[float] = []
+    image: list[float] = []
+    near: list[float] = []
+    right: list[float] = []
+    assert judges.reader is not None
+    real = [judges.clip.images(subject.pictures()) for subject in pair.both]
+    for where in PAIR_PLACES:
+        made = list(_opened(folder(bench, way, pair) / where))
+        vectors = judges.clip.images(made)
+        words = judges.clip.texts([pair.text(where).format(first=first, second=second)])
+        text.append(float(similarity.text_alignment(vectors, words.expand(len(made), -1)).mean()))
+        image += [float(similarity.image_alignment(vectors, own).mean()) for own in real]
+        true = judges.encoder.images(pair.truths(where, _TRUTHS))
+        near.append(float((judges.encoder.images(made) @ true.T).mean()))
+        right += [float(likeliest(seen.place) == where) for seen in judges.reader.read(made)]
+    means = {
+        name: sum(values) / len(values)
+        for name, values in (
+            ("text_alignment", text),
+            ("image_alignment", image),
+            ("near", near),
+            ("scene", right),
+        )
+    }
+    return dict(means)
+
+
+def _opened(place: Path) -> Iterator[Image.Image]:
+    for path in sorted(place.glob("*.png")):
+        yield images.load(path)
