@@ -171,8 +171,8 @@ _COPIES = (
     "like the five pictures than true renderings of the prompts are. The model as it was bounds it from below."
 )
 _KID = (
-    "KID compares {count} pictures of captions of the category with four times as many real ones of other captions: the "
-    "same for all, so the rows compare with one another. So few pictures leave noise in the level."
+    "KID compares {count} pictures of captions of the category with four times as many real ones of other captions, "
+    "the same for all: the rows compare with one another. So few pictures leave noise in the level."
 )
 _PAIRS = "Pairs: {pairs}; {count} prompts “a … next to a …”. Image-alignment is the mean over both subjects' pictures."
 _CLAIM_NOTES = (
