@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
 from wordbrush.errors import OutputError
 from wordbrush.evaluation.results.cost import Cost, measured
-from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
+from wordbrush.evaluation.subjects.pocket.variants import BASE, ELITE, TRUTH, Variant
 from wordbrush.evaluation.subjects.pocket.world import OTHERS, Split, Subject
 from wordbrush.files import atomic_write, sole
 from wordbrush.guidance import TextGuidance
@@ -151,7 +152,7 @@ def make(bench: Bench, wanted: Sequence[Part]) -> Generator[Progress, None, list
     Raises as trainings do, and `OutputError`.
     """
     for subject in bench.chosen or bench.subjects:
-        give(subject, bench.folder / "given" / subject.name)
+        give(bench, subject)
     missing = [part for part in wanted if not part.is_made]
     elsewhere: list[str] = []
     done = len(wanted) - len(missing)
@@ -174,16 +175,22 @@ def make(bench: Bench, wanted: Sequence[Part]) -> Generator[Progress, None, list
     return elsewhere
 
 
-def give(subject: Subject, folder: Path) -> None:
+def give(bench: Bench, subject: Subject) -> None:
     """Write what a subject can be learned from, where it is not there."""
+    folder = bench.folder / "given" / subject.name
     write(zip(_numbered(folder / "pictures"), subject.pictures(), strict=False))
     mask = Image.fromarray(subject.mask().astype("uint8") * 255)
-    real = subject.category("learning", _LEARNING)
     write([(folder / "mask.png", mask)])
-    for path, (picture, caption) in zip(_numbered(folder / "class"), real, strict=False):
+    captioned(folder / "class", subject.category("learning", _LEARNING))
+
+
+def captioned(folder: Path, shown: Iterable[tuple[Image.Image, str]]) -> Path:
+    """Write pictures and what they show, as trainings read them, where they are not there."""
+    for path, (picture, caption) in zip(_numbered(folder), shown, strict=False):
         if not path.with_suffix(".txt").exists():
             images.save_png(picture, path)
             _text(path.with_suffix(".txt"), caption)
+    return folder
 
 
 def sampled(
@@ -247,14 +254,22 @@ def taught(
     if path.exists() and note.get("learned") == mark:
         return Concept.load(path), note
     given = bench.folder / "given" / subject.name
-    told_options = options(bench, variant, variant.told(subject, given))
-    found = pictures.read(given / "pictures")
-    concept, cost = yield from trained(
-        bench.model, variant.method, found, told_options, path, given / "drawn"
-    )
+    own = variant.told(subject, given)
+    if variant.method == ELITE:
+        concept, cost = _at_once(bench.model, given, own).save(path), {}
+    else:
+        found, named = pictures.read(given / "pictures"), options(bench, variant, own)
+        concept, cost = yield from trained(bench.model, variant.method, found, named, path, given / "drawn")
     note = {"learned": mark, "cost": cost}
     _tell(told, note)
     return concept, note
+
+
+def _at_once(model: Model, given: Path, told: Mapping[str, Any]) -> Concept:
+    """A concept of one picture and its mask, without training."""
+    method: Any = import_module(f"wordbrush.training.{ELITE}.method")
+    first = min((given / "pictures").glob("*.png"))
+    return method.concept(model, images.load(first), images.load(given / "mask.png"), told)
 
 
 def trained(

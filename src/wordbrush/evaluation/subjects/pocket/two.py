@@ -6,6 +6,8 @@ DIR/two/<way>/<first>+<second>.json          what they are made with: a part is 
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from wordbrush.training.pictures import Pictures
 SECOND = "zwx"
 """The rare word of a second subject, where the first has `RARE`."""
 
+_CUSTOM, _MERGING = "custom-diffusion", "wordbrush.concept.merging"
+_REAL = 20  # pictures of each class that a training of both is given
 _SEED = 5000
 _TRUTHS = 6
 
@@ -40,7 +44,7 @@ class Way:
     """A way to have two subjects in one picture.
 
     of: the way to teach one that it builds on; "" for the references. learn: makes the model, or None for true
-    renderings. words: what stands for the two in a prompt.
+    renderings. words: what stands for the two in a prompt. needs: a module without which it cannot be made.
     """
 
     key: str
@@ -48,6 +52,12 @@ class Way:
     of: str
     learn: Callable[[Bench, Pair], Learned] | None
     words: Callable[[Pair], tuple[str, str]]
+    needs: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what it needs is there."""
+        return (not self.of or self.of in known()) and (not self.needs or find_spec(self.needs) is not None)
 
     @property
     def reads(self) -> frozenset[str]:
@@ -99,13 +109,43 @@ def _each(bench: Bench, pair: Pair, of: str) -> Generator[Progress, None, list[C
 
 def _dreambooth(bench: Bench, pair: Pair) -> Learned:
     """One training on the pictures of both, each called by its caption, with as many steps as both trainings."""
-    own = [bench.folder / "given" / subject.name / "pictures" for subject in pair.both]
     names = [f"a {words}" for words in _by_rare_words(pair)]
-    joined = _captioned([pictures.read(folder) for folder in own], names)
+    joined = _captioned([pictures.read(folder) for folder in _given(bench, pair)], names)
     classes = " and ".join(f"a {word}" for word in _by_class(pair))
     told = {"prompt": names[0], "class_prompt": classes}
-    concept = yield from _trained(bench, pair, "dreambooth-two", known()["dreambooth"], joined, told, 2)
-    return applied(bench.model, [Use(concept)])
+    return (yield from _trained(bench, pair, "dreambooth", joined, told, "dreambooth-two", times=2))
+
+
+def _joint(bench: Bench, pair: Pair) -> Learned:
+    """One training on the pictures of both, with a word for each, and real pictures of both classes."""
+    real = [picture for subject in pair.both for picture in subject.category("learning", _REAL)]
+    own = [known()[_CUSTOM].told(subject, Path()) for subject in pair.both]
+    told: dict[str, Any] = {name: tuple(each[name] for each in own) for name in ("token", "class_prompt")}
+    told["class_folder"] = str(making.captioned(bench.folder / "given" / pair.name / "class", real))
+    found = pictures.read(_given(bench, pair))
+    return (yield from _trained(bench, pair, _CUSTOM, found, told, "joint", times=2))
+
+
+def _merged(bench: Bench, pair: Pair) -> Learned:
+    """What was learned of each, as one concept in closed form."""
+    concepts = yield from _each(bench, pair, _CUSTOM)
+    merge: Any = import_module(_MERGING).merge
+    merged: Any = yield from merge(bench.model, concepts)
+    return applied(bench.model, [Use(merged.concept)])
+
+
+def _sequential(bench: Bench, pair: Pair) -> Learned:
+    """The second subject, taught to the model that has learned the first."""
+    first, _ = yield from making.taught(bench, known()[_CUSTOM], pair.first)
+    _, given = _given(bench, pair)
+    told = known()[_CUSTOM].told(pair.second, given.parent)
+    model = applied(bench.model, [Use(first)])
+    return (yield from _trained(bench, pair, _CUSTOM, pictures.read(given), told, "sequential", on=model))
+
+
+def _given(bench: Bench, pair: Pair) -> list[Path]:
+    """The folders of both subjects' pictures."""
+    return [bench.folder / "given" / subject.name / "pictures" for subject in pair.both]
 
 
 def _captioned(found: Sequence[Pictures], captions: Sequence[str]) -> Pictures:
@@ -123,23 +163,31 @@ def _captioned(found: Sequence[Pictures], captions: Sequence[str]) -> Pictures:
 def _trained(
     bench: Bench,
     pair: Pair,
-    way: str,
-    variant: Variant,
+    variant: str,
     found: Pictures,
     told: Mapping[str, Any],
+    way: str,
+    *,
     times: float = 1,
-) -> Generator[Progress, None, Concept]:
-    """The concept of a pair, kept beside its pictures. times: how many times a variant's own steps."""
+    on: Model | None = None,
+) -> Learned:
+    """The model that a training makes, whose concept is kept. times: how many times a variant's own steps. on: the
+    model that is taught."""
     path = bench.folder / "two" / way / f"{pair.name}.concept"
-    options = making.options(bench, variant, told, times)
-    drawn = bench.folder / "given" / pair.name
-    concept, _ = yield from making.trained(bench.model, variant.method, found, options, path, drawn)
-    return concept
+    named = making.options(bench, known()[variant], told, times)
+    drawn = bench.folder / "given" / pair.name / "drawn"
+    method = known()[variant].method
+    concept, _ = yield from making.trained(on or bench.model, method, found, named, path, drawn)
+    return applied(bench.model, [Use(concept)])
 
 
 _WAYS = (
     Way("two-truth", "true renderings", "", None, _by_class),
     Way("two-base", "the model as it was, the classes alone", "", _base, _by_class),
+    Way("joint", "Custom Diffusion, joint training", _CUSTOM, _joint, _spoken(_CUSTOM)),
+    Way("merged", "Custom Diffusion, merged", _CUSTOM, _merged, _spoken(_CUSTOM), needs=_MERGING),
+    Way("sequential", "Custom Diffusion, one after the other", _CUSTOM, _sequential, _spoken(_CUSTOM)),
+    Way("added", "Custom Diffusion, both applied", _CUSTOM, _beside(_CUSTOM), _spoken(_CUSTOM)),
     Way(
         "two-words",
         "Textual Inversion, both words",
@@ -156,7 +204,7 @@ WAYS: Mapping[str, Way] = {way.key: way for way in _WAYS}
 def ways(variants: Sequence[Variant]) -> tuple[Way, ...]:
     """The ways that can be made of these ways to teach one."""
     keys = {variant.key for variant in variants}
-    return tuple(way for way in WAYS.values() if not way.of or (way.of in keys and way.of in known()))
+    return tuple(way for way in WAYS.values() if way.is_known and (not way.of or way.of in keys))
 
 
 def parts(bench: Bench) -> list[Part]:
@@ -243,13 +291,9 @@ def score(bench: Bench, judges: Judges) -> dict[str, dict[str, Mapping[str, floa
     found: dict[str, dict[str, Mapping[str, float | None]]] = {}
     for way in WAYS.values():
         for pair in pairs(bench.subjects):
-            if making.noted(_note(bench, way, pair)).get("made") == _mark_or_none(bench, way, pair):
+            if way.is_known and making.noted(_note(bench, way, pair)).get("made") == _mark(bench, way, pair):
                 found.setdefault(way.key, {})[pair.name] = _scored(bench, way, pair, judges)
     return found
-
-
-def _mark_or_none(bench: Bench, way: Way, pair: Pair) -> str:
-    return _mark(bench, way, pair) if not way.of or way.of in known() else ""
 
 
 def _scored(bench: Bench, way: Way, pair: Pair, judges: Judges) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ A training that `training.METHODS` does not have is left out. Adding one is a li
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from wordbrush.errors import OptionsError, nearest
 from wordbrush.evaluation.subjects.pocket.world import Subject
 
 RARE = "sks"
+ELITE = "elite"  # no training: a word from one picture and its mask
+
+_WORD = "{new} {class}"
 
 
 ALL = frozenset({"class", "category", "others", "swap"})
 """Pictures of the bare class, of a category's captions, of prompts that name neither; a Prompt-to-Prompt swap."""
-NOTHING: frozenset[str] = frozenset()
+CATEGORY, NOTHING = frozenset({"category"}), frozenset[str]()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ BASE = Variant("base", "the model as it was, the class alone", name="{class}")
 _NAMED = {"prompt": f"a {RARE} {{class}}"}
 _PRIOR = {**_NAMED, "class_prompt": "a {class}"}
 _NEW = {"token": "{new}", "class_prompt": "a {class}"}
+_REAL = {**_NEW, "class_folder": "{category}"}
+_CUSTOM = "custom_diffusion"
 
 VARIANTS: Sequence[Variant] = (
     Variant(
@@ -105,13 +111,58 @@ VARIANTS: Sequence[Variant] = (
         {"prompt": f"a {RARE} {{wrong}}"},
         shows=NOTHING,
     ),
+    Variant("custom-diffusion", "Custom Diffusion", _CUSTOM, _WORD, _REAL),
+    Variant(
+        "custom-diffusion-all",
+        "Custom Diffusion's fine-tune-all",
+        _CUSTOM,
+        _WORD,
+        {**_REAL, "layers": "all"},
+        shows=CATEGORY,
+    ),
+    Variant(
+        "custom-diffusion-no-augmentation",
+        "Custom Diffusion, no augmentation",
+        _CUSTOM,
+        _WORD,
+        {**_REAL, "sizes": False},
+        shows=CATEGORY,
+    ),
+    Variant(
+        "custom-diffusion-no-regularisation",
+        "Custom Diffusion, no regularisation",
+        _CUSTOM,
+        _WORD,
+        {"token": "{new}", "prompt": "photo of a {new} {class}"},
+        shows=CATEGORY,
+    ),
+    Variant(
+        "custom-diffusion-generated",
+        "Custom Diffusion, generated regularisation",
+        _CUSTOM,
+        _WORD,
+        _NEW,
+        shows=CATEGORY,
+    ),
+    Variant(
+        "custom-diffusion-frozen-word",
+        "Custom Diffusion, frozen V*",
+        _CUSTOM,
+        _WORD,
+        {**_REAL, "train_word": False},
+        shows=CATEGORY,
+    ),
+    Variant("svdiff", "SVDiff", "svdiff", options=_PRIOR),
+    Variant("cones", "Cones", "cones", options=_NAMED),
+    Variant("elite", "ELITE, one picture", ELITE, "{new}", {"token": "{new}"}),
 )
 """What is compared, in the order of the tables."""
 
 
 def known() -> dict[str, Variant]:
-    """The ways whose trainings there are, by key."""
-    return {variant.key: variant for variant in VARIANTS if variant.method in training.METHODS}
+    """The ways whose methods there are, by key."""
+    there = {*training.METHODS} | ({ELITE} if find_spec(f"wordbrush.training.{ELITE}") else set[str]())
+    return {variant.key: variant for variant in VARIANTS if variant.method in there}
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:
