@@ -29,14 +29,14 @@ _LABELS = {
 }
 
 _NEAR = Column("near", "nearness to the truth (encoder)", 3, better="high")
-_SCENE = Column("scene", "scene as the words say, % (reader)", 0, 100, "high")
+_SCENE = Column("scene", "scene as the words say, % (reader)", 0, 100.0, "high")
 _READER = (
-    Column("place", "place, %", 0, 100, "high"),
-    Column("light", "light, %", 0, 100, "high"),
-    Column("style", "style, %", 0, 100, "high"),
+    Column("place", "place, %", 0, 100.0, "high"),
+    Column("light", "light, %", 0, 100.0, "high"),
+    Column("style", "style, %", 0, 100.0, "high"),
 )
 _KEPT = (
-    Column("class_kept", "bare class is still the class, % (reader)", 0, 100, "high"),
+    Column("class_kept", "bare class is still the class, % (reader)", 0, 100.0, "high"),
     Column("class_drift", "drift of the bare class (encoder)", 3, better="low"),
     Column("drift", "drift of other prompts (encoder)", 3, better="low"),
 )
