@@ -295,7 +295,7 @@ _CUSTOM_DIFFUSION = Table(
     notes=[
         "Text-alignment is 2.5·max(cos, 0): 0.795 is a cosine of 0.318. Never compare it with DreamBooth's CLIP-T.",
         "KID is printed ×10³, on Inception's features; other features give other numbers.",
-        "The papers' tables of two concepts in one picture are another task: `TWO`.",
+        "The papers' tables of two concepts in one picture are another task, and not among these rows.",
     ],
 )
 

@@ -100,7 +100,7 @@ def _of_pair(bench: Bench, pair: Pair) -> Cells:
         place = two.folder(bench, way, pair)
         if place.is_dir():
             for where in PAIR_PLACES:
-                text = pair.text(where).format(first=pair.first.title, second=pair.second.title)
+                text = pair.text(where).format(first=pair.first.class_word, second=pair.second.class_word)
                 cells.append((images.load(place / where / "00.png"), f"{way.label}: {text}"))
     if not cells:
         return []

@@ -234,7 +234,9 @@ def _part(bench: Bench, variant: Variant, subject: Subject) -> Generator[Progres
         write(_true(bench, subject))
     else:
         wanted = list(_wanted(bench, variant, subject))
-        if changes_nothing:  # a new word leaves the pictures of all other words as they are, bit for bit
+        if changes_nothing and bench.is_made(
+            BASE, subject
+        ):  # a new word leaves the pictures of all other words as they are, bit for bit
             _copy(wanted, place, bench.place(BASE))
             wanted = [each for each in wanted if not each[0].exists()]
         made = yield from sampled(model, [(prompt, seed) for _, prompt, seed in wanted], bench.counts.steps)
@@ -319,8 +321,8 @@ def _cost(model: Model, cost: Cost) -> dict[str, float]:
             times.append(time.process_time() - began)
     unit = sorted(times)[len(times) // 2]
     return {
-        "rows": cost.rows,
-        "gradient_rows": cost.with_gradient,
+        "rows": float(cost.rows),
+        "gradient_rows": float(cost.with_gradient),
         "forwards": cost.processor_seconds / unit,
         "seconds": cost.processor_seconds,
     }

@@ -38,7 +38,7 @@ def plot(scores: Scores, path: Path, opened: Opened = atomic_write) -> None:
     for i, way in enumerate(shown):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "markersize": 8}
         _point(axes, scores, way.key, way.label, style)
-    about = f"{len(scores.bench.subjects)} subjects · bars: 95 % bootstrap, whole subjects drawn"
+    about = f"{len(scores.made)} subjects · bars: 95 % bootstrap, whole subjects drawn"
     figure.supxlabel(about, x=0.99, ha="right", color=FAINT, fontsize=8)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     save(figure, path, opened)

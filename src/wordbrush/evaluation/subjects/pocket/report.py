@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wordbrush.evaluation.results.statistics import interval
@@ -70,7 +70,7 @@ def text(scores: Scores) -> str:
     lines = [
         "# Subjects of the built-in world",
         "",
-        f"{len(bench.subjects)} subjects ({', '.join(subject.title for subject in bench.subjects)}), "
+        f"{len(scores.made)} subjects ({', '.join(subject.title for subject in scores.made)}), "
         f"{len(bench.subjects[0].prompts)} prompts each, {counts.pictures} pictures a prompt; {_sampler(scores)}. "
         f"Judges: {judges}. Means over subjects ± half of the 95 % bootstrap interval, whole subjects drawn.",
     ]
@@ -103,7 +103,8 @@ def _tables(scores: Scores) -> dict[str, _Shown]:
     shown = [TRUTH.key, *full, BASE.key]
     custom = _scores_of(scores, "custom-diffusion")
     dino, clip_i, clip_t, pres, div = _scores_of(scores, "dreambooth")
-    pair_names = ", ".join(pair.name for pair in pairs(bench.subjects))
+    there = scores.rows.get("two-truth", {})
+    pair_names = ", ".join(pair.name for pair in pairs(bench.subjects) if pair.name in there)
     found = {
         "fidelity": _table(
             scores,
@@ -158,7 +159,7 @@ def _tables(scores: Scores) -> dict[str, _Shown]:
             PUBLISHED["custom-diffusion"],
             custom,
         ),
-        "two-papers": _beside(scores, "The papers' rows beside ours: two concepts", TWO, custom),
+        "two-papers": _beside(scores, "The papers' rows beside ours: two concepts", TWO, custom, of_two=True),
         "claims": _claims(scores),
         "cost": _table(scores, "What a training takes", ways, _COST),
     }
@@ -172,7 +173,7 @@ _COPIES = (
 )
 _KID = (
     "KID compares {count} pictures of captions of the category with four times as many real ones of other captions, "
-    "the same for all: the rows compare with one another. So few pictures leave noise in the level."
+    "the same for all: the rows compare with one another. So few leave noise in the level, which may be below 0."
 )
 _PAIRS = "Pairs: {pairs}; {count} prompts “a … next to a …”. Image-alignment is the mean over both subjects' pictures."
 _CLAIM_NOTES = (
@@ -212,9 +213,14 @@ def _cell(scores: Scores, way: str, key: str) -> Cell:
 # The papers' -----------------------------------------------------------------------------------------------
 
 
-def _beside(scores: Scores, title: str, published: Table, ours: Sequence[Column]) -> _Shown:
+def _beside(
+    scores: Scores, title: str, published: Table, ours: Sequence[Column], *, of_two: bool = False
+) -> _Shown:
     """Every row of a paper's table with ours beside it, and in which settings they differ."""
     setting = _setting(scores)
+    if of_two:
+        count = len(scores.rows.get("two-truth", {}))
+        setting = replace(setting, subjects=count, prompts=len(PAIR_PLACES))
     shared = published.shared_differences(setting)
     titles = {column.key: column for column in ours}
     columns = [Column("who", "in the paper")]
@@ -247,7 +253,7 @@ def _setting(scores: Scores) -> Setting:
         "the built-in world",
         checkpoint(judges["CLIP"]),
         encoder,
-        len(bench.subjects),
+        len(scores.made),
         len(bench.subjects[0].prompts),
         bench.counts.pictures,
         _sampler(scores),

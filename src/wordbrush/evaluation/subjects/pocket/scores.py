@@ -71,6 +71,15 @@ class Scores:
         units = pairs(self.bench.subjects) if way in two.WAYS else self.bench.subjects
         return [unit.name for unit in units]
 
+    @property
+    def made(self) -> list[Subject]:
+        """The subjects that there is something of."""
+        return [
+            subject
+            for subject in self.bench.subjects
+            if any(subject.name in own for own in self.rows.values())
+        ]
+
     def has(self, way: str) -> bool:
         """Whether anything was made in this way."""
         return bool(self.rows.get(way))

@@ -31,6 +31,7 @@ from wordbrush.training.pictures import Pictures
 SECOND = "zwx"
 """The rare word of a second subject, where the first has `RARE`."""
 
+_DREAMBOOTH = "dreambooth-no-prior"
 _CUSTOM, _MERGING = "custom-diffusion", "wordbrush.concept.merging"
 _REAL = 20  # pictures of each class that a training of both is given
 _SEED = 5000
@@ -111,9 +112,9 @@ def _dreambooth(bench: Bench, pair: Pair) -> Learned:
     """One training on the pictures of both, each called by its caption, with as many steps as both trainings."""
     names = [f"a {words}" for words in _by_rare_words(pair)]
     joined = _captioned([pictures.read(folder) for folder in _given(bench, pair)], names)
-    classes = " and ".join(f"a {word}" for word in _by_class(pair))
-    told = {"prompt": names[0], "class_prompt": classes}
-    return (yield from _trained(bench, pair, "dreambooth", joined, told, "dreambooth-two", times=2))
+    return (
+        yield from _trained(bench, pair, _DREAMBOOTH, joined, {"prompt": names[0]}, "dreambooth-two", times=2)
+    )
 
 
 def _joint(bench: Bench, pair: Pair) -> Learned:
@@ -129,8 +130,8 @@ def _joint(bench: Bench, pair: Pair) -> Learned:
 def _merged(bench: Bench, pair: Pair) -> Learned:
     """What was learned of each, as one concept in closed form."""
     concepts = yield from _each(bench, pair, _CUSTOM)
-    merge: Any = import_module(_MERGING).merge
-    merged: Any = yield from merge(bench.model, concepts)
+    merge: Callable[..., Generator[Progress, None, Any]] = import_module(_MERGING).merge
+    merged = yield from merge(bench.model, concepts)
     return applied(bench.model, [Use(merged.concept)])
 
 
@@ -195,7 +196,13 @@ _WAYS = (
         _beside("textual-inversion"),
         _spoken("textual-inversion"),
     ),
-    Way("dreambooth-two", "DreamBooth, one training of both", "dreambooth", _dreambooth, _by_rare_words),
+    Way(
+        "dreambooth-two",
+        "DreamBooth without the prior loss, one training of both",
+        _DREAMBOOTH,
+        _dreambooth,
+        _by_rare_words,
+    ),
 )
 WAYS: Mapping[str, Way] = {way.key: way for way in _WAYS}
 """What is compared, in the order of the table."""

@@ -135,12 +135,10 @@ class Subject:
 
     def category(self, split: Split, count: int) -> list[tuple[Image.Image, str]]:
         """Pictures of its class with their captions: real ones to compare with, some whose captions are asked for, some
-        to learn from. Of a few pictures and their own captions the pairs would be alike, and a kernel distance far
-        below 0."""
-        first = _FIRST[split]
-        scenes = [
-            change(sample(first + i, things=1, split="train"), name=self.class_word) for i in range(count)
-        ]
+        to learn from, which come in all styles and lights. Of a few pictures and their own captions the pairs would be
+        alike, and a kernel distance far below 0."""
+        drawn = (sample(_FIRST[split] + i, things=1, looks=split == "learning") for i in range(count))
+        scenes = [change(scene, name=self.class_word) for scene in drawn]
         return [(render(scene), caption(scene)) for scene in scenes]
 
     def swap(self) -> tuple[Image.Image, Image.Image]:
