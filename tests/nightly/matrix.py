@@ -79,7 +79,8 @@ TYPES = {
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --to --subject subjects:--from-pocket dreambooth:--keep",
-    "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata --quick",
+    "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
+    "--quick",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
     "folder": "FOLDER --edited --root",

@@ -439,6 +439,11 @@ def test_two_processes_share_the_work_and_other_counts_are_other_work(model: Mod
     with sole(held.with_name(f".{held.stem}.lock")):
         assert drain(make(bench, parts(bench)[:2])) == ["poodle: the model as it was, the class alone"]
     assert bench.is_made(TRUTH, REPORTED[0]) and not bench.is_made(BASE, REPORTED[0])
+    both = replace(bench, subjects=REPORTED[:2])
+    waiting = [part for part in two.parts(both) if part.says.endswith("both words")]
+    assert drain(make(both, waiting)) == ["poodle+alarm-clock: Textual Inversion, both words"], (
+        "not before each is taught"
+    )
     more = replace(bench, counts=replace(TINY, pictures=1))
     assert not more.is_made(TRUTH, REPORTED[0])
     drain(make(more, parts(more)[:1]))

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -119,12 +119,19 @@ class Bench:
 @dataclass(frozen=True)
 class Part:
     """A part of the work: what it is called, where it is noted that it is done, the mark of what it would be now, and
-    what does it, which returns what else to note."""
+    what does it, which returns what else to note. after: where it is noted of other parts, with their marks, that they
+    are done, without which it cannot begin."""
 
     says: str
     note: Path
     mark: str
     make: Callable[[], Generator[Progress, None, Mapping[str, Any]]]
+    after: Mapping[Path, str] = field(default_factory=dict[Path, str])
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether what it goes on from is there."""
+        return all(noted(path).get("made") == mark for path, mark in self.after.items())
 
     @property
     def is_made(self) -> bool:
@@ -161,6 +168,8 @@ def make(bench: Bench, wanted: Sequence[Part]) -> Generator[Progress, None, list
         with ExitStack() as ending:
             part.note.parent.mkdir(parents=True, exist_ok=True)
             try:
+                if not part.can_begin:  # somebody else is at it
+                    raise BlockingIOError
                 ending.enter_context(sole(part.note.with_name(f".{part.note.stem}.lock")))
             except BlockingIOError:
                 elsewhere.append(part.says)

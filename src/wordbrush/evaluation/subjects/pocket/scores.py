@@ -114,7 +114,8 @@ def score(bench: Bench, judges: Judges) -> Generator[Progress, None, Scores]:
         read[variant.key] = masked(variant.reads)
         own: dict[str, Row] = {}
         for i, subject in enumerate(made):
-            mark = fingerprint(_VERSION, bench.made(variant, subject), judges.hash)
+            has_base = bench.is_made(BASE, subject)
+            mark = fingerprint(_VERSION, bench.made(variant, subject), judges.hash, has_base)
             if (subject.name,) not in true or true[subject.name,].get("fingerprint") != mark:
                 true.add(
                     [

@@ -4,8 +4,10 @@ DIR/two/<way>/<first>+<second>/<place>/      pictures of "a … next to a … on
 DIR/two/<way>/<first>+<second>.json          what they are made with: a part is done when this says so
 """
 
+import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -222,12 +224,21 @@ def parts(bench: Bench) -> list[Part]:
             f"{pair.name}: {way.label}",
             _note(bench, way, pair),
             _mark(bench, way, pair),
-            _maker(bench, way, pair),
+            partial(_made, bench, way, pair),
+            _after(bench, way, pair),
         )
         for pair in pairs(bench.subjects)
         if all(subject.name in own for subject in pair.both)
         for way in ways(bench.variants)
     ]
+
+
+def _after(bench: Bench, way: Way, pair: Pair) -> dict[Path, str]:
+    """The parts of either subject, by the way to teach one that this one builds on."""
+    variant = known().get(way.of)
+    if variant is None:
+        return {}
+    return {bench.note(variant, subject): bench.made(variant, subject) for subject in pair.both}
 
 
 def folder(bench: Bench, way: Way, pair: Pair) -> Path:
@@ -245,35 +256,25 @@ def _mark(bench: Bench, way: Way, pair: Pair) -> str:
     return fingerprint(way.key, way.words(pair), learned, asdict(bench.counts), bench.model.hash)
 
 
-def _maker(bench: Bench, way: Way, pair: Pair) -> Callable[[], Generator[Progress, None, Mapping[str, Any]]]:
-    def make() -> Generator[Progress, None, Mapping[str, Any]]:
-        place, counts = folder(bench, way, pair), bench.counts
-        if way.learn is None:
-            for where in PAIR_PLACES:
-                making.write(
-                    zip(
-                        _paths(place / where, counts.pictures),
-                        pair.truths(where, counts.pictures, 50),
-                        strict=True,
-                    ),
-                    anew=True,
-                )
-            return {}
-        model = yield from way.learn(bench, pair)
-        first, second = way.words(pair)
-        wanted: list[tuple[Path, str, int]] = []
-        for i, where in enumerate(PAIR_PLACES):
-            text = pair.text(where).format(first=first, second=second)
-            text = text.replace("a <", "<") if _spoken_whole(way) else text
-            wanted += [
-                (path, text, _SEED + 10 * i + k)
-                for k, path in enumerate(_paths(place / where, counts.pictures))
-            ]
-        made = yield from making.sampled(model, [(text, seed) for _, text, seed in wanted], counts.steps)
-        making.write(zip([path for path, _, _ in wanted], made, strict=True), anew=True)
+def _made(bench: Bench, way: Way, pair: Pair) -> Generator[Progress, None, Mapping[str, Any]]:
+    place, counts = folder(bench, way, pair), bench.counts
+    shutil.rmtree(place, ignore_errors=True)  # of other counts
+    if way.learn is None:
+        for where in PAIR_PLACES:
+            true = pair.truths(where, counts.pictures, 50)
+            making.write(zip(_paths(place / where, counts.pictures), true, strict=True))
         return {}
-
-    return make
+    model = yield from way.learn(bench, pair)
+    first, second = way.words(pair)
+    wanted: list[tuple[Path, str, int]] = []
+    for i, where in enumerate(PAIR_PLACES):
+        text = pair.text(where).format(first=first, second=second)
+        text = text.replace("a <", "<") if _spoken_whole(way) else text
+        paths = _paths(place / where, counts.pictures)
+        wanted += [(path, text, _SEED + 10 * i + k) for k, path in enumerate(paths)]
+    made = yield from making.sampled(model, [(text, seed) for _, text, seed in wanted], counts.steps)
+    making.write(zip([path for path, _, _ in wanted], made, strict=True))
+    return {}
 
 
 def _spoken_whole(way: Way) -> bool:
