@@ -306,7 +306,7 @@ def _share_class(work: Path, drawn: Path) -> None:
             own.symlink_to(drawn.resolve(), target_is_directory=True)
 
 
-def options(bench: Bench, variant: Variant, told: Mapping[str, Any], times: float = 1) -> dict[str, Any]:
+def options(bench: Bench, variant: Variant, told: Mapping[str, Any], times: int = 1) -> dict[str, Any]:
     """What a training is told: its own defaults where nothing is said, shortened as the counts say. times: how many
     times its own steps."""
     fields = training.METHODS[variant.method].options().model_fields

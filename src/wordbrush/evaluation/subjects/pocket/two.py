@@ -171,7 +171,7 @@ def _trained(
     told: Mapping[str, Any],
     way: str,
     *,
-    times: float = 1,
+    times: int = 1,
     on: Model | None = None,
 ) -> Learned:
     """The model that a training makes, whose concept is kept. times: how many times a variant's own steps. on: the
