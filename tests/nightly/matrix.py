@@ -80,7 +80,7 @@ ALSO = {
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
-    "--sample-every --class-pictures --rank --vectors --length --progressive",
+    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
@@ -93,8 +93,9 @@ TYPES = {
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
-    "--train-text-encoder --train-word --sizes --to dreambooth:--keep",
-    "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
+    "--train-text-encoder --train-word --sizes --to --subject subjects:--from-pocket dreambooth:--keep",
+    "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
+    "--quick",
     "picture": "PICTURE --truth --mask",
     "toml": "--option-file",
     "folder": "FOLDER --edited --root --class-folder",
@@ -105,7 +106,7 @@ TYPES = {
     "device": "--device",
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
-    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
+    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work --study",
     "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out "
     "convert:--out merge:--out",
     "source": "invert:--out",

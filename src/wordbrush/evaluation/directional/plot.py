@@ -1,6 +1,5 @@
 """InstructPix2Pix's curve as a plot: a line for each curve, a labelled mark for each value, intervals as thin bars."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,10 @@ import numpy as np
 from wordbrush.errors import InputError
 from wordbrush.evaluation.directional.curve import Point, columns, table
 from wordbrush.evaluation.directional.run import TRUTH
+from wordbrush.evaluation.results.plots import COLOURS, FAINT, INK, MARKS, PAPER, blank, save
 from wordbrush.evaluation.results.tables import comma_separated, markdown
 from wordbrush.extras import need
 from wordbrush.files import Opened, all_or_none, atomic_write
-
-# Okabe & Ito 2008: distinct under every common kind of colour blindness; marks differ as well, for grey prints.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKS = ("o", "s", "D", "^", "v", "P", "X")
-_INK, _FAINT, _PAPER = "#22252b", "#6d7078", "#fbfaf7"
 
 
 def write(points: Sequence[Point], folder: Path, clip: str) -> str:
@@ -42,39 +37,26 @@ def plot(points: Sequence[Point], path: Path, clip: str, opened: Opened = atomic
             "expected at least one point to plot, got none; were all captions equal, or too alike?"
         )
     with need("eval", "a plot"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
         from matplotlib.patheffects import withStroke
-    figure: Any = Figure(figsize=(7.2, 5.6), dpi=160, facecolor=_PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=_PAPER)
+    figure, axes = blank(
+        "directional similarity: the edit goes with the words →", "image similarity: the picture stays →"
+    )
     names = [name for name in dict.fromkeys(point.curve for point in drawn) if name != TRUTH]
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     for i, name in enumerate(names):
         own = [point for point in drawn if point.curve == name]
-        style = {"color": colours[name], "marker": _MARKS[i % len(_MARKS)], "markersize": 7}
+        style = {"color": colours[name], "marker": MARKS[i % len(MARKS)], "markersize": 7}
         _curve(axes, own, f"{name}, over {own[0].option}", style)
     for point in drawn:
         if point.curve == TRUTH:
-            _curve(
-                axes, [point], TRUTH, {"color": _INK, "marker": "*", "markersize": 14, "linestyle": "none"}
-            )
-    axes.set_xlabel("directional similarity: the edit goes with the words →", color=_INK)
-    axes.set_ylabel("image similarity: the picture stays →", color=_INK)
+            _curve(axes, [point], TRUTH, {"color": INK, "marker": "*", "markersize": 14, "linestyle": "none"})
     counts = sorted({point.directional.count for point in drawn})
     edits = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     about = f"{edits} {'edit' if edits == '1' else 'edits'} a point · CLIP: {Path(clip).name} · bars: 95 % bootstrap"
-    figure.supxlabel(about, x=0.99, ha="right", color=_FAINT, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_FAINT, labelsize=9)
-    axes.margins(0.08)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=_INK)
+    figure.supxlabel(about, x=0.99, ha="right", color=FAINT, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     _label(figure, axes, drawn, colours, withStroke)
-    page = io.BytesIO()
-    figure.savefig(page, format="png", metadata={"Software": None})
-    with opened(path) as file:
-        file.write(page.getvalue())
+    save(figure, path, opened)
 
 
 def _curve(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]) -> None:
@@ -88,7 +70,7 @@ def _curve(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]
     drawn = {
         "linestyle": "-",
         "linewidth": 1.6,
-        "markeredgecolor": _PAPER,
+        "markeredgecolor": PAPER,
         "markeredgewidth": 0.8,
         "zorder": 3,
     }
@@ -123,7 +105,7 @@ def _label(
             va="center",
             fontsize=8,
             color=colours[point.curve],
-            path_effects=[halo(linewidth=2, foreground=_PAPER)],
+            path_effects=[halo(linewidth=2, foreground=PAPER)],
             zorder=4,
         )
 

@@ -149,31 +149,35 @@ def _our_columns(name: Name, results: Results) -> list[Column]:
 
 
 def _score_columns(name: Name, results: Results) -> list[Column]:
+    return score_columns(name, results.clip, results.encoder, results.distance, results.rules.kid_subset)
+
+
+def score_columns(name: Name, clip: str, encoder: str, distance: str, kid_subset: int) -> list[Column]:
     """A protocol's scores, under names that cannot be mistaken for those of another network."""
 
     def by_clip(score: str) -> str:
-        return _role(score, results.clip, _CLIPS, "pocket CLIP")
+        return _role(score, clip, _CLIPS, "pocket CLIP")
 
     def by_encoder(score: str) -> str:
-        return _role(score, results.encoder, _DINOS, "pocket encoder")
+        return _role(score, encoder, _DINOS, "pocket encoder")
 
     match name:
         case "dreambooth":
-            is_lpips = results.distance.startswith("lpips")
+            is_lpips = distance.startswith("lpips")
             return [
                 Column("dino", by_encoder("DINO"), 3, better="high"),
                 Column("clip_i", by_clip("CLIP-I"), 3, better="high"),
                 Column("clip_t", by_clip("CLIP-T"), 3, better="high"),
                 Column("pres", by_encoder("PRES"), 3, better="low"),
-                Column("div", f"DIV{'' if is_lpips else '-role'} ({results.distance})", 3, better="high"),
+                Column("div", f"DIV{'' if is_lpips else '-role'} ({distance})", 3, better="high"),
             ]
         case "custom-diffusion":
-            kid = _role("KID", results.encoder, set(), "pocket encoder")
+            kid = _role("KID", encoder, set(), "pocket encoder")
             return [
                 Column("text_alignment", by_clip("text-alignment"), 3, better="high"),
                 Column("image_alignment", by_clip("image-alignment"), 3, better="high"),
                 Column("image_alignment_dino", by_encoder("image-alignment by DINO"), 3, better="high"),
-                Column("kid", f"{kid} ×10³, subsets of {results.rules.kid_subset}", 2, better="low"),
+                Column("kid", f"{kid} ×10³, subsets of {kid_subset}", 2, better="low"),
             ]
         case "textual-inversion":
             return [
@@ -192,10 +196,10 @@ def _score_columns(name: Name, results: Results) -> list[Column]:
 
 def _role(score: str, network: str, published: set[str], pocket: str) -> str:
     shown = pocket if network == "pocket" else network
-    return f"{score}{'' if _checkpoint(network) in published else '-role'} ({shown})"
+    return f"{score}{'' if checkpoint(network) in published else '-role'} ({shown})"
 
 
-def _checkpoint(network: str) -> str:
+def checkpoint(network: str) -> str:
     """The last part of a hub id or a folder."""
     return network.rstrip("/").rpartition("/")[2]
 
@@ -312,14 +316,14 @@ def setting(name: Name, results: Results) -> Setting:
     rows = results.rows[name]
     return Setting(
         results.folder.data,
-        _checkpoint(results.clip),
-        _checkpoint(results.encoder),
+        checkpoint(results.clip),
+        checkpoint(results.encoder),
         len(rows),
         _number(_range([row["prompts"] for row in rows])),
         _number(_range(_pictures(rows))),
         results.folder.sampler or None,
         "LPIPS" if results.distance.startswith("lpips") else results.distance,
-        _checkpoint(results.encoder),
+        checkpoint(results.encoder),
     )
 
 
