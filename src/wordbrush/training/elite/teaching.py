@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wordbrush.attention import liken
+from wordbrush.attention import Attend, liken, plain
 from wordbrush.model import Conditioning, Model
 from wordbrush.model.sharing import shared, with_vectors
 from wordbrush.schedule import training_alphas_cumprod
@@ -44,9 +44,13 @@ class Lesson:
 
 class Classroom:
     """A model with a word for each row of a batch, whose vectors and likenesses are those of the mappers: gradients go
-    through both. The base stays as it is."""
+    through both. The base stays as it is.
 
-    def __init__(self, model: Model, mappers: Mappers, rows: int) -> None:
+    attend: how attention is computed, where another way trains faster.
+    """
+
+    def __init__(self, model: Model, mappers: Mappers, rows: int, attend: Attend = plain) -> None:
+        self.attend = attend
         self.mappers, self.tokens = mappers, [f"<{row}>" for row in range(rows)]
         self._base, self._models = model, dict[int, Model]()
         self._unet: Any = shared(model.networks["unet"])
@@ -103,7 +107,7 @@ class Classroom:
             share.sqrt().to(lesson.latents)[:, None, None, None] for share in (alphas, 1 - alphas)
         )
         noisy = signal * lesson.latents + sigma * lesson.noise
-        output = model.denoiser.output(noisy, lesson.timesteps.to(noisy.device), text)
+        output = model.denoiser.output(noisy, lesson.timesteps.to(noisy.device), text, attend=self.attend)
         target = TARGETS[model.denoiser.prediction](lesson.latents, lesson.noise, signal, sigma)
         squares = (output - target).square().mean(1)
         return (squares * lesson.emphasis).sum((1, 2)) / lesson.emphasis.sum((1, 2))
