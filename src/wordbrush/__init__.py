@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         record,
         train,
         training_methods,
+        word_of,
     )
     from wordbrush.concept import Concept
     from wordbrush.editing.presets import preset
@@ -105,6 +106,7 @@ __all__ = [
     "sweep",
     "train",
     "training_methods",
+    "word_of",
 ]
 
 

@@ -9,6 +9,7 @@ A map M = softmax(QKᵀ/√d) is never built. Its product with any value matrix 
 its columns: a word's map is the same call with the word's indicator column for V (`Heads.with_values`).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,24 +244,34 @@ def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) ->
     λ · A / max A · softmax(Q K_lᵀ/√d) V_l (ELITE, eq. 7), where A is the map of the word's tokens, and its maximum is
     over the positions of one head of one row: no row depends on what else is in the batch.
     """
+    found: list[tuple[int, list[int], Likeness, Tensor, Tensor]] = []
     for own in _likenesses(heads.layer):
-        if own.keys is None or own.values is None or own.gate == 0:
-            continue
-        at = own.tokens(heads.spots)
-        if not (rows := sorted({row for row, _ in at})):
-            continue
-        query, key = heads.query()[rows], heads.key()[rows]
-        columns = query.new_zeros(len(rows), 1, key.shape[2], heads.channels)
-        for row, position in at:
-            columns[rows.index(row), 0, position, 0] = 1
-        word = heads.attend(query, key.to(query), columns.expand(-1, heads.layer.heads, -1, -1))[..., :1]
-        share = own.gate * word / word.amax(2, keepdim=True)
-        keys, values = (
-            heads._split(each[None].to(query)).expand(len(rows), -1, -1, -1) for each in (own.keys, own.values)
-        )
-        seen = share * heads.attend(query, keys, values)
-        attended = attended.index_put((torch.tensor(rows),), attended[rows] + seen.to(attended))
-    return attended
+        if own.keys is not None and own.values is not None and own.gate:
+            places: dict[int, list[int]] = defaultdict(list)
+            for row, position in own.tokens(heads.spots):
+                places[row].append(position)
+            found += [(row, at, own, own.keys, own.values) for row, at in places.items()]
+    if not found:
+        return attended
+    rows = [row for row, *_ in found]
+    query, key = heads.query()[rows], heads.key()[rows]
+    columns = query.new_zeros(len(rows), 1, key.shape[2], heads.channels)
+    for number, (_, at, *_) in enumerate(found):
+        columns[number, 0, at, 0] = 1
+    columns = columns.expand(-1, heads.layer.heads, -1, -1)
+    word = heads.attend(query, key.to(query), columns)[..., :1].to(query)
+    gates = query.new_tensor([own.gate for _, _, own, *_ in found])[:, None, None, None]
+    share = gates * word / word.amax(2, keepdim=True).clamp(min=torch.finfo(word.dtype).tiny)
+    keys, values = (
+        heads._split(pad_sequence(cells, batch_first=True).to(query))
+        for cells in ([key for *_, key, _ in found], [value for *_, value in found])
+    )
+    counts = torch.tensor([len(key) for *_, key, _ in found])
+    mask = None  # where things have as many cells as one another
+    if counts.min() < keys.shape[2]:
+        mask = (torch.arange(keys.shape[2]) < counts[:, None])[:, None, None].to(query.device)
+    seen = share * F.scaled_dot_product_attention(query, keys, values, mask)
+    return attended.index_put((torch.tensor(rows),), seen.to(attended), accumulate=True)
 
 
 def install(unet: Any) -> str:

@@ -65,7 +65,9 @@ class Examples:
 
     def lesson(self, rows: Tensor, alphas: Tensor, generator: torch.Generator) -> Lesson:
         """Rows with noise of levels that decide what things look like."""
-        u = (torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator)) / len(rows)
+        u = (
+            torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator)
+        ) / len(rows)
         t = (1000 * torch.sigmoid(0.2 + torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4)))).long().clamp(0, 999)
         ratio = (alphas[t] / (1 - alphas[t])).float()
         latents = self.tensors["latents"][rows].float()
@@ -94,8 +96,11 @@ def words_of(generator: torch.Generator) -> int:
 
 
 def name_things(model: Model, mappers: Mappers, examples: Examples) -> float:
-    """Let w0 be near to what the model calls a thing, and w1 to its tint's name, where they have one: a start that takes
-    seconds, from which the words learn what has none. Returns the share of w0's that are nearest to their name."""
+    """Let w0 be near to what the model calls a thing, and w1 to its tint's name, where they have one.
+
+    It takes seconds, and from there the words learn what has no name. Returns the share of w0's that are nearest to
+    their thing's name.
+    """
     encoder, tokenizer = model.text.encoders[0], model.text.tokenizers[0]
     table = encoder.get_input_embeddings().weight.float()
 
@@ -177,12 +182,16 @@ def train(model: Model, mappers: Mappers, part: str, minutes: float, runs: Path)
     if part == "local":
         state = torch.load(runs / "global.pt", weights_only=True)
         mappers.load_state_dict(state["average"])
-    learning = {name: each for name, each in mappers.named_parameters() if is_local(name) == (part == "local")}
+    learning = {
+        name: each for name, each in mappers.named_parameters() if is_local(name) == (part == "local")
+    }
     mappers.requires_grad_(False)
     for each in learning.values():
         each.requires_grad_(True)
     average = copy.deepcopy(mappers).requires_grad_(False)
-    optimiser = torch.optim.AdamW(list(learning.values()), lr=RATE[part], betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(
+        list(learning.values()), lr=RATE[part], betas=(0.9, 0.99), weight_decay=0.01
+    )
     step, spent = 0, 0.0
     checkpoint = runs / f"{part}.pt"
     if checkpoint.exists():
@@ -218,7 +227,9 @@ def train(model: Model, mappers: Mappers, part: str, minutes: float, runs: Path)
     def note(**figures: float) -> None:
         line = {"part": part, "step": step, "seconds": round(time.monotonic() - began)}
         with (runs / "log.jsonl").open("a") as log:
-            log.write(json.dumps({**line, **{name: round(value, 5) for name, value in figures.items()}}) + "\n")
+            log.write(
+                json.dumps({**line, **{name: round(value, 5) for name, value in figures.items()}}) + "\n"
+            )
 
     if step == 0:
         start = {"named right": right} if part == "global" else {}

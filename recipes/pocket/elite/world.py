@@ -19,8 +19,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from wordbrush.pocket import Scene, caption_parts, sample
-from wordbrush.pocket import looks, places
+from wordbrush.pocket import Scene, caption_parts, looks, places, sample
 from wordbrush.pocket.sprites import SHADOWLESS, extent, painted, shadowed, sprite
 from wordbrush.pocket.vocabulary import COLOURS, NAMES
 

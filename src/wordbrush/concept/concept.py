@@ -73,8 +73,9 @@ class Concept:
     """What training taught a model.
 
     placeholders: learned words. weights: changes of weights, by names such as "unet.mid_block.….to_k.weight": the
-    network's in diffusers' folders, and the weight's own. portraits: what some of the words bring besides. method, options, seed, pictures: how it was trained. prompt:
-    one to use it in. base: the model it belongs to. previews: pictures of it, encoded. file: what it was loaded from.
+    network's in diffusers' folders, and the weight's own. portraits: what some of the words bring besides. method,
+    options, seed, pictures: how it was trained. prompt: one to use it in. base: the model it belongs to. previews:
+    pictures of it, encoded. file: what it was loaded from.
 
     >>> concept = Concept.load("my-cat.concept")
     >>> concept.prompt, list(concept.placeholders)

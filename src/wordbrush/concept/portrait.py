@@ -29,7 +29,9 @@ class Portrait:
         for name, own in self.layers.items():
             changed, cells = ([key for key in keys if key in own] for keys in (_CHANGES, _CELLS))
             if set(own) - {*_CHANGES, *_CELLS} or len(changed) == 1 or len(cells) == 1:
-                raise ConceptError(f"expected a layer's changes and cells in pairs, got {name} with {list(own)}")
+                raise ConceptError(
+                    f"expected a layer's changes and cells in pairs, got {name} with {list(own)}"
+                )
 
     def likenesses(self, token: str, strength: float, unet: Any) -> dict[str, Likeness]:
         """What the word brings to each layer of this UNet, in its type, at a strength. Raises `ConceptError` for layers
@@ -59,7 +61,10 @@ class Portrait:
         scaled = {key: strength * placed[key].float() for key in _CHANGES if key in placed}
         cells = {key: placed[key] for key in _CELLS if key in placed}
         return Likeness(
-            token, **{key: each.to(weight) for key, each in scaled.items()}, **cells, gate=strength * self.gate
+            token,
+            **{key: each.to(weight) for key, each in scaled.items()},
+            **cells,
+            gate=strength * self.gate,
         )
 
 

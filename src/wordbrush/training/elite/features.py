@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from wordbrush.errors import ModelError
 from wordbrush.imports import libraries
 from wordbrush.model import POCKET
-from wordbrush.reading import json_mapping
 
 FILLED = 0.75
 """How much of the encoder's picture the thing's longer side fills."""

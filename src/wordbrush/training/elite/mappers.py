@@ -161,7 +161,9 @@ class Mappers(nn.Module):
         """Write config.json and model.safetensors, in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.shape.model_dump(mode="json"), indent=2) + "\n")
-        weights = {name: each.detach().half().contiguous() for name, each in sorted(self.state_dict().items())}
+        weights = {
+            name: each.detach().half().contiguous() for name, each in sorted(self.state_dict().items())
+        }
         (folder / "model.safetensors").write_bytes(tensorfiles.content(weights, {"format": "pt"}))
 
     @classmethod

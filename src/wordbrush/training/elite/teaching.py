@@ -1,9 +1,9 @@
 """How mappers learn: each row of a batch has a word of its own, and the model says how well the words are drawn.
 
-    classroom = Classroom(model, mappers, rows=16)
-    loss = classroom.loss(lesson, words=1)  # the global mapper: ELITE's eq. 3
-    loss = classroom.loss(lesson, words=3, gate=0.8)  # the local one: eq. 8
-    loss.backward()
+classroom = Classroom(model, mappers, rows=16)
+loss = classroom.loss(lesson, words=1)  # the global mapper: ELITE's eq. 3
+loss = classroom.loss(lesson, words=3, gate=0.8)  # the local one: eq. 8
+loss.backward()
 """
 
 from collections.abc import Sequence
@@ -98,8 +98,7 @@ class Classroom:
 
     def _errors(self, lesson: Lesson, model: Model) -> Float[Tensor, " rows"]:
         prompts = [
-            caption.replace("{}", token)
-            for caption, token in zip(lesson.captions, self.tokens, strict=False)
+            caption.replace("{}", token) for caption, token in zip(lesson.captions, self.tokens, strict=False)
         ]
         text = Conditioning(model.encode_text(prompts, gradients=torch.is_grad_enabled()))
         alphas = training_alphas_cumprod(model.schedule_config)[lesson.timesteps]
