@@ -59,6 +59,7 @@ class Likeness(torch.nn.Module):
     value_change: Float[Tensor, "channels context_channels"] | None
     keys: Float[Tensor, "cells channels"] | None
     values: Float[Tensor, "cells channels"] | None
+    gate: Float[Tensor, ""] | None
 
     def __init__(
         self,
@@ -70,11 +71,13 @@ class Likeness(torch.nn.Module):
         gate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.token, self.gate = token, gate
+        self.token = token
         self.register_buffer("key_change", key_change)
         self.register_buffer("value_change", value_change)
         self.register_buffer("keys", keys)
         self.register_buffer("values", values)
+        # A tensor, so that a model's hash knows it.
+        self.register_buffer("gate", None if values is None else torch.tensor(gate, device=values.device))
 
     @property
     def changes(self) -> tuple[Tensor, ...]:
@@ -235,7 +238,7 @@ def liken(unet: Any, likenesses: Mapping[str, Sequence[Likeness]]) -> None:
 
 
 def _likenesses(layer: Any) -> Sequence[Likeness]:
-    return getattr(layer, "likenesses", ())
+    return list(getattr(layer, "likenesses", ()))
 
 
 def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) -> Tensor:
@@ -244,13 +247,13 @@ def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) ->
     λ · A / max A · softmax(Q K_lᵀ/√d) V_l (ELITE, eq. 7), where A is the map of the word's tokens, and its maximum is
     over the positions of one head of one row: no row depends on what else is in the batch.
     """
-    found: list[tuple[int, list[int], Likeness, Tensor, Tensor]] = []
+    found: list[tuple[int, list[int], Tensor, Tensor, Tensor]] = []
     for own in _likenesses(heads.layer):
-        if own.keys is not None and own.values is not None and own.gate:
+        if own.keys is not None and own.values is not None and own.gate is not None:
             places: dict[int, list[int]] = defaultdict(list)
             for row, position in own.tokens(heads.spots):
                 places[row].append(position)
-            found += [(row, at, own, own.keys, own.values) for row, at in places.items()]
+            found += [(row, at, own.gate, own.keys, own.values) for row, at in places.items()]
     if not found:
         return attended
     rows = [row for row, *_ in found]
@@ -260,7 +263,7 @@ def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) ->
         columns[number, 0, at, 0] = 1
     columns = columns.expand(-1, heads.layer.heads, -1, -1)
     word = heads.attend(query, key.to(query), columns)[..., :1].to(query)
-    gates = query.new_tensor([own.gate for _, _, own, *_ in found])[:, None, None, None]
+    gates = torch.stack([gate for _, _, gate, *_ in found]).to(query)[:, None, None, None]
     share = gates * word / word.amax(2, keepdim=True).clamp(min=torch.finfo(word.dtype).tiny)
     keys, values = (
         heads._split(pad_sequence(cells, batch_first=True).to(query))

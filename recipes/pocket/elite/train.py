@@ -276,7 +276,7 @@ def validation(room: Classroom, held: Examples, alphas: Tensor, gate: float) -> 
         for first in range(0, 128, ROWS):
             lesson = held.lesson(torch.arange(first, first + ROWS), alphas, generator)
             with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
-                losses.append(float(room.loss(lesson, words, gate, penalty=0, part_penalty=0)))
+                losses.append(float(room.loss(lesson, words, gate, penalty=0.0, part_penalty=0.0)))
         found[f"held back, {words} words"] = sum(losses) / len(losses)
     return found
 

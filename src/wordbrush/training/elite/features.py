@@ -25,7 +25,7 @@ class Seen:
     of the thing's patches. maps: the patches of each hidden state. region: where the thing is."""
 
     levels: list[Float[Tensor, "b _"]]
-    maps: list[Float[Tensor, "b c h w"]]
+    maps: list[Float[Tensor, "b _ _ _"]]
     region: Bool[Tensor, "b size size"]
 
 
@@ -116,6 +116,9 @@ def _loaded(name: str) -> Eye:
 
     kinds: Any = transformers
     folder: Any = POCKET / "judge" if name == "pocket" else name
+    bars = kinds.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # progress belongs to the caller
     try:
         if name == "pocket":
             network = kinds.VisionTextDualEncoderModel.from_pretrained(
@@ -129,6 +132,9 @@ def _loaded(name: str) -> Eye:
             f"expected a CLIP's image encoder, got {name!r:.100}: {str(error).partition(chr(10))[0]:.200}; "
             "give a folder or a hub id that can be reached"
         ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
     return Eye(
         name,
         network.requires_grad_(False).eval(),

@@ -8,7 +8,7 @@ from typing import Any, cast
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class Mappers(nn.Module):
 
     def vectors(
         self, levels: Sequence[Float[Tensor, "b _"]], count: int | None = None
-    ) -> list[Float[Tensor, "b n d"]]:
+    ) -> list[Float[Tensor, "b n _"]]:
         """The words of pictures, w0 last, for each text encoder: as a noun is, it reads those before it. levels: see
         `features.Seen.levels`. count: of the words, by default one a level."""
         chosen = list(zip(self.words, levels, strict=True))[:count][::-1]
@@ -132,7 +132,7 @@ class Mappers(nn.Module):
         return list(words.split(self.shape.words, -1))
 
     def cells(
-        self, maps: Sequence[Float[Tensor, "b c h w"]], region: Bool[Tensor, "b h w"]
+        self, maps: Sequence[Float[Tensor, "b _ _ _"]], region: Shaped[Tensor, "b h w"]
     ) -> tuple[Float[Tensor, "b cells d"], Bool[Tensor, "b cells"]]:
         """Features of a thing's parts, and which of the cells show it. maps: of the levels. region: where it is."""
         assert self.parts is not None, "these mappers have no local part"
@@ -197,6 +197,3 @@ def _resized(maps: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Ten
     if maps.shape[-1] >= size[-1]:
         return F.adaptive_avg_pool2d(maps, size)
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-Words = Mapping[str, Tensor]

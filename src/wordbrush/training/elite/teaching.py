@@ -38,8 +38,8 @@ class Lesson:
     timesteps: Int[Tensor, " rows"]
     emphasis: Float[Tensor, "rows h w"]
     weights: Float[Tensor, " rows"]
-    maps: Sequence[Float[Tensor, "rows c h w"]] = ()
-    shown: Float[Tensor, "rows h w"] | None = None
+    maps: Sequence[Float[Tensor, "rows _ _ _"]] = ()
+    shown: Float[Tensor, "rows _ _"] | None = None
 
 
 class Classroom:
@@ -80,7 +80,7 @@ class Classroom:
         errors = self._errors(lesson, self._taught(vectors, words))
         return (errors * lesson.weights).mean() + regulated
 
-    def _taught(self, vectors: Sequence[Float[Tensor, "rows n d"]], words: int) -> Model:
+    def _taught(self, vectors: Sequence[Float[Tensor, "rows n _"]], words: int) -> Model:
         """The model whose words have these vectors."""
         if words not in self._models:
             networks = {**self._base.networks, "unet": self._unet}
