@@ -182,6 +182,7 @@ def train(model: Model, mappers: Mappers, part: str, minutes: float, runs: Path)
     if part == "local":
         state = torch.load(runs / "global.pt", weights_only=True)
         mappers.load_state_dict(state["average"])
+        mappers.begin_parts(model)
     learning = {
         name: each for name, each in mappers.named_parameters() if is_local(name) == (part == "local")
     }

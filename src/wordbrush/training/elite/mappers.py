@@ -122,6 +122,14 @@ class Mappers(nn.Module):
             last.bias.copy_(mean)
             last.weight.copy_(torch.randn_like(last.weight) * spread[:, None] * self.shape.hidden**-0.5)
 
+    @torch.no_grad()
+    def begin_parts(self, model: Model) -> None:
+        """Start the parts' keys where the text's own are; their values stay at zero, so that nothing changes yet."""
+        unet: Any = model.base.denoiser.unet
+        for name in self.shape.layers:
+            own: Any = self.local[_flat(name)]
+            own.key.weight.copy_(unet.get_submodule(name).to_k.weight)
+
     def vectors(
         self, levels: Sequence[Float[Tensor, "b _"]], count: int | None = None
     ) -> list[Float[Tensor, "b n _"]]:
@@ -149,13 +157,22 @@ class Mappers(nn.Module):
         changes: dict[str, Any] = {name: self.changes[_flat(name)] for name in self.shape.layers}
         return {name: Likeness(token, own.key.weight, own.value.weight) for name, own in changes.items()}
 
-    def parts_of(self, token: str, cells: Float[Tensor, "cells d"], gate: float) -> dict[str, Likeness]:
-        """What a word brings to each layer by the local mapper."""
-        local: dict[str, Any] = {name: self.local[_flat(name)] for name in self.shape.layers}
-        return {
-            name: Likeness(token, None, None, own.key(cells), own.value(cells), gate)
-            for name, own in local.items()
-        }
+    def parts_of(
+        self,
+        tokens: Sequence[str],
+        cells: Float[Tensor, "b cells d"],
+        shown: Bool[Tensor, "b cells"],
+        gate: float,
+    ) -> list[dict[str, Likeness]]:
+        """What each of some words brings to each layer by the local mapper: the cells that show its thing."""
+        found: list[dict[str, Likeness]] = [{} for _ in tokens]
+        for name in self.shape.layers:
+            own: Any = self.local[_flat(name)]
+            keys, values = own.key(cells), own.value(cells)
+            for row, token in enumerate(tokens):
+                at = shown[row]
+                found[row][name] = Likeness(token, None, None, keys[row][at], values[row][at], gate)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors, in half precision."""

@@ -71,8 +71,9 @@ def concept(
             for name, own in mappers.likenesses(settings.token).items()
         }
         if settings.local and mappers.parts is not None:
-            (cells,), (shown,) = mappers.cells(features.maps, features.region)
-            for name, own in mappers.parts_of(settings.token, cells[shown], settings.local).items():
+            cells, shown = mappers.cells(features.maps, features.region)
+            (parts,) = mappers.parts_of([settings.token], cells, shown, settings.local)
+            for name, own in parts.items():
                 tensors[name] |= {"keys": own.keys, "values": own.values}
     record = seen.record
     made = Concept(

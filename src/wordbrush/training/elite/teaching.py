@@ -71,8 +71,8 @@ class Classroom:
         if gate:
             assert lesson.shown is not None, "the local mapper reads the patches of the thing"
             cells, shown = self.mappers.cells(lesson.maps, lesson.shown)
-            for row, token in enumerate(self.tokens[: len(cells)]):
-                for name, own in self.mappers.parts_of(token, cells[row][shown[row]], gate).items():
+            for parts in self.mappers.parts_of(self.tokens[: len(cells)], cells, shown, gate):
+                for name, own in parts.items():
                     likenesses[name].append(own)
                     size = cast(Tensor, own.values).abs().mean()
                     regulated = regulated + part_penalty * size / (len(cells) * len(likenesses))
