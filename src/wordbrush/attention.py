@@ -150,7 +150,7 @@ class Heads:
         """Q of the given rows."""
         span = rows.indices(self.rows)[:2]
         if span not in self._queries:
-            self._queries[span] = self._split(self.layer.to_q(self.hidden[rows]))
+            self._queries[span] = self.split(self.layer.to_q(self.hidden[rows]))
         return self._queries[span]
 
     def key(self, rows: slice = slice(None)) -> Float[Tensor, "b heads tokens d"]:
@@ -159,7 +159,7 @@ class Heads:
             return self._text().key[rows]
         span = rows.indices(self.rows)[:2]
         if span not in self._keys:
-            self._keys[span] = self._split(self.layer.to_k(self.context[rows]))
+            self._keys[span] = self.split(self.layer.to_k(self.context[rows]))
         return self._keys[span]
 
     def value(self, rows: slice = slice(None)) -> Float[Tensor, "b heads tokens d"]:
@@ -168,7 +168,7 @@ class Heads:
             return self._values[rows]
         if self.context is not self.hidden:
             return self._text().value[rows]
-        return self._split(self.layer.to_v(self.context[rows]))
+        return self.split(self.layer.to_v(self.context[rows]))
 
     def with_values(self, columns: Float[Tensor, "rows tokens k"]) -> "Heads":
         """The same queries and keys over other values: columns of the maps instead of features.
@@ -207,12 +207,13 @@ class Heads:
                 of_key, of_value = (F.linear(context[at], each) for each in own.changes)
                 key = key.index_put(at, key[at] + of_key.to(key))
                 value = value.index_put(at, value[at] + of_value.to(value))
-        fresh = TextProjections(self._split(key), self._split(value), context, versions)
+        fresh = TextProjections(self.split(key), self.split(value), context, versions)
         if not is_trained:
             self.cache[layer] = fresh
         return fresh
 
-    def _split(self, projected: Tensor) -> Tensor:
+    def split(self, projected: Float[Tensor, "b tokens channels"]) -> Float[Tensor, "b heads tokens d"]:
+        """Projected features by heads."""
         return projected.view(*projected.shape[:2], self.layer.heads, -1).transpose(1, 2)
 
 
@@ -266,7 +267,7 @@ def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) ->
     gates = torch.stack([gate for _, _, gate, *_ in found]).to(query)[:, None, None, None]
     share = gates * word / word.amax(2, keepdim=True).clamp(min=torch.finfo(word.dtype).tiny)
     keys, values = (
-        heads._split(pad_sequence(cells, batch_first=True).to(query))
+        heads.split(pad_sequence(cells, batch_first=True).to(query))
         for cells in ([key for *_, key, _ in found], [value for *_, value in found])
     )
     counts = torch.tensor([len(key) for *_, key, _ in found])

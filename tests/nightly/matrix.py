@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "out/cat.concept",
     ),
     "train lora": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train elite": ("--picture", "photo.png", "--mask", "photo.png", "--out", "out/cat.concept"),
     "train rare-tokens": (),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
 }
@@ -57,6 +58,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 ALSO = {
     "--mask": ("--truth", "photo.png"),
+    "train elite --mask": (),
     "--lpips-weights": ("--lpips", "alex"),
     "--record-memory": ("--record",),
     "evaluate pie --lpips-weights": ("--lpips-network", "alex"),
@@ -66,23 +68,23 @@ ALSO = {
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
-    "--sample-every --class-pictures --rank --vectors --length --progressive",
+    "--sample-every --class-pictures --rank --vectors --length --progressive --words",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
-    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate",
+    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --local",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
-    "--init --templates textual-inversion:--token convert:--token",
+    "--init --templates textual-inversion:--token elite:--token convert:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --to dreambooth:--keep",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata",
-    "picture": "PICTURE --truth --mask",
+    "picture": "PICTURE --truth --mask --picture",
     "toml": "--option-file",
-    "folder": "FOLDER --edited --root",
+    "folder": "FOLDER --edited --root --mappers",
     "lines": "CASES JOBS",
     "weights": "--lpips-weights",
     "model": "--model --clip --encoder",
@@ -90,7 +92,7 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out convert:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out elite:--out convert:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
@@ -569,7 +571,7 @@ ACCEPTED = (
         "a prompt is any text with words; a note names those that the model does not know",
     ),
     ("--work", "*results", "a training's own files have other names"),
-    ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
+    ("--class-prompt --sample-prompt elite:--init --mappers", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),

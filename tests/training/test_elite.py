@@ -359,7 +359,9 @@ def test_options_that_do_not_fit() -> None:
 
 def test_mappers_belong_to_a_model(base: Base, folder: Callable[[str], str], tmp_path: Path) -> None:
     model = base("sd1")
-    with pytest.raises(ModelError, match=r"there are some for pocket alone: give a folder of its own \(--mappers\)"):
+    with pytest.raises(
+        ModelError, match=r"there are some for pocket alone: give a folder of its own \(--mappers\)"
+    ):
         mappers_for(model, settings_of({}))
     with pytest.raises(ModelError, match="got those for tiny SDXL"):
         mappers_for(model, settings_of({"mappers": folder("sdxl")}))

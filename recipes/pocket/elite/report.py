@@ -23,7 +23,6 @@ from wordbrush.model import Model
 from wordbrush.pocket import Scene, Thing
 from wordbrush.sheets import sheet
 from wordbrush.training.elite.method import concept
-
 from world import VALIDATION, Likeness, render
 
 PROMPTS = {"a {} in a meadow": "meadow", "a {} on the moon": "moon"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import math
 import os
@@ -283,10 +284,18 @@ def validation(room: Classroom, held: Examples, alphas: Tensor, gate: float) -> 
 
 
 def export(mappers: Mappers, runs: Path, folder: Path) -> None:
-    """Write the averaged weights of both parts, of the global one alone if there is no other."""
+    """Write the averaged weights of both parts, of the global one alone if there is no other; into the model's manifest
+    as well, if they are written into its folder."""
     checkpoint = runs / "local.pt" if (runs / "local.pt").exists() else runs / "global.pt"
     mappers.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     mappers.save(folder)
+    manifest = folder.parent / "manifest.json"
+    if manifest.exists():
+        known = json.loads(manifest.read_text())
+        own = {f"{folder.name}/{path.name}": path for path in sorted(folder.iterdir())}
+        hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in own.items()}
+        known["files"] = dict(sorted({**known["files"], **hashes}.items()))
+        manifest.write_text(json.dumps(known, indent=2) + "\n")
 
 
 if __name__ == "__main__":

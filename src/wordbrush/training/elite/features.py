@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
@@ -87,7 +88,8 @@ class Eye:
     ) -> Seen:
         """Features of framed pictures. levels: which hidden states."""
         values = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / 255
-        pixels = torch.from_numpy((values - np.float32(self.mean)) / np.float32(self.spread))
+        mean, spread = (np.array(each, dtype=np.float32) for each in (self.mean, self.spread))
+        pixels = torch.from_numpy((values - mean) / spread)
         pixels = pixels.permute(0, 3, 1, 2).contiguous().to(self.network.device)
         states = self.network(pixel_values=pixels, output_hidden_states=True).hidden_states
         region = torch.from_numpy(np.stack(regions)).to(pixels.device)
@@ -100,8 +102,9 @@ class Eye:
         first: Tensor | None = None
         if state.ndim == 3:
             first, side = state[:, 0], round((state.shape[1] - 1) ** 0.5)
-            state = state[:, 1:].transpose(1, 2).unflatten(-1, (side, side))
-        shares = torch.nn.functional.adaptive_avg_pool2d(region[:, None].float(), state.shape[-2:])
+            state = state[:, 1:].transpose(1, 2).reshape(len(state), -1, side, side)
+        height, width = state.shape[-2:]
+        shares = F.adaptive_avg_pool2d(region[:, None].float(), (height, width))
         shares = shares / shares.sum((2, 3), keepdim=True)
         mean = (state * shares).sum((2, 3))
         if first is None:

@@ -1,7 +1,7 @@
 """The mapping networks: from features of a masked picture to words, and to keys and values of the thing's parts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,14 +137,14 @@ class Mappers(nn.Module):
         `features.Seen.levels`. count: of the words, by default one a level."""
         chosen = list(zip(self.words, levels, strict=True))[:count][::-1]
         words = torch.stack([network(level) for network, level in chosen], 1)
-        return list(words.split(self.shape.words, -1))
+        return list(torch.split(words, list(self.shape.words), -1))
 
     def cells(
         self, maps: Sequence[Float[Tensor, "b _ _ _"]], region: Shaped[Tensor, "b h w"]
     ) -> tuple[Float[Tensor, "b cells d"], Bool[Tensor, "b cells"]]:
         """Features of a thing's parts, and which of the cells show it. maps: of the levels. region: where it is."""
         assert self.parts is not None, "these mappers have no local part"
-        size = (self.shape.grid,) * 2
+        size = (self.shape.grid, self.shape.grid)
         resized = [_resized(each, size) for each in maps]
         shown = F.adaptive_avg_pool2d(region[:, None].float(), size)[:, 0]
         # At least the cell that the thing covers most: a thin thing fills none.
