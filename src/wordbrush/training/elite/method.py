@@ -111,8 +111,8 @@ def mappers_for(model: Model, options: EliteOptions) -> Mappers:
         found = Mappers.load(POCKET / "elite") if _is_pocket(model) else None
     if found is None:
         raise ModelError(
-            f"expected mapping networks for {model.base.name}, and there are some for pocket alone: give a folder of its "
-            "own (--mappers), trained as in recipes/pocket/elite/train.py (docs/methods/elite.md)"
+            f"expected mapping networks for {model.base.name}, and there are some for pocket alone: give a folder of "
+            "its own (--mappers), trained as in recipes/pocket/elite/train.py (docs/methods/elite.md)"
         )
     if found.shape.base.hash != model.base_hash:
         raise ModelError(
