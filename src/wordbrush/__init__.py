@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         record,
         train,
         training_methods,
+        word_of,
     )
     from wordbrush.concept import Concept
     from wordbrush.editing.presets import preset
@@ -107,6 +108,7 @@ __all__ = [
     "sweep",
     "train",
     "training_methods",
+    "word_of",
 ]
 
 

@@ -592,6 +592,31 @@ def merge(
     return drain(merging.merge(model, values, texts, targets), on_progress).concept
 
 
+def word_of(
+    model: Model,
+    picture: Pixels,
+    mask: Pixels,
+    *,
+    options: Mapping[str, Any] | Options | None = None,
+) -> Concept:
+    """A word for the thing in one picture, without training for it (ELITE; docs/methods/elite.md).
+
+    mask: of the picture's size, 1 (white) where the thing is. options: `EliteOptions`, such as {"token": "<my-cat>"}.
+    There are mapping networks for the built-in model; those of another are given as a folder, {"mappers": "FOLDER"}.
+
+    Raises `ImageError` for a mask that does not fit, `ModelError` without mapping networks, `OptionsError`.
+
+    >>> from wordbrush.pocket import render, sample, segment
+    >>> scene = sample(7, things=1)
+    >>> word_of(Model.load("pocket"), render(scene), segment(scene) == 1, options={"token": "<it>"}).prompt
+    'a photo of <it>'
+    """
+    from wordbrush.training.elite.method import concept
+
+    _require_model(model)
+    return concept(model, picture, mask, _given(options))
+
+
 def fitted(model: Model, picture: ImageOrPath) -> Float[Tensor, "1 3 height width"]:
     """A picture or picture file at the model's own size, as a tensor in [−1, 1]. Raises `ImageError`."""
     image = images.rgb(picture) if isinstance(picture, Image.Image) else images.load(picture)

@@ -9,7 +9,8 @@ A map M = softmax(QKᵀ/√d) is never built. Its product with any value matrix 
 its columns: a word's map is the same call with the word's indicator column for V (`Heads.with_values`).
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,64 @@ class Site:
     def positions(self) -> int:
         """Number of image positions, height × width."""
         return self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a learned word stands in a prompt: its tokens [start, stop)."""
+
+    token: str
+    start: int
+    stop: int
+
+
+class Likeness(torch.nn.Module):
+    """What a learned word brings to one cross-attention layer, beside its vectors; it acts where the word stands alone.
+
+    token: the word; None for all that were learned. key_change, value_change: what is added to the layer's projections
+    of the word's own tokens. keys, values: features of the thing itself, which the positions that attend to the word
+    attend to as well; `gate` says how much. Rows without the word are never touched. The tensors are buffers: they
+    belong to the network.
+    """
+
+    key_change: Float[Tensor, "channels context_channels"] | None
+    value_change: Float[Tensor, "channels context_channels"] | None
+    keys: Float[Tensor, "cells channels"] | None
+    values: Float[Tensor, "cells channels"] | None
+    gate: Float[Tensor, ""] | None
+
+    def __init__(
+        self,
+        token: str | None,
+        key_change: Tensor | None = None,
+        value_change: Tensor | None = None,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        gate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.token = token
+        self.register_buffer("key_change", key_change)
+        self.register_buffer("value_change", value_change)
+        self.register_buffer("keys", keys)
+        self.register_buffer("values", values)
+        # A tensor, so that a model's hash knows it.
+        self.register_buffer("gate", None if values is None else torch.tensor(gate, device=values.device))
+
+    @property
+    def changes(self) -> tuple[Tensor, ...]:
+        """Both changes; nothing where there are none."""
+        return tuple(each for each in (self.key_change, self.value_change) if each is not None)
+
+    def tokens(self, spots: Sequence[Sequence[Spot]]) -> list[tuple[int, int]]:
+        """The row and the position of each of the word's tokens."""
+        return [
+            (row, position)
+            for row, own in enumerate(spots)
+            for spot in own
+            if self.token in (None, spot.token)
+            for position in range(spot.start, spot.stop)
+        ]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,6 +122,7 @@ class Heads:
     hidden: Float[Tensor, "rows positions channels"]
     context: Float[Tensor, "rows tokens context_channels"]
     cache: TextCache
+    spots: Sequence[Sequence[Spot]] = ()
     _queries: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
     _keys: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
     _values: Tensor | None = None
@@ -89,7 +150,7 @@ class Heads:
         """Q of the given rows."""
         span = rows.indices(self.rows)[:2]
         if span not in self._queries:
-            self._queries[span] = self._split(self.layer.to_q(self.hidden[rows]))
+            self._queries[span] = self.split(self.layer.to_q(self.hidden[rows]))
         return self._queries[span]
 
     def key(self, rows: slice = slice(None)) -> Float[Tensor, "b heads tokens d"]:
@@ -98,7 +159,7 @@ class Heads:
             return self._text().key[rows]
         span = rows.indices(self.rows)[:2]
         if span not in self._keys:
-            self._keys[span] = self._split(self.layer.to_k(self.context[rows]))
+            self._keys[span] = self.split(self.layer.to_k(self.context[rows]))
         return self._keys[span]
 
     def value(self, rows: slice = slice(None)) -> Float[Tensor, "b heads tokens d"]:
@@ -107,7 +168,7 @@ class Heads:
             return self._values[rows]
         if self.context is not self.hidden:
             return self._text().value[rows]
-        return self._split(self.layer.to_v(self.context[rows]))
+        return self.split(self.layer.to_v(self.context[rows]))
 
     def with_values(self, columns: Float[Tensor, "rows tokens k"]) -> "Heads":
         """The same queries and keys over other values: columns of the maps instead of features.
@@ -131,19 +192,28 @@ class Heads:
 
     def _projected(self) -> TextProjections:
         layer, context = self.layer, self.context
+        likenesses = _likenesses(layer) if self.spots else ()
         weights = [*layer.to_k.parameters(), *layer.to_v.parameters()]
+        weights += [each for own in likenesses for each in own.changes]
         is_trained = context.requires_grad or any(weight.requires_grad for weight in weights)
         versions = () if is_trained else tuple(map(_version, (context, *weights)))
         kept = self.cache.get(layer)
         if kept is not None and kept.context is context and kept.versions == versions and not is_trained:
             return kept
-        key, value = self._split(layer.to_k(context)), self._split(layer.to_v(context))
-        fresh = TextProjections(key, value, context, versions)
+        key, value = layer.to_k(context), layer.to_v(context)
+        for own in likenesses:
+            if own.changes and (found := own.tokens(self.spots)):
+                at = tuple(torch.tensor(found).T)
+                of_key, of_value = (F.linear(context[at], each) for each in own.changes)
+                key = key.index_put(at, key[at] + of_key.to(key))
+                value = value.index_put(at, value[at] + of_value.to(value))
+        fresh = TextProjections(self.split(key), self.split(value), context, versions)
         if not is_trained:
             self.cache[layer] = fresh
         return fresh
 
-    def _split(self, projected: Tensor) -> Tensor:
+    def split(self, projected: Float[Tensor, "b tokens channels"]) -> Float[Tensor, "b heads tokens d"]:
+        """Projected features by heads."""
         return projected.view(*projected.shape[:2], self.layer.heads, -1).transpose(1, 2)
 
 
@@ -160,6 +230,52 @@ attended values "rows heads positions d", before its output projection."""
 def plain(site: Site, step: int, heads: Heads) -> Float[Tensor, "rows heads positions d"]:
     """The layer's own attention."""
     return heads.attend(heads.query(), heads.key(), heads.value())
+
+
+def liken(unet: Any, likenesses: Mapping[str, Sequence[Likeness]]) -> None:
+    """Give a UNet's cross-attention layers, by name, what learned words bring to them."""
+    for name, own in likenesses.items():
+        unet.get_submodule(name).likenesses = torch.nn.ModuleList(own)
+
+
+def _likenesses(layer: Any) -> Sequence[Likeness]:
+    return list(getattr(layer, "likenesses", ()))
+
+
+def _likened(heads: Heads, attended: Float[Tensor, "rows heads positions d"]) -> Tensor:
+    """What a layer attended, and what its rows that have a learned word with a likeness see of the thing.
+
+    λ · A / max A · softmax(Q K_lᵀ/√d) V_l (ELITE, eq. 7), where A is the map of the word's tokens, and its maximum is
+    over the positions of one head of one row: no row depends on what else is in the batch.
+    """
+    found: list[tuple[int, list[int], Tensor, Tensor, Tensor]] = []
+    for own in _likenesses(heads.layer):
+        if own.keys is not None and own.values is not None and own.gate is not None:
+            places: dict[int, list[int]] = defaultdict(list)
+            for row, position in own.tokens(heads.spots):
+                places[row].append(position)
+            found += [(row, at, own.gate, own.keys, own.values) for row, at in places.items()]
+    if not found:
+        return attended
+    rows = [row for row, *_ in found]
+    query, key = heads.query()[rows], heads.key()[rows]
+    columns = query.new_zeros(len(rows), 1, key.shape[2], heads.channels)
+    for number, (_, at, *_) in enumerate(found):
+        columns[number, 0, at, 0] = 1
+    columns = columns.expand(-1, heads.layer.heads, -1, -1)
+    word = heads.attend(query, key.to(query), columns)[..., :1].to(query)
+    gates = torch.stack([gate for _, _, gate, *_ in found]).to(query)[:, None, None, None]
+    share = gates * word / word.amax(2, keepdim=True).clamp(min=torch.finfo(word.dtype).tiny)
+    keys, values = (
+        heads.split(pad_sequence(cells, batch_first=True).to(query))
+        for cells in ([key for *_, key, _ in found], [value for *_, value in found])
+    )
+    counts = torch.tensor([len(key) for *_, key, _ in found])
+    mask = None  # where things have as many cells as one another
+    if counts.min() < keys.shape[2]:
+        mask = (torch.arange(keys.shape[2]) < counts[:, None])[:, None, None].to(query.device)
+    seen = share * F.scaled_dot_product_attention(query, keys, values, mask)
+    return attended.index_put((torch.tensor(rows),), seen.to(attended), accumulate=True)
 
 
 def install(unet: Any) -> str:
@@ -191,6 +307,7 @@ class _Processor:
         step: int = 0,
         latent_size: tuple[int, int] | None = None,
         cache: TextCache | None = None,
+        spots: Sequence[Sequence[Spot]] = (),
     ) -> Float[Tensor, "rows positions channels"]:
         assert attention_mask is None, "Stable Diffusion's UNet attends without masks"
         is_cross = encoder_hidden_states is not None
@@ -198,8 +315,12 @@ class _Processor:
         positions = hidden_states.shape[1]
         height, width = (positions, 1) if latent_size is None else _grid(latent_size, positions)
         site = Site(self.name, is_cross, height, width)
-        heads = Heads(attn, hidden_states, context, TextCache() if cache is None else cache)
+        heads = Heads(
+            attn, hidden_states, context, TextCache() if cache is None else cache, spots if is_cross else ()
+        )
         attended = attend(site, step, heads)
+        if heads.spots:
+            attended = _likened(heads, attended)
         merged = attended.transpose(1, 2).flatten(2)  # rows positions (heads d)
         return attn.to_out[1](attn.to_out[0](merged))
 

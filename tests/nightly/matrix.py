@@ -63,6 +63,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "out/cat.concept",
     ),
     "train cones": ("subjects/real/cat", "--prompt", "a sks cat", *TAUGHT, *ONE, "--out", "out/cat.concept"),
+    "train elite": ("--picture", "photo.png", "--mask", "photo.png", "--out", "out/cat.concept"),
     "train rare-tokens": (),
     "merge": ("my-dog.concept", "my-vase.concept", "--out", "out/both.concept"),
     "convert": ("my-cat.concept", "--out", "out/cat.concept"),
@@ -71,6 +72,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 ALSO = {
     "--mask": ("--truth", "photo.png"),
+    "train elite --mask": (),
     "--lpips-weights": ("--lpips", "alex"),
     "--record-memory": ("--record",),
     "evaluate pie --lpips-weights": ("--lpips-network", "alex"),
@@ -80,25 +82,25 @@ ALSO = {
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
-    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive",
+    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
-    "--limit --word-learning-rate --norm-learning-rate --cut-mix --compress",
+    "--limit --word-learning-rate --norm-learning-rate --cut-mix --compress --local",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
-    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token convert:--token",
+    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token elite:--token convert:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --train-word --sizes --to --subject subjects:--from-pocket dreambooth:--keep",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
     "--quick",
-    "picture": "PICTURE --truth --mask",
+    "picture": "PICTURE --truth --mask --picture",
     "toml": "--option-file",
-    "folder": "FOLDER --edited --root --class-folder",
+    "folder": "FOLDER --edited --root --class-folder --mappers",
     "lines": "CASES JOBS --captions",
     "size": "--size",
     "weights": "--lpips-weights",
@@ -107,7 +109,7 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work --study",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out "
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out elite:--out "
     "convert:--out merge:--out",
     "source": "invert:--out",
     "csv": "export:--out",
@@ -615,7 +617,7 @@ ACCEPTED = (
         "a prompt is any text with words; a note names those that the model does not know",
     ),
     ("--work", "*results", "a training's own files have other names"),
-    ("--class-prompt --sample-prompt", "empty", "the same as leaving it out"),
+    ("--class-prompt --sample-prompt elite:--init --mappers", "empty", "the same as leaving it out"),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),

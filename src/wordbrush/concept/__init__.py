@@ -2,5 +2,6 @@
 
 from wordbrush.concept.applied import Use, applied, doubts
 from wordbrush.concept.concept import Base, Concept, Placeholder, TrainingPicture
+from wordbrush.concept.portrait import Portrait
 
-__all__ = ["Base", "Concept", "Placeholder", "TrainingPicture", "Use", "applied", "doubts"]
+__all__ = ["Base", "Concept", "Placeholder", "Portrait", "TrainingPicture", "Use", "applied", "doubts"]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.attention import Likeness, liken
 from wordbrush.concept.concept import ASSUMED, Concept, Placeholder
 from wordbrush.concept.weights import Change, merged
 from wordbrush.errors import ConceptError, short
@@ -62,6 +63,10 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
     }
     if left := changes.keys():
         raise ConceptError(unplaced(model, sorted(left)))
+    if portraits := [use for use in uses if use.strength and use.concept.portraits]:
+        if networks["unet"] is model.base.networks["unet"]:
+            networks["unet"] = shared(networks["unet"])
+        _portrayed(networks["unet"], portraits)
     encoders = [part for part in networks if part != "unet"]
     strengths = {token: use.strength for use in uses for token in use.concept.placeholders}
     for i, part in enumerate(encoders) if placeholders else ():
@@ -141,6 +146,16 @@ def _changed(part: str, network: Any, changes: dict[str, list[tuple[Change, floa
             except (ConceptError, RuntimeError) as error:
                 raise ConceptError(f"{part}.{name} does not fit this model: {error}") from error
     return shared(network, own) if own else None
+
+
+def _portrayed(unet: Any, uses: Sequence[Use]) -> None:
+    """Give a UNet's layers what the concepts' words bring to them."""
+    likenesses: dict[str, list[Likeness]] = defaultdict(list)
+    for use in uses:
+        for token, portrait in use.concept.portraits.items():
+            for name, own in portrait.likenesses(token, use.strength, unet).items():
+                likenesses[name].append(own)
+    liken(unet, likenesses)
 
 
 def unplaced(model: Model, names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wordbrush import tensorfiles
 from wordbrush.concept import weights
+from wordbrush.concept.portrait import Portrait
 from wordbrush.concept.weights import Change
 from wordbrush.errors import ConceptError, short
 from wordbrush.files import Opened, atomic_write
@@ -25,7 +26,8 @@ from wordbrush.images import decode
 from wordbrush.inputs import FileRecord
 from wordbrush.reading import json_text
 
-_FORMAT, _VERSION = "wordbrush-concept", 1
+_FORMAT, _VERSION = "wordbrush-concept", 2
+_WITH_PORTRAITS = 2  # the first version that has them; concepts without are written as they always were
 
 ASSUMED = "assumed"
 """The option of a concept of another tool that says what its file does not say and was assumed."""
@@ -71,8 +73,9 @@ class Concept:
     """What training taught a model.
 
     placeholders: learned words. weights: changes of weights, by names such as "unet.mid_block.….to_k.weight": the
-    network's in diffusers' folders, and the weight's own. method, options, seed, pictures: how it was trained. prompt:
-    one to use it in. base: the model it belongs to. previews: pictures of it, encoded. file: what it was loaded from.
+    network's in diffusers' folders, and the weight's own. portraits: what some of the words bring besides. method,
+    options, seed, pictures: how it was trained. prompt: one to use it in. base: the model it belongs to. previews:
+    pictures of it, encoded. file: what it was loaded from.
 
     >>> concept = Concept.load("my-cat.concept")
     >>> concept.prompt, list(concept.placeholders)
@@ -84,6 +87,7 @@ class Concept:
     base: Base
     placeholders: Mapping[str, Placeholder] = field(default_factory=dict[str, Placeholder])
     weights: Mapping[str, Change] = field(default_factory=dict[str, Change])
+    portraits: Mapping[str, Portrait] = field(default_factory=dict[str, Portrait])
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int = 0
     pictures: tuple[TrainingPicture, ...] = ()
@@ -140,6 +144,10 @@ class Concept:
                     name: weights.restored(kind, _below(f"weights.{name}.", tensors))
                     for name, kind in header.weights.items()
                 },
+                portraits={
+                    token: Portrait(own.gate, _layers(f"portraits.{token}.", own.layers, tensors))
+                    for token, own in header.portraits.items()
+                },
                 options=header.options,
                 seed=header.seed,
                 pictures=tuple(header.pictures),
@@ -164,6 +172,9 @@ class Concept:
                     tensors[f"placeholders.{token}.{name}.{i}"] = own
         for name, change in self.weights.items():
             tensors |= {f"weights.{name}.{own}": each for own, each in weights.tensors(change).items()}
+        for token, portrait in self.portraits.items():
+            for name, layer in portrait.layers.items():
+                tensors |= {f"portraits.{token}.{name}.{own}": each for own, each in layer.items()}
         for i, preview in enumerate(self.previews):
             tensors[f"previews.{i}"] = torch.frombuffer(bytearray(preview), dtype=torch.uint8)
         header = _Header(
@@ -172,14 +183,18 @@ class Concept:
             base=self.base,
             placeholders=list(self.placeholders),
             weights={name: change.kind for name, change in sorted(self.weights.items())},
+            portraits={
+                token: _Portrait(gate=own.gate, layers=list(own.layers))
+                for token, own in self.portraits.items()
+            },
             options=dict(self.options),
             seed=self.seed,
             pictures=list(self.pictures),
             previews=len(self.previews),
-        ).model_dump_json()
+        ).model_dump_json(exclude=None if self.portraits else {"portraits"})
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
         metadata = {
-            "format": f"{_FORMAT}.{_VERSION}",
+            "format": f"{_FORMAT}.{_WITH_PORTRAITS if self.portraits else 1}",
             "concept": header,
             "sha256": _checksum(header, tensors),
         }
@@ -195,6 +210,15 @@ def words_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return ()
 
 
+class _Portrait(BaseModel):
+    """What a file says of a portrait."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    gate: float
+    layers: list[str]
+
+
 class _Header(BaseModel):
     """What a concept's file says in words and numbers. It may come from elsewhere, so all of it is checked."""
 
@@ -205,6 +229,7 @@ class _Header(BaseModel):
     base: Base
     placeholders: list[str]
     weights: dict[str, str]
+    portraits: dict[str, _Portrait] = {}
     options: dict[str, Any]
     seed: int = Field(ge=0, lt=2**63)
     pictures: list[TrainingPicture]
@@ -248,6 +273,10 @@ def _placeholders(header: _Header, tensors: Mapping[str, Tensor]) -> dict[str, P
             raise ConceptError(f"expected vectors for {short(token)}, as many for each text encoder")
         found[token] = Placeholder(vectors, initial or None)
     return found
+
+
+def _layers(prefix: str, names: list[str], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {name: _below(f"{prefix}{name}.", tensors) for name in names}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -84,6 +84,7 @@ class Denoiser:
                 "step": 0 if step is None else step,
                 "latent_size": (latents.shape[-2], latents.shape[-1]),
                 "cache": conditioning.cache,
+                "spots": conditioning.text.spots,
                 **attending,
             }
         elif attend is not None:

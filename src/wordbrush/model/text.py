@@ -9,22 +9,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.attention import Spot
 from wordbrush.errors import ModelError, OptionsError, short
 from wordbrush.words import MOST_CHUNKS, Words, read
 
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeds:
-    """Encoded prompts: what the UNet attends to, and for SDXL the pooled embedding that conditions its time steps."""
+    """Encoded prompts: what the UNet attends to, and for SDXL the pooled embedding that conditions its time steps.
+
+    spots: for each row where learned words stand in it; none where no word of any row was learned.
+    """
 
     hidden: Float[Tensor, "rows tokens channels"]
     pooled: Float[Tensor, "rows pooled_channels"] | None = None
+    spots: tuple[tuple[Spot, ...], ...] = ()
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
 
     def __getitem__(self, rows: slice | list[int]) -> "TextEmbeds":
-        return TextEmbeds(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows
+        spots = tuple(self.spots[row] for row in chosen) if self.spots else ()
+        return TextEmbeds(self.hidden[rows], None if self.pooled is None else self.pooled[rows], spots)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors to store, by `name` and their own."""
@@ -34,13 +41,18 @@ class TextEmbeds:
     def expand(self, rows: int) -> "TextEmbeds":
         """One prompt's embeds, for each of `rows` rows."""
         pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
-        return TextEmbeds(self.hidden.expand(rows, -1, -1), pooled)
+        return TextEmbeds(self.hidden.expand(rows, -1, -1), pooled, self.spots * rows)
 
     @staticmethod
     def concat(parts: Sequence["TextEmbeds"]) -> "TextEmbeds":
         """The rows of all parts, in order."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return TextEmbeds(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+        spots: tuple[tuple[Spot, ...], ...] = ()
+        if any(part.spots for part in parts):
+            spots = tuple(row for part in parts for row in part.spots or ((),) * len(part))
+        return TextEmbeds(
+            torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None, spots
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +121,19 @@ class TextEncoder:
             empty = torch.tensor([prompt == "" for prompt in prompts], device=embeds.device)
             embeds = embeds.masked_fill(empty[:, None, None], 0)
             pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
-        return TextEmbeds(embeds, pooled)
+        return TextEmbeds(embeds, pooled, self._spots(prompts) if self.placeholders else ())
+
+    def _spots(self, prompts: Sequence[str]) -> tuple[tuple[Spot, ...], ...]:
+        """For each prompt, where learned words stand in it."""
+        names = {token.casefold(): token for token in self.placeholders}
+        return tuple(
+            tuple(
+                Spot(names[word.text.casefold()], word.start, word.stop)
+                for word in self.read(prompt).words
+                if word.is_learned
+            )
+            for prompt in prompts
+        )
 
     def _read(self, number: int, prompt: str) -> Words:
         """The prompt as the encoder of this number reads it."""

@@ -78,8 +78,12 @@ def grounded(name: str, colour: str | None, width: int, height: int, flip: bool)
     The shadow is at most 40 % opaque, so "more than half opaque" means the thing itself.
     """
     drawn = sprite(name, colour, width, height, flip)
-    if name in SHADOWLESS:
-        return drawn, 0
+    return (drawn, 0) if name in SHADOWLESS else shadowed(drawn)
+
+
+def shadowed(drawn: Image.Image) -> tuple[Image.Image, int]:
+    """A thing (RGBA) with its shadow, and the margin in pixels left of and above the thing itself."""
+    width, height = drawn.size
     margin = max(2, round(width * 0.10))
     page = Image.new("L", (width + 2 * margin, height + 2 * margin))
     left, right = _feet(drawn)
@@ -118,7 +122,7 @@ def _lightness(drawn: Image.Image) -> NDArray[np.float32]:
     return np.where(grey < middle, 0.58 * grey / middle, above).astype(np.float32)
 
 
-def _painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
+def painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
     """The sprite recoloured with `middle` (RGB in [0, 1], one for all pixels or one for each), keeping its shading."""
     tone = _lightness(drawn)[..., None]
     # Eyes and outlines stay dark, shadows keep some of the colour, highlights become nearly white.
@@ -136,7 +140,7 @@ def _painted(drawn: Image.Image, middle: NDArray[np.float32]) -> Image.Image:
 
 
 def _tinted(drawn: Image.Image, colour: str) -> Image.Image:
-    return _painted(drawn, (np.array(COLOURS[colour]) / 255).astype(np.float32))
+    return painted(drawn, (np.array(COLOURS[colour]) / 255).astype(np.float32))
 
 
 def _patterned(drawn: Image.Image, look: str) -> Image.Image:
@@ -144,7 +148,7 @@ def _patterned(drawn: Image.Image, look: str) -> Image.Image:
     down, across = np.mgrid[: drawn.height, : drawn.width].astype(np.float32)
     if look == "rainbow":
         bands = np.array([COLOURS[c] for c in ("red", "orange", "yellow", "green", "blue", "purple")])
-        return _painted(drawn, (bands[(across * 6 / drawn.width).astype(int)] / 255).astype(np.float32))
+        return painted(drawn, (bands[(across * 6 / drawn.width).astype(int)] / 255).astype(np.float32))
     if look == "striped":
         first, second = COLOURS["blue"], COLOURS["white"]
         chosen = (down + across) % 36 < 18
@@ -155,4 +159,4 @@ def _patterned(drawn: Image.Image, look: str) -> Image.Image:
         first, second = COLOURS["green"], COLOURS["yellow"]
         chosen = (down // 18 + across // 18) % 2 < 1
     colours = np.where(chosen[..., None], np.array(first), np.array(second))
-    return _painted(drawn, (colours / 255).astype(np.float32))
+    return painted(drawn, (colours / 255).astype(np.float32))

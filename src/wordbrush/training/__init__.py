@@ -63,6 +63,13 @@ METHODS: Mapping[str, Method[Training]] = {
     ),
 }
 
+READS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(METHODS, frozenset[str]()),
+    "elite": frozenset({"clip"}),
+}
+"""The networks that score pictures ("clip", "encoder", "reader") and that a method has read: none of them judges what
+it makes. ELITE has no line above: it does not optimise (`training.elite.method.concept`)."""
+
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "pocket": {
         "textual_inversion": {

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter, validators
 
 from wordbrush import training
 from wordbrush.cli import outputs
+from wordbrush.cli.commands.elite import elite
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Count, Given, OptionFile, Preview, Whole
 from wordbrush.cli.options.setup import POCKET, Setup
@@ -19,6 +20,7 @@ from wordbrush.cli.terminal import Heard, Terminal, listening_to
 from wordbrush.errors import OptionsError
 from wordbrush.methods import typed
 from wordbrush.progress import Progress, drain
+from wordbrush.training.elite.options import EliteOptions
 
 if TYPE_CHECKING:
     from wordbrush.training.run import Plan, Trained
@@ -42,6 +44,7 @@ def application(tokens: Sequence[str]) -> App:
         # The help of other commands does not need their options.
         kinds = {"Training": method.options()} if "train" in tokens[:1] else {}
         app.command(flags.with_flags(_command(name), **kinds), name=typed(name))
+    app.command(flags.with_flags(elite, Training=EliteOptions))
     app.command(rare_tokens)
     return app
 

@@ -155,6 +155,11 @@ def files(
     form = FORMATS[to]
     if form.words is None:
         return {path: concept.content()}
+    if concept.portraits:
+        raise ConceptError(
+            f"expected a concept of words and weights for --to {to}, got {concept!r}, whose word has a likeness too, "
+            "which no other tool reads: use --to wordbrush"
+        )
     places = Places(model)
     if concept.placeholders and not concept.weights and to in _WORDS_ALONE:
         return dict(form.words(concept.placeholders, path, places))

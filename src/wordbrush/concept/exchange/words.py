@@ -105,7 +105,13 @@ def renamed(concept: Concept, token: str) -> Concept:
             f"expected one word of at most 100 letters for the concept, such as '<my-cat>', got {short(token)}"
         )
     ((old, own),) = concept.placeholders.items()
-    return replace(concept, placeholders={token: own}, prompt=concept.prompt.replace(old, token), file=None)
+    return replace(
+        concept,
+        placeholders={token: own},
+        portraits={token: concept.portraits[old]} if old in concept.portraits else {},
+        prompt=concept.prompt.replace(old, token),
+        file=None,
+    )
 
 
 def initialised(concept: Concept, word: str, model: Model) -> Concept:

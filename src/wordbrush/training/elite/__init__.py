@@ -1,0 +1,1 @@
+"""Textual Inversion: `method`, and its `options`, which do not import torch."""
