@@ -91,7 +91,8 @@ TYPES = {
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
-    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token elite:--token convert:--token",
+    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token elite:--token "
+    "convert:--token",
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
@@ -109,8 +110,8 @@ TYPES = {
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
     "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work --study",
-    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out elite:--out "
-    "convert:--out merge:--out",
+    "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out "
+    "elite:--out convert:--out merge:--out",
     "source": "invert:--out",
     "csv": "export:--out",
     "sweep": "--sweep --values",
