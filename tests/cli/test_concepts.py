@@ -18,7 +18,7 @@ from wordbrush.cli.options import concepts
 from wordbrush.cli.options.concepts import Named
 from wordbrush.cli.options.setup import Setup
 from wordbrush.concept import Base, Concept, TrainingPicture
-from wordbrush.concept.weights import LowRank
+from wordbrush.concept.weights import LowRank, Shut
 from wordbrush.errors import OptionsError
 from wordbrush.images import load, read_provenance
 from wordbrush.model import Model
@@ -386,6 +386,12 @@ def test_no_row_writes_a_concept_that_another_reads(here: Path, batch: Batch) ->
 
 
 # wordbrush concepts -----------------------------------------------------------------------------------------
+
+
+def test_concepts_names_entries_that_are_shut(run: Run, tiny: Callable[..., Model]) -> None:
+    concept(tiny(), (), weights=Shut).save("shut.concept")
+    code, out, _ = run("concepts", "shut.concept")
+    assert code == 0 and "  weights  7 shut\n" in out
 
 
 def test_concepts_tells_what_they_are(here: Path, run: Run, folder: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
 from safetensors.torch import load_file, save_file
 
+import teaching
 from foreign import changed, close, output, same
 from training.helping import learn, pictures
 from training.helping import output as drawn
 from wordbrush.concept import Concept, Use, applied, exchange
-from wordbrush.concept.weights import Full, Spectral
+from wordbrush.concept.weights import Full, Shut, Spectral
 from wordbrush.errors import ConceptError
 from wordbrush.model import Model
 
@@ -150,3 +151,12 @@ def test_spectral_shifts_are_written_as_they_came(tiny: Tiny, tmp_path: Path) ->
     same(exchange.read(files[0], tiny("sd1")), concept)
     concept.save(tmp_path / "own.concept")
     same(Concept.load(tmp_path / "own.concept"), concept)
+
+
+@pytest.mark.parametrize("to", [name for name, form in exchange.FORMATS.items() if form.weights])
+def test_no_other_tool_knows_entries_that_are_shut(to: str, tiny: Tiny, tmp_path: Path) -> None:
+    own = teaching.concept(tiny(), (), weights=Shut)
+    with pytest.raises(ConceptError, match=f"which are what --to {to} holds, got unet.* as shut: use"):
+        exchange.write(own, tmp_path / "a.safetensors", tiny(), to=to)
+    exchange.write(own, tmp_path / "a.concept", tiny())
+    assert exchange.read(tmp_path / "a.concept", tiny()).record.sha256 == own.record.sha256
