@@ -72,8 +72,8 @@ def test_the_loss_is_that_of_its_equation(weight: float | None, sizes: bool, bas
             rows: list[float] = []
             for k, picture in enumerate(batch.pictures):
                 prompt = batch.prefixes[k] + prompts[int(picture > 2)] if which == 0 else "a cat"
-                bar = float(alphas[batch.timesteps[k]])
-                noisy = bar**0.5 * batch.latents[k] + (1 - bar) ** 0.5 * batch.noise[k]
+                bar = alphas[batch.timesteps[k]]
+                noisy = float(bar.sqrt()) * batch.latents[k] + float((1 - bar).sqrt()) * batch.noise[k]
                 said = own.trainee.model.denoiser.unet(
                     noisy[None], batch.timesteps[k], own.trainee.model.encode_text([prompt]).hidden
                 ).sample[0]

@@ -395,5 +395,5 @@ def test_folders_and_files_together_are_refused(tmp_path: Path) -> None:
 def test_a_fault_in_one_of_several_folders_is_told(tmp_path: Path) -> None:
     cat, vase = two(tmp_path, "my-cat", "my-vase")
     (vase / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="my-vase.*0.png is not a picture|0.png is not a picture"):
+    with pytest.raises(ImageError, match="my-vase/0.png is not a picture"):
         read([cat, vase])

@@ -101,6 +101,16 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "schedule": "cosine",
             "batch_size": 2,
         },
+        "custom_diffusion": {
+            "steps": 160,
+            "learning_rate": 2e-3,
+            "word_learning_rate": 5e-3,
+            "schedule": "cosine",
+            "batch_size": 2,
+            "class_pictures": 8,
+            "prior_weight": 0.25,
+            "sizes": False,
+        },
     },
 }
 """The models for which other defaults were measured than the papers', and those, by method."""
