@@ -101,10 +101,8 @@ class Examples:
         """The latents of a crop, whose corner is at these shares of where it can be; or of two halves, which have no
         other side: left and right are told apart."""
         image, (height, width) = self.images[picture], self.model.image_size
-        if beside is not None:
-            image, mirrored = self._halves(image, self.images[beside]), False
-        if self.crop == "stretch":
-            scaled, top, left = (width, height), 0, 0
+        if beside is not None or self.crop == "stretch":
+            scaled, top, left, mirrored = (width, height), 0, 0, mirrored and beside is None
         else:
             scale = max(width / image.width, height / image.height)
             scaled = max(width, round(image.width * scale)), max(height, round(image.height * scale))
@@ -113,6 +111,8 @@ class Examples:
             top, left = (self._corner(rest, share) for rest, share in corners)
         key = picture, beside, top, left, mirrored
         if key not in self._kept:
+            if beside is not None:
+                image = self._halves(image, self.images[beside])
             cut = image.resize(scaled, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
             pixels = to_tensor(cut).to(self.model.device)
             latents = self.model.encode_image(pixels.flip(-1) if mirrored else pixels)

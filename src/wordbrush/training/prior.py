@@ -26,18 +26,33 @@ Prior = tuple[list[Image.Image], tuple[str, ...]]
 
 
 def require_prompts(
-    model: Model, options: ClassOptions, found: Pictures, given: Pictures | None, prompts: Sequence[str]
+    model: Model,
+    options: ClassOptions,
+    found: Pictures,
+    given: Pictures | None,
+    prompts: Sequence[str],
+    side_by_side: Sequence[str] = (),
 ) -> None:
     """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words.
 
-    given: the pictures of the class, where they are. prompts: the things'.
+    given: the pictures of the class, where they are. prompts: the things'. side_by_side: as in `loss`.
     """
     for prompt in prompts:
         require_words(model, "prompt", prompt)
     for prompt in options.class_prompts:
         require_words(model, "class_prompt", prompt)
-    for caption in filter(None, (*found.captions, *(() if given is None else given.captions))):
+    own, of_class = (tuple(filter(None, each.captions)) if each else () for each in (found, given))
+    for caption in (*own, *of_class):
         model.read(caption)
+    for texts in ((*prompts, *own), (*options.class_prompts, *of_class)):
+        # If the longest fit beside each other, all do.
+        longest = sorted(dict.fromkeys(texts), key=lambda text: _tokens(model, text))[-2:]
+        for template in side_by_side if len(longest) > 1 else ():
+            require_words(model, "side_by_side", _side_by_side(template, *longest))
+
+
+def _tokens(model: Model, text: str) -> int:
+    return max((word.stop for word in model.read(text).words), default=0)
 
 
 def given(options: ClassOptions) -> Pictures | None:
@@ -93,15 +108,19 @@ def loss(
     return with_prior(errors, instances, options.prior_weight), len(prompts)
 
 
+def _side_by_side(template: str, left: str, right: str) -> str:
+    words = {"{left}": left, "{right}": right}
+    return re.sub("{left}|{right}", lambda place: words[place[0]], template)
+
+
 def _shown(batch: Batch, prompts: Sequence[str], side_by_side: Sequence[str]) -> list[str]:
     """What each row shows, by the prompts of its pictures."""
 
     def told(picture: int, beside: int | None, choice: float) -> str:
         if beside is None:
             return prompts[picture]
-        words = {"{left}": prompts[picture], "{right}": prompts[beside]}
         template = side_by_side[int(choice * len(side_by_side))]
-        return re.sub("{left}|{right}", lambda place: words[place[0]], template)
+        return _side_by_side(template, prompts[picture], prompts[beside])
 
     return list(map(told, batch.pictures, batch.beside, batch.choices))
 

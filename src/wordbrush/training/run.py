@@ -90,7 +90,10 @@ def planned(
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
     given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
     if isinstance(settings, PriorOptions | JointOptions):
-        prior.require_prompts(model, settings, found, given_prior, settings.prompts)
+        mixed = (
+            settings.side_by_side if isinstance(settings, JointOptions) and found.count_of_things > 1 else ()
+        )
+        prior.require_prompts(model, settings, found, given_prior, settings.prompts, mixed)
         _require_prompt_for_each(settings, found.count_of_things)
         classes = settings.class_prompts or ("",)
         each = classes * len(settings.prompts) if len(classes) == 1 else classes
