@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.helping import Parts, learn, parts, plan
 from wordbrush.concept import exchange
 from wordbrush.concept.weights import Spectral
-from wordbrush.errors import OptionsError
+from wordbrush.errors import OptionsError, PromptError
 from wordbrush.model import Model
 from wordbrush.training.svdiff.method import Convolution, Linear, Norm, layers
 
@@ -214,6 +214,21 @@ def test_one_prompt_for_each_folder(base: Callable[..., Model], folder: Path) ->
         OptionsError, match="'class_prompt': expected one for all, or one for each of 2 folders"
     ):
         parts(base(), folder, "svdiff", class_prompt=("a", "b", "c"), **TWO)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"prompt": ("a sks cat", "a tpk dog"), "side_by_side": ("{left} and " + "cat " * 70 + "{right}",)},
+        {"prompt": ("sks " + "cat " * 38, "tpk " + "dog " * 38)},
+        {"prompt": ("a sks cat", "a tpk dog"), "class_prompt": ("cat " * 38, "dog " * 38)},
+    ],
+)
+def test_two_prompts_that_do_not_fit_beside_each_other_are_told_before_the_work(
+    told: dict[str, Any], base: Callable[..., Model], folder: Path
+) -> None:
+    with pytest.raises(PromptError, match="shorten it"):
+        plan(base(), folder, "svdiff", **told)
 
 
 def test_notes_are_of_each_thing(base: Callable[..., Model], folder: Path) -> None:

@@ -111,6 +111,19 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "prior_weight": 0.25,
             "sizes": False,
         },
+        "svdiff": {
+            "steps": 160,
+            "learning_rate": 0.1,
+            "norm_learning_rate": 1e-2,
+            "schedule": "cosine",
+            "batch_size": 4,
+            "side_by_side": (
+                "{left} to the left of {right}",
+                "{right} to the right of {left}",
+                "{left} next to {right}",
+                "{right} next to {left}",
+            ),
+        },
     },
 }
 """The models for which other defaults were measured than the papers', and those, by method."""

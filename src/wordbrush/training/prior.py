@@ -25,14 +25,28 @@ Prior = tuple[list[Image.Image], tuple[str, ...]]
 """Pictures of classes, and what each shows."""
 
 
-def require_prompts(model: Model, options: ClassOptions, found: Pictures, given: Pictures | None) -> None:
-    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words. given:
-    the pictures of the class, where they are."""
+def require_prompts(
+    model: Model,
+    options: ClassOptions,
+    found: Pictures,
+    given: Pictures | None,
+    side_by_side: Sequence[str] = (),
+) -> None:
+    """Raise `PromptError` for a prompt or a caption that does not fit the model, and for a prompt without words.
+
+    given: the pictures of the class, where they are. side_by_side: as in `loss`.
+    """
     for prompt in options.prompts:
         require_words(model, "prompt", prompt)
     require_classes(model, options, given)
-    for caption in filter(None, found.captions):
+    own, of_class = (tuple(filter(None, each.captions)) if each else () for each in (found, given))
+    for caption in own:
         model.read(caption)
+    for texts in ((*options.prompts, *own), (*options.class_prompts, *of_class)):
+        # If the longest fit beside each other, all do.
+        longest = sorted(dict.fromkeys(texts), key=lambda text: _tokens(model, text))[-2:]
+        for template in side_by_side if len(longest) > 1 else ():
+            require_words(model, "side_by_side", _side_by_side(template, *longest))
 
 
 def require_classes(model: Model, options: ClassOptions, given: Pictures | None) -> None:
@@ -41,6 +55,10 @@ def require_classes(model: Model, options: ClassOptions, given: Pictures | None)
         require_words(model, "class_prompt", prompt)
     for caption in filter(None, () if given is None else given.captions):
         model.read(caption)
+
+
+def _tokens(model: Model, text: str) -> int:
+    return max((word.stop for word in model.read(text).words), default=0)
 
 
 def given(options: ClassOptions) -> Pictures | None:
@@ -111,15 +129,19 @@ def preserving(
     return with_prior(errors, instances, options.prior_weight), len(prompts)
 
 
+def _side_by_side(template: str, left: str, right: str) -> str:
+    words = {"{left}": left, "{right}": right}
+    return re.sub("{left}|{right}", lambda place: words[place[0]], template)
+
+
 def _shown(batch: Batch, prompts: Sequence[str], side_by_side: Sequence[str]) -> list[str]:
     """What each row shows, by the prompts of its pictures."""
 
     def told(picture: int, beside: int | None, choice: float) -> str:
         if beside is None:
             return prompts[picture]
-        words = {"{left}": prompts[picture], "{right}": prompts[beside]}
         template = side_by_side[int(choice * len(side_by_side))]
-        return re.sub("{left}|{right}", lambda place: words[place[0]], template)
+        return _side_by_side(template, prompts[picture], prompts[beside])
 
     return list(map(told, batch.pictures, batch.beside, batch.choices))
 
