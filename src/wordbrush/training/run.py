@@ -87,8 +87,10 @@ def planned(
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")
     given_prior = prior.given(settings) if isinstance(settings, ClassOptions) else None
     if isinstance(settings, ThingOptions | JointOptions):
-        is_mixed = isinstance(settings, JointOptions) and found.count_of_things > 1
-        prior.require_prompts(model, settings, found, given_prior, settings.side_by_side if is_mixed else ())
+        mixed = (
+            settings.side_by_side if isinstance(settings, JointOptions) and len(settings.prompts) > 1 else ()
+        )
+        prior.require_prompts(model, settings, found, given_prior, mixed)
         notices += rare_tokens.doubts(model, settings, found, wants_class=settings.WANTS_CLASS)
     elif isinstance(settings, ClassOptions):
         prior.require_classes(model, settings, given_prior)
