@@ -320,7 +320,7 @@ def test_the_truth_scores_above_the_model_as_it_was(scored: Scores):
         for true, base in zip(scored.of("truth", key), scored.of("base", key), strict=True):
             assert true is not None and base is not None and true > base, key
     assert scored.of("truth", "scene") == [1.0, 1.0]
-    assert scored.of("truth", "copying") == [0.0, 0.0]
+    assert all(value is not None and value < 0.98 for value in scored.of("truth", "nearest")), "no copies"
     assert scored.of(REAL, "dino") == scored.of("truth", "real_dino")
     for key in ("near", "text_alignment", "image_alignment"):
         (true,), (base,) = scored.of("two-truth", key), scored.of("two-base", key)
