@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from PIL import Image
-
 from wordbrush.evaluation.results.plots import COLOURS, MARKS, blank, save
+from wordbrush.images import load
 
 
 def test_equal_figures_make_equal_files(tmp_path: Path):
@@ -13,7 +12,7 @@ def test_equal_figures_make_equal_files(tmp_path: Path):
         axes.plot([0, 1], [1, 0], color=COLOURS[0], marker=MARKS[0])
         save(figure, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
-    assert Image.open(tmp_path / "one.png").width > 800
+    assert load(tmp_path / "one.png").width > 800
     figure, axes = blank("another x →", "y →")
     save(figure, tmp_path / "third.png")
     assert (tmp_path / "third.png").read_bytes() != (tmp_path / "one.png").read_bytes()

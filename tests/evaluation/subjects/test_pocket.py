@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
 
-from wordbrush import training
+from wordbrush import images, training
 from wordbrush.cli.commands.evaluate.subjects import subjects as command
 from wordbrush.concept import Concept
 from wordbrush.errors import InputError, OptionsError, OutputError
@@ -321,7 +320,7 @@ def test_the_truth_scores_above_the_model_as_it_was(scored: Scores):
         for true, base in zip(scored.of("truth", key), scored.of("base", key), strict=True):
             assert true is not None and base is not None and true > base, key
     assert scored.of("truth", "scene") == [1.0, 1.0]
-    assert scored.of("truth", "copying") == [0.0, 0.0]
+    assert all(value is not None and value < 0.98 for value in scored.of("truth", "nearest")), "no copies"
     assert scored.of(REAL, "dino") == scored.of("truth", "real_dino")
     for key in ("near", "text_alignment", "image_alignment"):
         (true,), (base,) = scored.of("two-truth", key), scored.of("two-base", key)
@@ -362,7 +361,7 @@ def test_everything_is_written(made: Bench, scored: Scores, tmp_path: Path):
     ):
         assert title in text
     assert "good for trying this, not for a figure" in text
-    assert Image.open(tmp_path / "plot.png").width > 800
+    assert images.load(tmp_path / "plot.png").width > 800
     rows = list(csv.DictReader(io.StringIO((tmp_path / "scores.csv").read_text())))
     assert {row["way"] for row in rows} >= {"truth", "base", *TAUGHT, "two-words", "real"}
     sheets = gallery.write(made, tmp_path / "gallery")
@@ -372,7 +371,7 @@ def test_everything_is_written(made: Bench, scored: Scores, tmp_path: Path):
         "poodle-and-alarm-clock",
         "swaps",
     ]
-    assert all(path.stat().st_size <= 300_000 and Image.open(path).format == "WEBP" for path in sheets)
+    assert all(path.stat().st_size <= 300_000 and path.read_bytes()[8:12] == b"WEBP" for path in sheets)
 
 
 @pytest.mark.slow
