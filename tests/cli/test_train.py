@@ -134,7 +134,7 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
 
 
 def test_one_picture_is_edited_through_what_was_learned_of_it(run: Run, here: Path, model: Path) -> None:
-    """SVDiff's editing of one picture (section 3.5): its caption has no rare word, and an edit begins at the picture."""
+    """SVDiff's editing of one picture: its caption has no rare word, and an edit begins at the picture."""
     caption = ("a cat on a beach", "a dog on a beach")
     told = ("--prompt", caption[0], "--learning-rate", "0.05", *FEW)
     code, _, err = run("svdiff", "my-cat/0.png", *told)
