@@ -121,8 +121,8 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
     """A comma in a prompt does not end it. Pictures are made of each class, and classes that are equal are one."""
     shutil.copytree("my-cat", "my-dog")
     told = ("--class-prompt", "a cat", "--class-prompt", "a dog", "--class-pictures", "1")
-    code, out, err = run(*TWO, *told, *FEW)
-    assert code == 0
+    code, out, _ = run(*TWO, *told, *FEW)
+    assert code == 0 and out.startswith("my-cat.concept  a sks cat and a tpk dog, on a beach")
     concept = Concept.load("my-cat.concept")
     assert concept.prompt == "a sks cat and a tpk dog, on a beach"
     assert concept.options["prompt"] == ["a sks cat", "a tpk dog, on a beach"]
