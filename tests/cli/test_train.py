@@ -140,8 +140,8 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
     """A comma in a prompt does not end it. Pictures are made of each class, and classes that are equal are one."""
     shutil.copytree("my-cat", "my-dog")
     told = ("--class-prompt", "a cat", "--class-prompt", "a dog", "--class-pictures", "1")
-    code, out, err = run(*TWO, *told, *FEW)
-    assert code == 0
+    code, out, _ = run(*TWO, *told, *FEW)
+    assert code == 0 and out.startswith("my-cat.concept  a sks cat and a tpk dog, on a beach")
     concept = Concept.load("my-cat.concept")
     assert concept.prompt == "a sks cat and a tpk dog, on a beach"
     assert concept.options["prompt"] == ["a sks cat", "a tpk dog, on a beach"]
@@ -153,7 +153,7 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
 
 
 def test_one_picture_is_edited_through_what_was_learned_of_it(run: Run, here: Path, model: Path) -> None:
-    """SVDiff's editing of one picture (section 3.5): no rare word in its caption, and an edit begins at the picture."""
+    """SVDiff's editing of one picture: its caption has no rare word, and an edit begins at the picture."""
     caption = ("a cat on a beach", "a dog on a beach")
     told = ("--prompt", caption[0], "--learning-rate", "0.05", *FEW)
     code, _, err = run("svdiff", "my-cat/0.png", *told)
