@@ -61,8 +61,8 @@ wordbrush's built-in model: small enough to ship, real enough for every method t
 - **Parts**: an autoencoder (8 latent channels, 16 × 16), a text encoder (CLIP, 3 layers, 32 tokens), a UNet with
   attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them, for scoring
   pictures and each trained apart from all others: `judge/`, a small CLIP of the same world; `reader/`, which says
-  what a picture or a part of it shows; `encoder/`, trained without captions or labels, which says how alike two are. `elite/` makes
-  words of masked pictures (`recipes/pocket/elite`).
+  what a picture or a part of it shows; `encoder/`, trained without captions or labels, which says how alike two are.
+  `elite/` makes words of masked pictures (`recipes/pocket/elite`).
 - **Training**: {samples:,} samples in {steps:,} steps, averaged weights{blended}; `recipes/pocket` has
   every command.
 - **Best with**: guidance {guidance:g}, {ddim} DDIM steps, captions like "a small red cat next to a chair on a beach
