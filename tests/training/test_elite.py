@@ -211,6 +211,16 @@ def test_a_likeness_of_another_kind_of_model_is_refused(base: Base, made: Any) -
         Portrait(0.8, {"x": {"keys": torch.zeros(2, 2)}})
 
 
+def test_attention_that_cannot_be_edited_has_no_likeness(
+    base: Base, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wordbrush.model.denoiser import Denoiser
+
+    monkeypatch.setattr(Denoiser, "unlike", "its attention layer x has a residual")
+    with pytest.raises(ConceptError, match="a model whose attention can be edited"):
+        applied(base("sd1"), [Use(made("sd1"))])
+
+
 # The attention ----------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@
 
 Uses the averaged weights of `runs/pocket/diffusion.pt`, and `vae`, `tokenizer`, `judge`, `reader` and `encoder` from
 the same folder. Writes `src/wordbrush/pocket/weights` with a model card and `manifest.json`, the SHA-256 of every file.
+ELITE's mappers belong to one UNet, and are not copied: `elite/train.py` trains and writes them again.
 If `runs/pocket/report.json` is about these weights, its figures go into the card.
 
 `--blend` mixes in a share of the averaged weights of an earlier checkpoint of the same training: the mean of two models
@@ -61,6 +62,7 @@ wordbrush's built-in model: small enough to ship, real enough for every method t
   attention at 16 × 16 and 8 × 8; eps-prediction, Stable Diffusion's noise schedule. Beside them, for scoring
   pictures and each trained apart from all others: `judge/`, a small CLIP of the same world; `reader/`, which says
   what a picture or a part of it shows; `encoder/`, trained without captions or labels, which says how alike two are.
+  `elite/` makes words of masked pictures (`recipes/pocket/elite`).
 - **Training**: {samples:,} samples in {steps:,} steps, averaged weights{blended}; `recipes/pocket` has
   every command.
 - **Best with**: guidance {guidance:g}, {ddim} DDIM steps, captions like "a small red cat next to a chair on a beach

@@ -64,6 +64,11 @@ def applied(model: Model, uses: Sequence[Use]) -> Model:
     if left := changes.keys():
         raise ConceptError(unplaced(model, sorted(left)))
     if portraits := [use for use in uses if use.strength and use.concept.portraits]:
+        if unlike := model.base.denoiser.unlike:
+            raise ConceptError(
+                f"expected a model whose attention can be edited, where a likeness acts, got "
+                f"{model.base.name}: {unlike}"
+            )
         if networks["unet"] is model.base.networks["unet"]:
             networks["unet"] = shared(networks["unet"])
         _portrayed(networks["unet"], portraits)

@@ -44,6 +44,11 @@ class Denoiser:
         object.__setattr__(self, "_unlike", install(self.unet))
 
     @property
+    def unlike(self) -> str:
+        """Why its attention cannot be edited; "" where it can."""
+        return self._unlike
+
+    @property
     def size(self) -> tuple[int, int]:
         """The latent size that the network was made for: (height, width)."""
         size: int | tuple[int, int] = self.unet.config.sample_size
