@@ -333,7 +333,7 @@ def test_a_new_word_moves_nothing_else_and_whole_weights_do(scored: Scores):
     assert scored.of("textual-inversion", "drift") == pytest.approx([0.0, 0.0], abs=1e-6)
     assert scored.of("textual-inversion", "kid") == scored.of("base", "kid")
     for key in ("drift", "class_drift"):
-        assert all(value is not None and value > 1e-4 for value in scored.of("dreambooth-no-prior", key))
+        assert all(value is not None and value > 2e-6 for value in scored.of("dreambooth-no-prior", key))
     assert scored.of("base", "drift") == [None, None]
 
 
