@@ -77,7 +77,7 @@ def test_a_concept_that_was_trained_here_goes_out_and_comes_back(
     """One thing and two, of one vector and of two, with a word in brackets and without."""
     model = tiny("sd1")
     folders = [pictures(tmp_path / f"{k}", 1) for k in range(len(tokens))]
-    told = {"token": tokens, "init": ("cat", "big dog")[: len(tokens)], "learning_rate": 1e-2}
+    told: dict[str, Any] = {"token": tokens, "init": ("cat", "big dog")[: len(tokens)], "learning_rate": 1e-2}
     concept = learn(model, folders, "custom_diffusion", **told)
     files = exchange.write(concept.concept, tmp_path / "out" / FILE, model, to="custom-diffusion")
     assert len(files) == 1 + len(tokens)
