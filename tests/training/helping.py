@@ -26,7 +26,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "textual_inversion": {"token": "<x>", "init": "cat", "learning_rate": 0.01},
     "dreambooth": {"prompt": "a sks cat", "learning_rate": 1e-3},
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
-    "svdiff": {"prompt": "a sks cat", "learning_rate": 3e-2},
+    "svdiff": {"prompt": "a sks cat", "learning_rate": 1e-2},
 }
 PRIOR = {"class_prompt": "a cat", "class_pictures": 1}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
