@@ -27,7 +27,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "textual_inversion": {"token": "<x>", "init": "cat", "learning_rate": 0.01},
     "dreambooth": {"prompt": "a sks cat", "learning_rate": 1e-3},
     "lora": {"prompt": "a sks cat", "learning_rate": 1e-2},
-    "svdiff": {"prompt": "a sks cat", "learning_rate": 3e-2},
+    "svdiff": {"prompt": "a sks cat", "learning_rate": 1e-2},
     "custom_diffusion": {"token": "<x>", "init": "cat", "learning_rate": 1e-2, "word_learning_rate": 0.01},
     "cones": {"prompt": "a sks cat", "learning_rate": 0.25, "limit": 1.0},
 }
