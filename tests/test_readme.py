@@ -50,6 +50,7 @@ def test_every_method_is_listed():
         *editing.METHODS,
         *inversion.METHODS,
         *training.METHODS,
+        *training.AT_ONCE,
     }
 
 

@@ -63,12 +63,21 @@ METHODS: Mapping[str, Method[Training]] = {
     ),
 }
 
+AT_ONCE: Mapping[str, Method[Any]] = {
+    "elite": Method(
+        "wordbrush.training.elite.method",
+        "a word from one masked picture, in seconds: networks that were trained before read it",
+        "wordbrush.training.elite.options:EliteOptions",
+    ),
+}
+"""Methods that make a concept without optimising for it."""
+
 READS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(METHODS, frozenset[str]()),
     "elite": frozenset({"clip"}),
 }
 """The networks that score pictures ("clip", "encoder", "reader") and that a method has read: none of them judges what
-it makes. ELITE has no line above: it does not optimise (`training.elite.method.concept`)."""
+it makes."""
 
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "pocket": {

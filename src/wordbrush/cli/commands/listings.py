@@ -15,7 +15,7 @@ from wordbrush.methods import Method, find, key, typed
 _TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
     "editing": editing.METHODS,
     "inversion": inversion.METHODS,
-    "training": training.METHODS,
+    "training": {**training.METHODS, **training.AT_ONCE},
 }
 
 

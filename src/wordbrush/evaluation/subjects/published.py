@@ -252,7 +252,7 @@ _CUSTOM_DIFFUSION = Table(
             "Custom Diffusion, ablation",
             CUSTOM_DIFFUSION,
             _ABLATION,
-            ours="custom-diffusion-no-augmentation",
+            ours="custom-diffusion",
         ),
         Published(
             "Custom Diffusion, no regularisation",

@@ -68,8 +68,8 @@ CLAIMS: Sequence[Claim] = (
     Claim("custom-diffusion", "custom-diffusion-no-regularisation", "kid", "low", _KID),
     Claim("custom-diffusion", "custom-diffusion-generated", "kid", "low", _KID),
     Claim(
+        "custom-diffusion-sizes",
         "custom-diffusion",
-        "custom-diffusion-no-augmentation",
         "image_alignment",
         "high",
         "Custom Diffusion, ablation",

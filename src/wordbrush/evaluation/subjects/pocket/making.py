@@ -21,7 +21,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from wordbrush.concept import Concept, Use, applied
 from wordbrush.denoise import denoise
 from wordbrush.errors import OutputError
 from wordbrush.evaluation.results.cost import Cost, measured
-from wordbrush.evaluation.subjects.pocket.variants import BASE, ELITE, TRUTH, Variant
+from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
 from wordbrush.evaluation.subjects.pocket.world import OTHERS, Split, Subject
 from wordbrush.files import atomic_write, sole
 from wordbrush.guidance import TextGuidance
@@ -266,8 +265,8 @@ def taught(
         return Concept.load(path), note
     given = bench.folder / "given" / subject.name
     own = variant.told(subject, given)
-    if variant.method == ELITE:
-        concept, cost = _at_once(bench.model, given, own).save(path), {}
+    if variant.method in training.AT_ONCE:
+        concept, cost = _at_once(bench.model, variant.method, given, own).save(path), {}
     else:
         found, named = pictures.read(given / "pictures"), options(bench, variant, own)
         concept, cost = yield from trained(bench.model, variant.method, found, named, path, given / "drawn")
@@ -276,11 +275,11 @@ def taught(
     return concept, note
 
 
-def _at_once(model: Model, given: Path, told: Mapping[str, Any]) -> Concept:
+def _at_once(model: Model, method: str, given: Path, told: Mapping[str, Any]) -> Concept:
     """A concept of one picture and its mask, without training."""
-    method: Any = import_module(f"wordbrush.training.{ELITE}.method")
+    module: Any = training.AT_ONCE[method].load()
     first = min((given / "pictures").glob("*.png"))
-    return method.concept(model, images.load(first), images.load(given / "mask.png"), told)
+    return module.concept(model, images.load(first), images.load(given / "mask.png"), told)
 
 
 def trained(

@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from PIL import Image
 
 from wordbrush import images
 from wordbrush.concept import Concept, Use, applied
+from wordbrush.concept.merging import merge
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.judges.reader import likeliest
 from wordbrush.evaluation.metrics import similarity
@@ -34,7 +33,7 @@ SECOND = "zwx"
 """The rare word of a second subject, where the first has `RARE`."""
 
 _DREAMBOOTH = "dreambooth-no-prior"
-_CUSTOM, _MERGING = "custom-diffusion", "wordbrush.concept.merging"
+_CUSTOM = "custom-diffusion"
 _REAL = 20  # pictures of each class that a training of both is given
 _SEED = 5000
 _TRUTHS = 6
@@ -47,7 +46,7 @@ class Way:
     """A way to have two subjects in one picture.
 
     of: the way to teach one that it builds on; "" for the references. learn: makes the model, or None for true
-    renderings. words: what stands for the two in a prompt. needs: a module without which it cannot be made.
+    renderings. words: what stands for the two in a prompt.
     """
 
     key: str
@@ -55,12 +54,11 @@ class Way:
     of: str
     learn: Callable[[Bench, Pair], Learned] | None
     words: Callable[[Pair], tuple[str, str]]
-    needs: str = ""
 
     @property
     def is_known(self) -> bool:
         """Whether what it needs is there."""
-        return (not self.of or self.of in known()) and (not self.needs or find_spec(self.needs) is not None)
+        return not self.of or self.of in known()
 
     @property
     def reads(self) -> frozenset[str]:
@@ -132,7 +130,6 @@ def _joint(bench: Bench, pair: Pair) -> Learned:
 def _merged(bench: Bench, pair: Pair) -> Learned:
     """What was learned of each, as one concept in closed form."""
     concepts = yield from _each(bench, pair, _CUSTOM)
-    merge: Callable[..., Generator[Progress, None, Any]] = import_module(_MERGING).merge
     merged = yield from merge(bench.model, concepts)
     return applied(bench.model, [Use(merged.concept)])
 
@@ -188,7 +185,7 @@ _WAYS = (
     Way("two-truth", "true renderings", "", None, _by_class),
     Way("two-base", "the model as it was, the classes alone", "", _base, _by_class),
     Way("joint", "Custom Diffusion, joint training", _CUSTOM, _joint, _spoken(_CUSTOM)),
-    Way("merged", "Custom Diffusion, merged", _CUSTOM, _merged, _spoken(_CUSTOM), needs=_MERGING),
+    Way("merged", "Custom Diffusion, merged", _CUSTOM, _merged, _spoken(_CUSTOM)),
     Way("sequential", "Custom Diffusion, one after the other", _CUSTOM, _sequential, _spoken(_CUSTOM)),
     Way("added", "Custom Diffusion, both applied", _CUSTOM, _beside(_CUSTOM), _spoken(_CUSTOM)),
     Way(

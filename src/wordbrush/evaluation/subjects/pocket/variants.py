@@ -3,9 +3,8 @@
 A training that `training.METHODS` does not have is left out. Adding one is a line in `VARIANTS`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from wordbrush.errors import OptionsError, nearest
 from wordbrush.evaluation.subjects.pocket.world import Subject
 
 RARE = "sks"
-ELITE = "elite"  # no training: a word from one picture and its mask
 
 _WORD = "{new} {class}"
 
@@ -63,8 +61,7 @@ class Variant:
     @property
     def reads(self) -> frozenset[str]:
         """The judges that its method read, whose scores say nothing of it: "clip", "encoder"."""
-        known: Mapping[str, Iterable[str]] = getattr(training, "READS", {})
-        return frozenset(known.get(self.method, ()))
+        return training.READS.get(self.method, frozenset())
 
 
 def _filled(text: str, subject: Subject, given: Path | None = None) -> str:
@@ -121,11 +118,11 @@ VARIANTS: Sequence[Variant] = (
         shows=CATEGORY,
     ),
     Variant(
-        "custom-diffusion-no-augmentation",
-        "Custom Diffusion, no augmentation",
+        "custom-diffusion-sizes",
+        "Custom Diffusion, with size augmentation",
         _CUSTOM,
         _WORD,
-        {**_REAL, "sizes": False},
+        {**_REAL, "sizes": True},
         shows=CATEGORY,
     ),
     Variant(
@@ -154,14 +151,14 @@ VARIANTS: Sequence[Variant] = (
     ),
     Variant("svdiff", "SVDiff", "svdiff", options=_PRIOR),
     Variant("cones", "Cones", "cones", options=_NAMED),
-    Variant("elite", "ELITE, one picture", ELITE, "{new}", {"token": "{new}"}),
+    Variant("elite", "ELITE, one picture", "elite", "{new}", {"token": "{new}"}),
 )
 """What is compared, in the order of the tables."""
 
 
 def known() -> dict[str, Variant]:
     """The ways whose methods there are, by key."""
-    there = {*training.METHODS} | ({ELITE} if find_spec(f"wordbrush.training.{ELITE}") else set[str]())
+    there = {*training.METHODS, *training.AT_ONCE}
     return {variant.key: variant for variant in VARIANTS if variant.method in there}
 
 
