@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -81,6 +82,10 @@ class Told(ClassOptions):
         return self.classes
 
 
+def told(**given: Any) -> Told:
+    return Told.model_validate(given)
+
+
 def test_given_pictures_stand_for_made_ones(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +93,7 @@ def test_given_pictures_stand_for_made_ones(
     monkeypatch.setattr("wordbrush.training.prior.class_pictures", None)
     folder = pictures(tmp_path / "cats", 2)
     (folder / "1.txt").write_text("two cats")
-    options = Told(class_folder=str(folder), classes=("a cat",))
+    options = told(class_folder=str(folder), classes=("a cat",))
     given = prior.given(options)
     found = drain(prior.prior_pictures(tiny("sd1"), options, given, tmp_path / "work"))
     assert given is not None and found == (list(given.images), ("a cat", "two cats"))
@@ -99,7 +104,7 @@ def test_given_pictures_stand_for_made_ones(
 def test_given_pictures_of_no_one_class_need_captions(classes: tuple[str, ...], tmp_path: Path) -> None:
     folder = pictures(tmp_path / "cats", 2)
     (folder / "1.txt").write_text("two cats")
-    options = Told(class_folder=str(folder), classes=classes)
+    options = told(class_folder=str(folder), classes=classes)
     with pytest.raises(
         PromptError, match="expected a caption for each picture of .*cats, got none for 0.png: write"
     ):
@@ -111,12 +116,12 @@ def test_given_pictures_of_no_one_class_need_captions(classes: tuple[str, ...], 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="expected a folder of pictures"):
-        prior.given(Told(class_folder=str(tmp_path / "none"), classes=("a cat",)))
+        prior.given(told(class_folder=str(tmp_path / "none"), classes=("a cat",)))
 
 
 def test_each_class_has_pictures_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
     """Two things of one class share them; a second class has a folder of its own."""
-    options = Told(class_pictures=1, classes=("a cat", "a dog", "a cat"))
+    options = told(class_pictures=1, classes=("a cat", "a dog", "a cat"))
     found = drain(prior.prior_pictures(tiny("sd1"), options, None, tmp_path))
     assert found is not None and found[1] == ("a cat", "a dog")
     made = [load(tmp_path / name / "00000.png").tobytes() for name in ("class", "class-2")]
@@ -124,6 +129,6 @@ def test_each_class_has_pictures_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_nothing_is_preserved_without_a_class_or_without_weight(tiny: Tiny, tmp_path: Path) -> None:
-    for options in (Told(), Told(classes=("a cat",), prior_weight=0)):
+    for options in (told(), told(classes=("a cat",), prior_weight=0)):
         assert drain(prior.prior_pictures(tiny("sd1"), options, None, tmp_path)) is None
     assert not any(tmp_path.iterdir())
