@@ -198,7 +198,7 @@ def test_the_relu_is_of_the_sum() -> None:
 def test_strengths_that_add_up_to_1_go_from_one_to_the_other(
     shape: tuple[int, ...], seed: int, alpha: float
 ) -> None:
-    """σ + α δ₁ + (1 − α) δ₂ (Han et al. 2023, section 3.4); its ends are each alone, bit for bit."""
+    """σ + α δ₁ + (1 − α) δ₂ (Han et al. 2023); its ends are each alone, bit for bit."""
     weight = random(*shape, seed=seed).double()
     one, other = shifts_of(shape, 2, seed)
     between = alpha * shift_of(one) + (1 - alpha) * shift_of(other)

@@ -192,7 +192,7 @@ class Spectral:
     """SVDiff (Han et al. 2023, eq. 2): W' = U · diag(relu(σ + shift)) · Vᵀ, of the W = U · diag(σ) · Vᵀ that it shifts.
 
     A convolution is the matrix "out in·k·k", the scales of a norm are a single row: its one value is their length.
-    Several add up below the relu, relu(σ + Σ strength · shift) (section 3.4): so strengths α and 1 − α go from one to
+    Several add up below the relu, relu(σ + Σ strength · shift): so strengths α and 1 − α go from one to
     the other.
     """
 

@@ -121,7 +121,7 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "sizes": False,
         },
         "svdiff": {
-            "steps": 160,
+            "steps": 120,
             "learning_rate": 0.1,
             "norm_learning_rate": 1e-2,
             "schedule": "cosine",

@@ -94,7 +94,7 @@ class PriorOptions(ThingOptions):
 
 
 class JointOptions(ClassOptions):
-    """The same for several things at once, which some draws show side by side (SVDiff, section 3.3)."""
+    """The same for several things at once, which some draws show side by side (SVDiff's Cut-Mix-Unmix)."""
 
     SEVERAL: ClassVar[bool] = True
 

@@ -2,7 +2,7 @@
 
 W = U · diag(σ) · Vᵀ, with W as the matrix "out in·k·k", becomes W' = U · diag(relu(σ + δ)) · Vᵀ (eq. 2). δ starts at 0.
 The loss is DreamBooth's: with a class prompt, the class is preserved. Of several things, pictures of two are also seen
-side by side (Cut-Mix-Unmix, section 3.3). Biases and tables of words stay as they are, and a norm's scales have one
+side by side (Cut-Mix-Unmix). Biases and tables of words stay as they are, and a norm's scales have one
 value, their length, as in svdiff-pytorch.
 
 Nothing here builds W'. A layer that learns computes U (relu(σ + δ) ⊙ (Vᵀ x)), of which autograd has the gradient by δ
