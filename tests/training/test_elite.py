@@ -30,6 +30,7 @@ SHAPES = ["sd1", "sd2", "sdxl"]
 LEVELS = (-1, 2, 1)
 WIDTHS = (224, 96, 48)
 SCENE = Scene((Thing("cat", "purple", "large"),), "beach")
+WORDS = 3
 PROMPTS = ["a photo of <my-thing>, on a beach", "a cat on a beach", "", "<my-thing> and <my-thing>"]
 
 
@@ -64,7 +65,7 @@ def made(base: Base, folder: Callable[[str], str]) -> Callable[..., Concept]:
     """made("sd1", local=0.5…): the concept of a purple cat."""
 
     def make(shape: str, dtype: torch.dtype = torch.float32, **options: Any) -> Concept:
-        given = {"mappers": folder(shape), **options}
+        given = {"mappers": folder(shape), "words": WORDS, **options}
         return concept(base(shape, dtype), render(SCENE), segment(SCENE) == 1, given)
 
     return make
@@ -90,7 +91,9 @@ def test_a_word_has_a_vector_of_each_level_in_each_encoder(shape: str, base: Bas
     (placeholder,) = own.placeholders.values()
     widths = [each.get_input_embeddings().weight.shape[1] for each in model.text.encoders]
     assert [tuple(each.shape) for each in placeholder.vectors] == [(len(LEVELS), width) for width in widths]
-    assert made(shape, words=1).placeholders["<my-thing>"].count == 1
+    assert settings_of({}).words == 1
+    with pytest.raises(OptionsError, match="at most the 3 that these mappers make, got 4"):
+        made(shape, words=4)
     assert torch.equal(  # w0 is the last
         made(shape, words=1).placeholders["<my-thing>"].vectors[0][0], placeholder.vectors[0][-1]
     )

@@ -15,7 +15,8 @@ What differs from the paper and its code:
 - max A is over the positions of one head of one row. In the code it is over the whole batch, so that a picture depends
   on what is made beside it.
 - The picture that the networks learn from and the one that the word is to draw are two pictures of the thing. So what
-  else is in the first is not worth learning, and all words may be used. The paper drops w1 and later ones for that.
+  else is in the first is not worth learning, and all words may be used. The paper drops w1 and later ones for that; so
+  does the default here, as new sprites came out no nearer with them (docs/methods/elite.md).
 - pocket's encoder is convolutional and has no CLS token: the spread of the thing's patches stands for it.
 - A word of several tokens ends with w0, as a noun phrase ends with its noun.
 - Words begin near the names of the things that the model knows (`recipes/pocket/elite/train.py`): pocket's mappers
@@ -63,7 +64,10 @@ def concept(
     seen, region = Picture.of(picture), _region(Picture.of(picture), Mask.of(mask))
     thing, shape = eye.framed(seen.image, region)
     features = eye.see([thing], [shape], mappers.shape.levels)
-    words = min(settings.words or len(mappers.words), len(mappers.words))
+    if (words := settings.words) > len(mappers.words):
+        raise OptionsError(
+            f"option 'words': expected at most the {len(mappers.words)} that these mappers make, got {words}"
+        )
     with torch.no_grad():
         vectors = mappers.vectors(features.levels, words)
         tensors = {
@@ -84,7 +88,7 @@ def concept(
         portraits={
             settings.token: Portrait(settings.local, {name: halved(own) for name, own in tensors.items()})
         },
-        options={**settings.model_dump(mode="json", exclude={"mappers"}), "words": words},
+        options=settings.model_dump(mode="json", exclude={"mappers"}),
         pictures=(TrainingPicture(name=Path(record.path or "a picture").name, sha256=record.sha256),),
     )
     made = exchange.renamed(made, settings.token)  # checks that it is one word

@@ -14,12 +14,8 @@ class EliteOptions(Options):
         description="a known word for the thing, 'cat', which the new one means at strength 0 (default: it is applied "
         "at strength 1 alone)",
     )
-    words: int | None = Field(
-        None,
-        ge=1,
-        le=16,
-        description="vectors of the word: one keeps to what other words say, all show more of the thing (default: all "
-        "that the mappers make)",
+    words: int = Field(
+        1, ge=1, le=16, description="vectors of the word, of those that the mappers make: pocket's make three"
     )
     local: float = Field(
         0.8, ge=0, le=2, description="how much of the thing's parts is seen where its word is; 0: none"
