@@ -126,6 +126,7 @@ MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "norm_learning_rate": 1e-2,
             "schedule": "cosine",
             "batch_size": 4,
+            "train_text_encoder": True,
             "side_by_side": (
                 "{left} to the left of {right}",
                 "{right} to the right of {left}",
