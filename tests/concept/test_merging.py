@@ -16,6 +16,7 @@ import wordbrush
 from teaching import concept, customised
 from wordbrush.concept import Base, Concept, Use, applied
 from wordbrush.concept.merging import Merged, Spanned, merge, world
+from wordbrush.concept.portrait import Portrait
 from wordbrush.concept.weights import Difference, Full, LowRank
 from wordbrush.errors import ConceptError, OptionsError, PromptError
 from wordbrush.model import Model
@@ -232,6 +233,16 @@ def test_words_alone_are_kept_beside_changed_weights(tiny: Tiny) -> None:
     found = merged(model, [two(model)[0], word])
     assert found.error < 1e-5 and found.concept.prompt == "photo of a <my-cat> cat and <a>"
     assert found.targets[2:] == ("<a>", "a photo of <a>")
+
+
+def test_a_likeness_is_not_lost_in_silence(tiny: Tiny) -> None:
+    model = tiny("sd1")
+    one, other = two(model)
+    portrait = Portrait(0.8, {})
+    with pytest.raises(
+        ConceptError, match="whose word brings a likeness of its thing: apply it beside the others"
+    ):
+        merged(model, [one, replace(other, portraits={next(iter(other.placeholders)): portrait})])
 
 
 def test_a_weight_that_one_of_them_changes_is_the_bases_in_the_other(tiny: Tiny) -> None:
