@@ -194,8 +194,8 @@ def _doubted(model: Model, concept: Concept) -> list[str]:
         )
     if concept.portraits:
         raise ConceptError(
-            f"expected concepts of words and weights to merge, got {_name(concept)}, whose word brings a likeness of its "
-            "thing: apply it beside the others"
+            f"expected concepts of words and weights to merge, got {_name(concept)}, whose word brings a likeness of "
+            "its thing: apply it beside the others"
         )
     known = {name for name in model.weights if _MERGED.fullmatch(name)}
     if others := sorted(concept.weights.keys() - known):
