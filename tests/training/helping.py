@@ -78,9 +78,11 @@ def learn(
 def plan(model: Model, folder: Folder, method: str, **told: Any) -> run.Plan:
     short = {"steps": 3, "batch_size": 2, "sample_every": 10**6}
     own: dict[str, Any] = {**METHODS[method], **short, **told}
-    # Two things are learned from one folder, given twice: enough for what is not about how they look.
-    several = isinstance(own.get("prompt"), tuple)
-    return run.planned(model, [folder] * len(own["prompt"]) if several else folder, method, own)
+    prompts = own.get("prompt")
+    if isinstance(prompts, tuple) and isinstance(folder, Path):
+        # Two things are learned from one folder, given twice: enough for what is not about how they look.
+        folder = [folder] * len(prompts)
+    return run.planned(model, folder, method, own)
 
 
 @dataclass(frozen=True)

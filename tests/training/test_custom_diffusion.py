@@ -71,7 +71,8 @@ def test_the_loss_is_that_of_its_equation(weight: float | None, sizes: bool, bas
         for which, batch in enumerate(batches):
             rows: list[float] = []
             for k, picture in enumerate(batch.pictures):
-                prompt = batch.prefixes[k] + prompts[int(picture > 2)] if which == 0 else "a cat"
+                shown = prompts[int(picture > 2)] if which == 0 else own.task.prior_prompts[picture]
+                prompt = batch.prefixes[k] + shown
                 bar = alphas[batch.timesteps[k]]
                 noisy = float(bar.sqrt()) * batch.latents[k] + float((1 - bar).sqrt()) * batch.noise[k]
                 said = own.trainee.model.denoiser.unet(
