@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def plan(model: Model, folder: Folder, method: str, **told: Any) -> run.Plan:
     prompts = own.get("prompt")
     if isinstance(prompts, tuple) and isinstance(folder, Path):
         # Two things are learned from one folder, given twice: enough for what is not about how they look.
-        folder = [folder] * len(prompts)
+        folder = [folder] * len(cast("tuple[str, ...]", prompts))
     return run.planned(model, folder, method, own)
 
 
