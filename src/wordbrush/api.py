@@ -646,7 +646,7 @@ def training_methods() -> dict[str, str]:
     """Name and summary of every training.
 
     >>> list(training_methods())
-    ['textual_inversion', 'dreambooth', 'lora', 'svdiff', 'custom_diffusion', 'cones']
+    ['textual_inversion', 'dreambooth', 'lora', 'custom_diffusion', 'svdiff', 'cones']
     """
     return {name: method.summary for name, method in training.METHODS.items()}
 

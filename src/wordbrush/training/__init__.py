@@ -46,15 +46,15 @@ METHODS: Mapping[str, Method[Training]] = {
         "changes of low rank: nearly as faithful, a few megabytes",
         "wordbrush.training.lora.options",
     ),
-    "svdiff": Method(
-        "wordbrush.training.svdiff.method",
-        "shifts of singular values: a few hundred kilobytes, for several things at once or one picture",
-        "wordbrush.training.svdiff.options",
-    ),
     "custom_diffusion": Method(
         "wordbrush.training.custom_diffusion.method",
         "what the UNet reads from the text, and a new word: small, fast, and several things at once",
         "wordbrush.training.custom_diffusion.options",
+    ),
+    "svdiff": Method(
+        "wordbrush.training.svdiff.method",
+        "shifts of singular values: a few hundred kilobytes, for several things at once or one picture",
+        "wordbrush.training.svdiff.options",
     ),
     "cones": Method(
         "wordbrush.training.cones.method",
