@@ -232,8 +232,8 @@ def test_vectors_of_other_shapes_are_refused(file: Path) -> None:
 
 def test_a_file_of_a_newer_version_and_one_of_another_kind(file: Path, tmp_path: Path) -> None:
     own = load_file(file)
-    save_file(own, file, {"format": "wordbrush-concept.2"})
-    refused(file, r"written by a newer wordbrush \(format 2, this one reads up to 1\): update wordbrush")
+    save_file(own, file, {"format": "wordbrush-concept.3"})
+    refused(file, r"written by a newer wordbrush \(format 3, this one reads up to 2\): update wordbrush")
     save_file(own, file, {"format": "wordbrush.source.2"})
     refused(file, "is not a wordbrush concept .its format is 'wordbrush.source.2'.: convert it first")
     save_file(own, file)
