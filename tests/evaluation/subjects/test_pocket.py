@@ -131,7 +131,7 @@ def test_ways_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch):
         variants.chosen(["loar"])
     monkeypatch.delitem(dict(training.METHODS), "lora")
     monkeypatch.setattr(training, "METHODS", {"dreambooth": training.METHODS["dreambooth"]})
-    assert {way.method for way in variants.known().values()} <= {"dreambooth", variants.ELITE}
+    assert {way.method for way in variants.known().values()} <= {"dreambooth", *training.AT_ONCE}
 
 
 @cache

@@ -68,7 +68,9 @@ def write_choices(bench: Bench, folder: Path) -> Study:
             "name more with --method"
         )
     told = {"title": _TITLE, "kind": "choice", "instructions": _INSTRUCTIONS}
-    settings = parse(Settings, {**told, "methods": tuple(way.key for way in ways)})
+    # A check shows pictures of another subject, which one alone does not have.
+    checks = {"attention_checks": 0} if len(_made(bench, TRUTH)) < 2 else {}
+    settings = parse(Settings, {**told, **checks, "methods": tuple(way.key for way in ways)})
     return write_study(folder, settings, _choices(bench, ways))
 
 
