@@ -105,7 +105,9 @@ def test_a_damaged_or_missing_file_is_rejected(tmp_path: Path, file: str) -> Non
 def test_files_are_small_and_contain_no_code() -> None:
     files = [path for path in POCKET.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 16 * MEBIBYTE
-    assert sum(path.stat().st_size for path in files) <= 60 * MEBIBYTE
+    sizes = {path: path.stat().st_size for path in files}
+    mappers = sum(size for path, size in sizes.items() if path.parent.name == "elite")
+    assert mappers <= 6 * MEBIBYTE and sum(sizes.values()) - mappers <= 60 * MEBIBYTE
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
 
