@@ -178,7 +178,7 @@ def make(bench: Bench, wanted: Sequence[Part]) -> Generator[Progress, None, list
                 _tell(part.note, {**more, "made": part.mark})
         done += 1
     for variant in bench.all:
-        _list(bench, variant)
+        write_listing(bench, variant)
     yield Progress("parts", done, len(wanted))
     return elsewhere
 
@@ -383,7 +383,7 @@ def _swapped(model: Model, variant: Variant, subject: Subject) -> Generator[Prog
 # Files -----------------------------------------------------------------------------------------------------
 
 
-def _list(bench: Bench, variant: Variant) -> None:
+def write_listing(bench: Bench, variant: Variant) -> None:
     """Write the listing of a folder, with the subjects of which there is something."""
     lines = [
         f"method = {json.dumps(variant.label)}",

@@ -11,7 +11,7 @@ from wordbrush import images
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.judges.reader import Reader, likeliest
 from wordbrush.evaluation.subjects import format
-from wordbrush.evaluation.subjects.pocket import two
+from wordbrush.evaluation.subjects.pocket import making, two
 from wordbrush.evaluation.subjects.pocket.making import Bench
 from wordbrush.evaluation.subjects.pocket.variants import BASE, TRUTH, Variant
 from wordbrush.evaluation.subjects.pocket.world import Prompt, Subject, pairs
@@ -100,6 +100,7 @@ def score(bench: Bench, judges: Judges) -> Generator[Progress, None, Scores]:
         made = [subject for subject in bench.subjects if bench.is_made(variant, subject)]
         if not made:
             continue
+        making.write_listing(bench, variant)  # now: another process may have made parts meanwhile
         folder = format.read(place)
         names = {subject.name for subject in made}
         kept = tuple(each for each in folder.subjects if each.name in names)
