@@ -23,6 +23,7 @@ from torch import Tensor
 from wordbrush.concept import Concept, Placeholder
 from wordbrush.concept.weights import Full
 from wordbrush.errors import OptionsError
+from wordbrush.fit import generator
 from wordbrush.model import Model
 from wordbrush.model.sharing import shared
 from wordbrush.training import rare_tokens
@@ -127,14 +128,18 @@ def _starts(model: Model, options: Options) -> dict[str, str]:
     """What each word starts from: what the user says, or a rare word that no other word has started from."""
     if options.init:
         return dict(zip(options.token, options.init, strict=True))
-    known, count = len(model.text.placeholders), len(options.token)
-    drawn = rare_tokens.drawn(model, known + count, options.seed)[known:]
-    if len(drawn) < count:
-        raise OptionsError(
-            f"option 'init': expected what each word starts from, as {model.base.name} has too few rare words, got "
-            "nothing: say --init"
-        )
-    return {token: each.text for token, each in zip(options.token, drawn, strict=True)}
+    rare = [each.text for each in rare_tokens.candidates(model)]
+    found: dict[str, str] = {}
+    # By the word itself, so that words that are trained apart begin apart: merging cannot tell equal ones from another.
+    for token in (*model.text.placeholders, *options.token):
+        left = [text for text in rare if text not in found.values()]
+        if not left:
+            raise OptionsError(
+                f"option 'init': expected what each word starts from, as {model.base.name} has too few rare words, got "
+                "nothing: say --init"
+            )
+        found[token] = left[int(torch.randint(len(left), (1,), generator=generator(options.seed, token)))]
+    return {token: found[token] for token in options.token}
 
 
 def _learned_before(model: Model) -> list[str]:
