@@ -145,17 +145,26 @@ def test_prompts(name: str):
     assert Options.model_validate({"token": "<x>", **given}).prompts == expected
 
 
-def test_words_start_from_rare_ones_by_the_seed(base: Base, folders: list[Path]):
+def test_words_start_from_rare_ones_by_seed_and_word(base: Base, folders: list[Path]):
+    """Words that are trained apart begin apart, each as it would beside others."""
     model = base()
-    drawn = [each.id for each in rare_tokens.drawn(model, 3, seed=7)]
     table = model.text.encoders[0].get_input_embeddings().weight
-    given: dict[str, Any] = {**BOTH, "init": (), "seed": 7}
-    own = parts(model, folders, METHOD, **given)
-    assert torch.equal(own.trainee.parameters["text_encoder"], table[drawn[:2]])
-    # A word that is learned later starts from another one.
-    first = learn(model, folders[0], METHOD, init=(), seed=7).concept
-    later = parts(applied(model, [Use(first)]), folders[1], METHOD, token="<y>", init=(), seed=7)
-    assert torch.equal(later.trainee.parameters["text_encoder"], table[drawn[1:2]])
+    rare = table[[each.id for each in rare_tokens.candidates(model)]]
+
+    def start(
+        model: Model, folder: Path | list[Path], token: str | tuple[str, ...], seed: int = 7
+    ) -> torch.Tensor:
+        own = parts(model, folder, METHOD, token=token, init=(), seed=seed)
+        return own.trainee.parameters["text_encoder"].clone()
+
+    both = start(model, folders, ("<x>", "<y>"))
+    assert all(bool((rare == row).all(1).any()) for row in both) and not torch.equal(both[0], both[1])
+    assert torch.equal(start(model, folders[0], "<x>"), both[:1])
+    assert torch.equal(start(model, folders[1], "<y>"), both[1:])
+    assert not torch.equal(start(model, folders, ("<x>", "<y>"), seed=8), both)
+    first = learn(model, folders[0], METHOD, token="<x>", init=(), seed=7).concept
+    later = start(applied(model, [Use(first)]), folders[1], "<y>")
+    assert torch.equal(later, both[1:])
 
 
 def test_captions_take_the_place_of_prompts(base: Base, tmp_path: Path):

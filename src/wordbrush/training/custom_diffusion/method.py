@@ -129,16 +129,19 @@ def _starts(model: Model, options: Options) -> dict[str, str]:
     if options.init:
         return dict(zip(options.token, options.init, strict=True))
     rare = [each.text for each in rare_tokens.candidates(model)]
+    tokens = (*model.text.placeholders, *options.token)
+    if len(rare) < len(tokens):
+        raise OptionsError(
+            f"option 'init': expected what each word starts from, as {model.base.name} has too few rare words, got "
+            "nothing: say --init"
+        )
     found: dict[str, str] = {}
     # By the word itself, so that words that are trained apart begin apart: merging cannot tell equal ones from another.
-    for token in (*model.text.placeholders, *options.token):
-        left = [text for text in rare if text not in found.values()]
-        if not left:
-            raise OptionsError(
-                f"option 'init': expected what each word starts from, as {model.base.name} has too few rare words, got "
-                "nothing: say --init"
-            )
-        found[token] = left[int(torch.randint(len(left), (1,), generator=generator(options.seed, token)))]
+    for token in tokens:
+        place = int(torch.randint(len(rare), (1,), generator=generator(options.seed, token)))
+        while rare[place % len(rare)] in found.values():
+            place += 1
+        found[token] = rare[place % len(rare)]
     return {token: found[token] for token in options.token}
 
 
