@@ -101,7 +101,7 @@ TYPES = {
     "--quick",
     "picture": "PICTURE --truth --mask --picture",
     "toml": "--option-file",
-    "folder": "FOLDER --edited --root --class-folder --mappers",
+    "folder": "FOLDER FURTHER --edited --root --class-folder --mappers",
     "lines": "CASES JOBS --captions",
     "size": "--size",
     "weights": "--lpips-weights",
