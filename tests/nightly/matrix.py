@@ -609,6 +609,7 @@ ACCEPTED = (
     ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
     ("--seed --noise-seed --port --self-limit", "0", "in the range"),
     ("number window", "0", "in the range"),
+    ("--max-norm --snr-gamma --alpha --prior-weight", "above 100|exponent", "in the range"),
     ("--preview", "beyond 64 bits", "every so many steps: more than there are, so there is none"),
     ("--self-limit", "beyond 64 bits", "no site is as large: no limit"),
     ("pairs", "equals", "punctuation around a word does not count"),
