@@ -220,5 +220,5 @@ def test_a_picture_in_many_sizes(
 
 def test_a_near_picture_is_a_part_of_it_made_larger(tiny: Tiny) -> None:
     image = pictures(1, (32, 32))[0]
-    view = Examples(tiny("sd1"), [image], seed=0)._view(image, 0.0, 0.999, scale=1.25)  # pyright: ignore[reportPrivateUsage]
+    view = Examples(tiny("sd1"), [image], seed=0)._view(image.size, 0.0, 0.999, scale=1.25)  # pyright: ignore[reportPrivateUsage]
     assert view.scaled == (40, 40) and view.box == (8, 0, 40, 32) and view.corner == (0, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wordbrush.attention import Likeness, liken
 from wordbrush.concept.concept import ASSUMED, Concept, Placeholder
-from wordbrush.concept.weights import Change, merged
+from wordbrush.concept.weights import Change, fitting, merged
 from wordbrush.errors import ConceptError, short
 from wordbrush.inputs import AppliedConcept
 from wordbrush.model import Model
@@ -146,10 +146,8 @@ def _changed(part: str, network: Any, changes: dict[str, list[tuple[Change, floa
     own: dict[str, Tensor] = {}
     for name, weight in network.named_parameters():
         if (found := changes.pop(f"{part}.{name}", None)) is not None:
-            try:
+            with fitting(f"{part}.{name}"):
                 own[name] = merged(weight.detach(), found)
-            except (ConceptError, RuntimeError) as error:
-                raise ConceptError(f"{part}.{name} does not fit this model: {error}") from error
     return shared(network, own) if own else None
 
 

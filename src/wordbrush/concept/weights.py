@@ -7,7 +7,8 @@ whose changes combine in another way says how, in `added`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -316,12 +317,19 @@ def svd(matrix: Float[Tensor, "m n"]) -> tuple[Tensor, Tensor, Tensor]:
     return cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
 
 
-def added(name: str, change: Change, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """What a change adds to the weight of this name, at strength 1. Raises `ConceptError` where it does not fit."""
+@contextmanager
+def fitting(name: str) -> Generator[None]:
+    """Raise `ConceptError` for what does not fit the weight of this name."""
     try:
-        return change.delta(weight)
+        yield
     except (ConceptError, RuntimeError) as error:
         raise ConceptError(f"{name} does not fit this model: {error}") from error
+
+
+def added(name: str, change: Change, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """What a change adds to the weight of this name, at strength 1. Raises `ConceptError` where it does not fit."""
+    with fitting(name):
+        return change.delta(weight)
 
 
 def merged(weight: Float[Tensor, "..."], changes: "list[tuple[Change, float]]") -> Float[Tensor, "..."]:

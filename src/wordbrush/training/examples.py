@@ -106,11 +106,12 @@ class Examples:
             if sizes and beside is None:
                 view, prefix = self._sized(picture, place)
             else:
-                view, prefix = self._view(self._image(picture, beside), down, across), ""
+                view, prefix = self._view(self._size(picture, beside), down, across), ""
             choices.append(choice)
             prefixes.append(prefix)
             mirrored = mirror < self.flip and beside is None  # of two, left and right are told apart
-            masks.append(self._mask(view, mirrored))
+            if sizes:
+                masks.append(self._mask(view, mirrored))
             latents.append(self._latents(picture, beside, view, mirrored))
             timesteps.append(torch.randint(steps, (1,), generator=random))
             noise.append(torch.randn(1, self.model.latent_channels, height, width, generator=random))
@@ -128,15 +129,16 @@ class Examples:
 
     def _pictures(self, place: int) -> tuple[int, int | None]:
         """The picture at a place of the endless row of all rounds; or two of different things."""
-        random = generator(self.seed, self.stream, "mixed", place)
         kinds = sorted(set(self.things))
-        if len(kinds) > 1 and float(torch.rand(1, generator=random)) < self.mixed:
-            one, other = (
-                [k for k, thing in enumerate(self.things) if thing == kinds[int(chosen)]]
-                for chosen in torch.randperm(len(kinds), generator=random)[:2]
-            )
-            left, right = (int(torch.randint(len(each), (1,), generator=random)) for each in (one, other))
-            return one[left], other[right]
+        if self.mixed and len(kinds) > 1:
+            random = generator(self.seed, self.stream, "mixed", place)
+            if float(torch.rand(1, generator=random)) < self.mixed:
+                one, other = (
+                    [k for k, thing in enumerate(self.things) if thing == kinds[int(chosen)]]
+                    for chosen in torch.randperm(len(kinds), generator=random)[:2]
+                )
+                left, right = (int(torch.randint(len(each), (1,), generator=random)) for each in (one, other))
+                return one[left], other[right]
         turn, rest = divmod(place, len(self.images))
         order = torch.randperm(len(self.images), generator=generator(self.seed, self.stream, "round", turn))
         return int(order[rest]), None
@@ -160,11 +162,11 @@ class Examples:
         least, most = _NEAR if is_near else _FAR
         scale = least + size * (most - least)
         said = _SAID_NEAR if is_near else _SAID_SMALL if scale < _SMALL else ("", "")
-        return self._view(self.images[picture], *shares, scale=scale), said[int(choice * 2)]
+        return self._view(self._size(picture), *shares, scale=scale), said[int(choice * 2)]
 
     def _view(
         self,
-        image: Image.Image,
+        size: tuple[int, int],
         down: float,
         across: float,
         top: float = 0,
@@ -172,16 +174,17 @@ class Examples:
         *,
         scale: float = 1,
     ) -> View:
-        """The part of a picture whose corner is at these shares, `down` and `across`, of where it can be, and which is
-        at the shares `top` and `left` of where it can be on the canvas. scale: the picture's size beside the canvas's.
+        """The part of a picture of this size, (width, height), whose corner is at these shares, `down` and `across`, of
+        where it can be, and which is at the shares `top` and `left` of where it can be on the canvas. scale: the
+        picture's size beside the canvas's.
         """
         cell = self.model.downscale
         cells = [min(side, max(3, round(side * scale))) for side in self._canvas]  # 3: a rim around something
         height, width = (each * cell for each in cells)
         wide, high = (max(round(side * max(scale, 1)), side) for side in (width, height))
         if self.crop != "stretch":
-            cover = max(wide / image.width, high / image.height)
-            wide, high = max(width, round(image.width * cover)), max(height, round(image.height * cover))
+            cover = max(wide / size[0], high / size[1])
+            wide, high = max(width, round(size[0] * cover)), max(height, round(size[1] * cover))
         y, x = (self._corner(*rest) for rest in ((high - height, down), (wide - width, across)))
         rests = zip(self._canvas, cells, (top, left), strict=True)
         below, beside = (int(share * (side - own + 1)) * cell for side, own, share in rests)
@@ -203,6 +206,11 @@ class Examples:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = latents
         return self._kept[key]
+
+    def _size(self, picture: int, beside: int | None = None) -> tuple[int, int]:
+        """Width and height of what a row shows a part of: of two, as large as the model sees."""
+        height, width = self.model.image_size
+        return self.images[picture].size if beside is None else (width, height)
 
     def _image(self, picture: int, beside: int | None) -> Image.Image:
         image = self.images[picture]

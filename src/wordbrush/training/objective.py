@@ -63,9 +63,11 @@ def with_prior(errors: Float[Tensor, " rows"], instances: int, weight: float) ->
 
 def joined(first: Batch, second: Batch) -> Batch:
     """The rows of both, in order: one forward pass computes them."""
-    masks = [
-        torch.ones_like(each.latents[:, :1]) if each.masks is None else each.masks for each in (first, second)
-    ]
+    both, masks = (first, second), None
+    if any(each.masks is not None for each in both):
+        masks = torch.cat(
+            [torch.ones_like(each.latents[:, :1]) if each.masks is None else each.masks for each in both]
+        )
     return Batch(
         first.pictures + second.pictures,
         first.beside + second.beside,
@@ -74,5 +76,5 @@ def joined(first: Batch, second: Batch) -> Batch:
         torch.cat([first.noise, second.noise]),
         torch.cat([first.timesteps, second.timesteps]),
         first.prefixes + second.prefixes,
-        None if first.masks is None and second.masks is None else torch.cat(masks),
+        masks,
     )

@@ -1,6 +1,5 @@
 """`wordbrush train elite`: one masked picture to a concept, without training for it."""
 
-import shlex
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -60,9 +59,7 @@ def elite(
     with all_or_none() as opened:
         made = replace(made, previews=(content.getvalue(),)).save(path, opened)
         images.save_png(page, sample, {"command": "train elite"}, opened)
-    own = [] if setup.model == POCKET.model else ["--model", setup.model]
-    result = str(path.with_suffix(".png"))
-    use = shlex.join(["wordbrush", "generate", made.prompt, "--concept", str(path), *own, "--out", result])
+    use = setup.use(made.prompt, path)
     terminal.say(f"{path}  {made.prompt}")
     terminal.say(f"{sample}  what it draws")
     terminal.say(use)

@@ -20,7 +20,6 @@ from wordbrush.cli.terminal import Heard, Terminal, listening_to
 from wordbrush.errors import OptionsError
 from wordbrush.methods import typed
 from wordbrush.progress import Progress, drain
-from wordbrush.training.elite.options import EliteOptions
 
 if TYPE_CHECKING:
     from wordbrush.training.run import Plan, Trained
@@ -44,7 +43,8 @@ def application(tokens: Sequence[str]) -> App:
         # The help of other commands does not need their options.
         kinds = {"Training": method.options()} if "train" in tokens[:1] else {}
         app.command(flags.with_flags(_command(name), **kinds), name=typed(name))
-    app.command(flags.with_flags(elite, Training=EliteOptions))
+    kinds = {"Training": training.AT_ONCE["elite"].options()} if "train" in tokens[:1] else {}
+    app.command(flags.with_flags(elite, **kinds))
     app.command(rare_tokens)
     return app
 
