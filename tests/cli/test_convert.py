@@ -157,3 +157,18 @@ def test_what_does_not_work_is_said(
     assert convert("cat.safetensors", *arguments, model=model) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not Path("x.concept").exists() and not Path("x.safetensors").exists()
+
+
+def test_a_concept_of_another_model_stays_that_ones(
+    model: str,
+    tiny: Callable[..., Model],
+    saved: Callable[[Model, Path], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    customised(tiny("sd1"), "<my-cat>", "cat").save("my.concept")
+    other = str(saved(tiny("sd2"), Path("other")))
+    assert convert("my.concept", "--out", "same.concept", model=other) == 0
+    assert "was trained on" in " ".join(capsys.readouterr().err.split())
+    assert Concept.load("same.concept").base == Concept.load("my.concept").base
+    assert convert("my.concept", "--out", "same.concept", model=model) == 0
+    assert "was trained on" not in " ".join(capsys.readouterr().err.split())

@@ -148,6 +148,17 @@ def test_broken_later_ones_do_not_push_out_whole_ones(tmp_path: Path):
     assert names(tmp_path) == ["run.json", "step-0000002", "step-0000003"]
 
 
+def test_the_rest_of_an_older_one_is_removed(tmp_path: Path):
+    """It is left where a kill came in the middle of the removal."""
+    filled(tmp_path)
+    rest = tmp_path / "step-0000001"
+    rest.mkdir()
+    (rest / "moments.safetensors").write_bytes(b"whatever")
+    checkpoints = Checkpoints(tmp_path, RUN)
+    require(checkpoints.last(), 3)
+    assert checkpoints.ignored == [] and names(tmp_path) == ["run.json", "step-0000002", "step-0000003"]
+
+
 def test_all_broken(tmp_path: Path):
     checkpoints = filled(tmp_path)
     for path in tmp_path.glob("step-*"):

@@ -651,6 +651,7 @@ ACCEPTED = (
     ("png source csv learned place", "dangling link", "the file that the link names is written"),
     ("edit:--out place", "folder|this folder", "a folder to write in"),
     ("batch:--root", "empty", "this folder"),
+    ("convert:CONCEPT", "another model's", "told, and it is still that one's"),
     ("concepts:FILES", "folder|empty|another model's", "told, and so are those in a folder"),
 )
 """Tries that may succeed: the flags or the types of flags, labels as patterns, and why. No other does."""

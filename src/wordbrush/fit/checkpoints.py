@@ -54,15 +54,24 @@ class Checkpoints:
             )
 
     def last(self) -> State | None:
-        """The latest that is whole; what is broken is named in `ignored`."""
+        """The latest that is whole; what is broken is named in `ignored`.
+
+        The rests of older ones, of whose removal a kill came in the middle, are removed.
+        """
         self.ignored.clear()
-        for step, path in sorted(self._found(), reverse=True):
+        found = sorted(self._found(), reverse=True)
+        for number, (step, path) in enumerate(found):
             try:
-                return _read(step, path)
+                state = _read(step, path)
             except (WordbrushError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
                 self.ignored.append(
                     f"{path} is broken and was passed over ({' '.join(str(error).split()):.80})"
                 )
+                continue
+            for _, older in found[number + 1 :]:
+                if not (older / _MANIFEST).exists():
+                    _remove(older)
+            return state
         return None
 
     def save(self, state: State) -> None:

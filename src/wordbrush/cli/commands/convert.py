@@ -101,6 +101,8 @@ def convert(
     outputs.check([concept], contents)
     exchange.save(contents)
     notices = [found.options[exchange.ASSUMED]] if exchange.ASSUMED in found.options else []
+    if found.base.hash not in ("", model.base_hash):
+        notices.append(f"it was trained on {found.base.name}, not on {model.name}, and is still that one's")
     for file in contents:
         terminal.say(str(file))
     if kept is not None:
