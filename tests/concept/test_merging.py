@@ -40,11 +40,17 @@ def merged(
     return drain(merge(model, concepts, captions, **told))
 
 
-def features(model: Model, prompt: str, *, of_words: bool = True) -> Tensor:
-    """Of the learned word's tokens and all that follow, or of all words; with the end token."""
+def features(model: Model, prompt: str) -> Tensor:
+    """Of the learned word's tokens and all that follow, with the end token."""
     read = model.read(prompt)
-    first = min([word.start for word in read.words if word.is_learned or not of_words])
+    first = min([word.start for word in read.words if word.is_learned])
     return model.encode_text([prompt]).hidden[0, first : read.chunks[0].stop + 1].double()
+
+
+def everything(model: Model) -> Tensor:
+    """All that attention reads of the captions, with start tokens and padding, and of as many empty prompts."""
+    hidden: Tensor = model.encode_text([*CAPTIONS, *[""] * len(CAPTIONS)]).hidden
+    return hidden.double().flatten(0, 1)
 
 
 def weights(model: Model) -> dict[str, Tensor]:
@@ -133,7 +139,7 @@ def test_the_weights_are_those_of_the_system(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
     concepts = two(model)
     learned = applied(model, [Use(replace(each, weights={})) for each in concepts])
-    captions = torch.cat([features(model, each, of_words=False) for each in CAPTIONS])
+    captions = everything(model)
     if shape != "sdxl":  # a LayerNorm without shift: the features are in a plane through 0, which these span
         captions = torch.cat([captions, torch.ones(1, captions.shape[1], dtype=torch.float64)])
     rows = torch.cat([features(learned, each) for each in TARGETS])
@@ -156,7 +162,7 @@ def test_what_other_text_does_is_measured(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     concepts = two(model)
     found = merged(model, concepts)
-    captions = torch.cat([features(model, each, of_words=False) for each in CAPTIONS])
+    captions = everything(model)
     before = weights(model)
 
     def moved(own: Concept) -> float:
@@ -291,6 +297,23 @@ def test_what_several_concepts_share_is_left_to_the_captions() -> None:
     assert (found.captions, found.rank, found.width) == (400, 255, 256) and found.error < 1e-5
     ranks = {own.rank for own in found.concept.weights.values() if isinstance(own, LowRank)}
     assert ranks == {10} and found.changed < min(found.alone)
+
+
+def test_what_says_nothing_hardly_changes() -> None:
+    """The empty prompt and the padding: pictures would be noise if words alone were asked to stay."""
+    model = Model.load("pocket", device="cpu", dtype="float32")
+    concepts = [customised(model, f"<my-{each}>", each, seed=i) for i, each in enumerate(("cat", "vase"))]
+    both = applied(model, [Use(drain(merge(model, concepts)).concept)])
+    before, after = weights(model), weights(both)
+
+    def moved(rows: Tensor) -> float:
+        change = sum(float((rows @ (after[name] - before[name]).T).square().sum()) for name in before)
+        return (change / sum(float((rows @ own.T).square().sum()) for own in before.values())) ** 0.5
+
+    word = moved(features(both, TARGETS[0]))
+    for prompt in ("", "a dog on a beach"):
+        padding = model.encode_text([prompt]).hidden[0, model.read(prompt).chunks[0].stop :].double()
+        assert moved(padding) < word / 4
 
 
 def test_it_says_how_far_it_is(tiny: Tiny) -> None:

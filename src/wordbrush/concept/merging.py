@@ -5,10 +5,13 @@ For each projection W₀ of the text to keys or values, the merged one is
     Ŵ = argmin_W ‖W·C_regᵀ − W₀·C_regᵀ‖²  such that  W·Cᵀ = V
 
 The rows of C are the features of each concept's words in their prompts, and V is what the concept's own weights make of
-them. The rows of C_reg are the features of captions that have nothing to do with them. So each word keeps its meaning,
-and all other text changes as little as that allows. The paper's solution is Ŵ = W₀ + vᵀ·d, where d = C·(C_regᵀ·C_reg)⁻¹
-and vᵀ = (V − W₀·Cᵀ)·(d·Cᵀ)⁻¹. The square of C_reg would lose half of the digits. With C_reg = U·S·X and C seen by the
-captions, Y = C·Xᵀ·S⁻¹, the same is Ŵ = W₀ + (V − W₀·Cᵀ)·B, where B = (Y⁺)ᵀ·S⁻¹·X: one B for all layers.
+them. The rows of C_reg are the features of captions that have nothing to do with them: all that cross-attention reads,
+with the start token and the padding, and of the empty prompt as often, since guidance reads it in every step. So each
+word keeps its meaning, and all else changes as little as that allows.
+
+The paper's solution is Ŵ = W₀ + vᵀ·d, where d = C·(C_regᵀ·C_reg)⁻¹ and vᵀ = (V − W₀·Cᵀ)·(d·Cᵀ)⁻¹. The square of C_reg
+would lose half of the digits. With C_reg = U·S·X and C seen by the captions, Y = C·Xᵀ·S⁻¹, the same is
+Ŵ = W₀ + (V − W₀·Cᵀ)·B, where B = (Y⁺)ᵀ·S⁻¹·X: one B for all layers.
 
 The change has the rank of C, so it is kept in low rank.
 """
@@ -58,9 +61,9 @@ class Merged:
     """A merged concept, and what it is worth.
 
     targets: the prompts in which the words keep their meaning. captions: how many were read. rank, width: how many
-    directions their features have, and how many numbers. error: how far the words' keys and values are from what each
-    concept makes of them, relative to these, in the worst layer. changed: how far those of the captions are from the
-    base's, relative to these, all layers together. alone: the same by each concept alone.
+    directions their words' features have, and how many numbers. error: how far the words' keys and values are from what
+    each concept makes of them, relative to these, in the worst layer. changed: how far those of all that is read of the
+    captions are from the base's, relative to these, all layers together. alone: the same by each concept alone.
     """
 
     concept: Concept
@@ -144,8 +147,9 @@ def merge(
             f"{len(texts) - len(read)} of {len(texts)} captions are left out: the model cannot read them whole"
         )
     together = torch.cat(rows)
-    spanned = yield from _spanned(encoder, read, together.shape[1])
-    _require_independent(model, spanned, together, prompts, len(read))
+    words, spanned = yield from _spanned(encoder, read, together.shape[1])
+    _require_spanned(model, words, together, len(read))
+    _require_independent(spanned, together, prompts)
     weights, error, changed, alone = yield from _weights(model, concepts, spanned, rows)
     concept = Concept(
         method="merged",
@@ -163,7 +167,7 @@ def merge(
         pictures=tuple(picture for each in concepts for picture in each.pictures),
         previews=tuple(preview for each in concepts for preview in each.previews),
     )
-    rank, width = spanned.directions.shape
+    rank, width = words.directions.shape
     return Merged(concept, prompts, len(read), rank, width, error, changed, alone, tuple(notices))
 
 
@@ -291,13 +295,10 @@ def _wide(text: TextEncoder) -> TextEncoder:
     return replace(text, encoders=encoders)
 
 
-def _features(encoder: TextEncoder, prompts: Sequence[Words]) -> list[Float[Tensor, "tokens width"]]:
-    """The features of each prompt's words and of its end token, in float64."""
+def _features(encoder: TextEncoder, prompts: Sequence[str]) -> Float[Tensor, "n tokens width"]:
+    """All that cross-attention reads of the prompts, in float64."""
     with torch.no_grad():
-        hidden = encoder.encode([read.prompt for read in prompts]).hidden.cpu().double()
-    return [
-        own[read.chunks[0].start : read.chunks[0].stop + 1] for own, read in zip(hidden, prompts, strict=True)
-    ]
+        return encoder.encode(prompts).hidden.cpu().double()
 
 
 def _told_apart(
@@ -311,8 +312,8 @@ def _told_apart(
         own: list[Tensor] = []
         for prompt in prompts:
             read = encoder.read(prompt)
-            (rows,) = _features(encoder, [read])
-            own.append(rows[_own_words(read, concept)[0].start - read.chunks[0].start :])
+            (rows,) = _features(encoder, [prompt])
+            own.append(rows[_own_words(read, concept)[0].start : read.chunks[0].stop + 1])
         found.append(torch.cat(own))
         firsts.append(torch.cat([torch.arange(len(rows)) == 0 for rows in own]))
     kept: list[Tensor] = []
@@ -349,31 +350,43 @@ def _read(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[Words]:
 
 def _spanned(
     encoder: TextEncoder, captions: Sequence[Words], width: int
-) -> Generator[Progress, None, Spanned]:
-    """What the captions span; memory does not grow with them."""
-    triangle = torch.zeros(1, width, dtype=torch.float64)
+) -> Generator[Progress, None, tuple[Spanned, Spanned]]:
+    """What the captions' words span, with their end tokens; and all that is read of them and of the empty prompt, as
+    often. Memory does not grow with them."""
+    words = torch.zeros(1, width, dtype=torch.float64)
+    (empty,) = _features(encoder, [""])
+    beside = empty * len(captions) ** 0.5
     for first in range(0, len(captions), _BATCH):
-        rows = _features(encoder, captions[first : first + _BATCH])
-        triangle = _qr(torch.cat([triangle, *rows]))[1]
+        batch = captions[first : first + _BATCH]
+        spoken = [slice(read.chunks[0].start, read.chunks[0].stop + 1) for read in batch]
+        rows = _features(encoder, [read.prompt for read in batch])
+        is_spoken = torch.zeros(rows.shape[:2], dtype=torch.bool)
+        for own, where in zip(is_spoken, spoken, strict=True):
+            own[where] = True
+        words = _qr(torch.cat([words, rows[is_spoken]]))[1]
+        beside = _qr(torch.cat([beside, rows[~is_spoken]]))[1]
         yield Progress("reading captions", min(first + _BATCH, len(captions)), len(captions))
-    return Spanned.of(triangle)
+    return Spanned.of(words), Spanned.of(torch.cat([words, beside]))
 
 
-def _require_independent(
-    model: Model, spanned: Spanned, rows: Float[Tensor, "n width"], targets: Sequence[str], captions: int
-) -> None:
-    """Raise `OptionsError` for captions that do not span the text space, `ConceptError` for rows that depend on one
-    another: then some of their keys and values follow from the others', and cannot be chosen."""
-    rank, width = spanned.directions.shape
+def _require_spanned(model: Model, words: Spanned, rows: Float[Tensor, "n width"], captions: int) -> None:
+    """Raise `OptionsError` for captions whose words do not span the text space: where none looks, nothing says what
+    the weights should be."""
+    rank, width = words.directions.shape
     # A single encoder's features come out of a LayerNorm: they lie in a plane, which may go through 0. SDXL's do not.
     needed = width - (len(model.text.encoders) == 1)
-    beside = rows - rows @ spanned.directions.T @ spanned.directions
+    beside = rows - rows @ words.directions.T @ words.directions
     is_within = bool((beside.square().sum(1) <= (10 * _LIMIT) ** 2 * rows.square().sum(1)).all())
     if rank < needed or not is_within:
         raise OptionsError(
             f"expected captions whose words span the text space of {model.name}, {max(needed, rank + 1)} directions, "
             f"got {rank} from {captions} captions: give more of them, and more varied ones (--captions)"
         )
+
+
+def _require_independent(spanned: Spanned, rows: Float[Tensor, "n width"], targets: Sequence[str]) -> None:
+    """Raise `ConceptError` for rows that depend on one another: then some of their keys and values follow from the
+    others', and cannot be chosen."""
     values = svd(F.normalize(spanned.seen(rows)))[1]
     found = int((values > _LIMIT * values[0]).sum())
     if found < len(rows):
