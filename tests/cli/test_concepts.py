@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from teaching import concept
@@ -18,6 +19,7 @@ from wordbrush.cli.options import concepts
 from wordbrush.cli.options.concepts import Named
 from wordbrush.cli.options.setup import Setup
 from wordbrush.concept import Base, Concept, TrainingPicture
+from wordbrush.concept.portrait import Portrait
 from wordbrush.concept.weights import LowRank, Shut
 from wordbrush.errors import OptionsError
 from wordbrush.images import load, read_provenance
@@ -392,6 +394,15 @@ def test_concepts_names_entries_that_are_shut(run: Run, tiny: Callable[..., Mode
     concept(tiny(), (), weights=Shut).save("shut.concept")
     code, out, _ = run("concepts", "shut.concept")
     assert code == 0 and "  weights  7 shut\n" in out
+
+
+def test_concepts_tells_of_a_likeness(run: Run, tiny: Callable[..., Model]) -> None:
+    own = concept(tiny(), ("<my-cat>",))
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    change = {name: torch.zeros(16, 24) for name in ("key_change", "value_change")}
+    replace(own, weights={}, portraits={"<my-cat>": Portrait(0.8, {layer: change})}).save("like.concept")
+    code, out, _ = run("concepts", "like.concept")
+    assert code == 0 and "  likeness  <my-cat> (in 1 layer, parts × 0.8)\n" in out
 
 
 def test_concepts_tells_what_they_are(here: Path, run: Run, folder: Path) -> None:

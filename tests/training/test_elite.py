@@ -385,6 +385,15 @@ def test_mappers_belong_to_a_model(base: Base, folder: Callable[[str], str], tmp
         mappers_for(model, settings_of({"mappers": str(tmp_path)}))
 
 
+@pytest.mark.parametrize("size", [10**7, 10**12, 10**30, -1, 0])
+def test_sizes_that_the_file_does_not_have_take_no_memory(size: int, base: Base, tmp_path: Path) -> None:
+    mappers(base("sd1")).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden": size}))
+    with pytest.raises(ModelError, match="config.json and model.safetensors"):
+        mappers_for(base("sd1"), settings_of({"mappers": str(tmp_path)}))
+
+
 def test_mappers_without_a_local_part(base: Base, tmp_path: Path) -> None:
     mappers(base("sd1"), grid=0).save(tmp_path)
     own = concept(base("sd1"), render(SCENE), segment(SCENE) == 1, {"mappers": str(tmp_path)})

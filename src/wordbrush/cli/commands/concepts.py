@@ -76,6 +76,9 @@ def _told(path: Path, concept: "Concept", model: "Model | None") -> dict[str, An
         "prompt": concept.prompt,
         "words": {token: own.count for token, own in concept.placeholders.items()},
         "weights": Counter(change.kind for change in concept.weights.values()),
+        "likenesses": {
+            token: {"layers": len(own.layers), "local": own.gate} for token, own in concept.portraits.items()
+        },
         "method": concept.method,
         "options": dict(concept.options),
         "seed": concept.seed,
@@ -96,6 +99,10 @@ def _rows(told: dict[str, Any]) -> dict[str, str]:
     rows = {
         "words": ", ".join(f"{token} ({_counted(n, 'vector')})" for token, n in told["words"].items()),
         "weights": ", ".join(f"{n} {kind}" for kind, n in told["weights"].items()),
+        "likeness": ", ".join(
+            f"{token} (in {_counted(own['layers'], 'layer')}, parts × {own['local']:g})"
+            for token, own in told["likenesses"].items()
+        ),
         "method": f"{told['method']}, seed {told['seed']}",
         "options": ", ".join(
             f"{name} {value}" for name, value in told["options"].items() if value not in (None, "", [])

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -37,11 +37,11 @@ class Shape(BaseModel):
     base: Base
     encoder: str
     levels: tuple[int, ...]
-    widths: tuple[int, ...]
-    words: tuple[int, ...]
-    layers: dict[str, tuple[int, int]]
-    hidden: int = 384
-    grid: int = 16
+    widths: tuple[PositiveInt, ...]
+    words: tuple[PositiveInt, ...]
+    layers: dict[str, tuple[PositiveInt, PositiveInt]]
+    hidden: PositiveInt = 384
+    grid: NonNegativeInt = 16
 
     @classmethod
     def of(
@@ -187,9 +187,13 @@ class Mappers(nn.Module):
     def load(cls, folder: Path) -> "Mappers":
         """Mappers from a folder, in float32. Raises `ModelError`."""
         try:
-            mappers = cls(Shape.model_validate(json_mapping(folder / "config.json", ModelError)))
+            shape = Shape.model_validate(json_mapping(folder / "config.json", ModelError))
             weights: dict[str, Tensor] = cast(Any, safetensors.torch).load_file(folder / "model.safetensors")
-            mappers.load_state_dict({name: each.float() for name, each in weights.items()})
+            with torch.device(
+                "meta"
+            ):  # whatever sizes the config asks for, the file's are all that takes memory
+                mappers = cls(shape)
+            mappers.load_state_dict({name: each.float() for name, each in weights.items()}, assign=True)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"expected ELITE's mappers (config.json and model.safetensors) in {folder}, got: "

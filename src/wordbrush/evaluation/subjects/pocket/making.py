@@ -242,9 +242,8 @@ def _part(bench: Bench, variant: Variant, subject: Subject) -> Generator[Progres
         write(_true(bench, subject))
     else:
         wanted = list(_wanted(bench, variant, subject))
-        if changes_nothing and bench.is_made(
-            BASE, subject
-        ):  # a new word leaves the pictures of all other words as they are, bit for bit
+        # A new word leaves the pictures of all other words as they are, bit for bit.
+        if changes_nothing and bench.is_made(BASE, subject):
             _copy(wanted, place, bench.place(BASE))
             wanted = [each for each in wanted if not each[0].exists()]
         made = yield from sampled(model, [(prompt, seed) for _, prompt, seed in wanted], bench.counts.steps)
