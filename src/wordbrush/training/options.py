@@ -116,6 +116,13 @@ class JointOptions(ClassOptions):
         description="what such pictures show, with {left} and {right} for the prompts of the two things",
     )
 
+    unmix: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="weight of how much a thing's words look at the other's half of such pictures",
+    )
+
     @field_validator("prompt", "side_by_side")
     @classmethod
     def _says_something(cls, given: tuple[str, ...]) -> tuple[str, ...]:
