@@ -94,9 +94,13 @@ class PriorOptions(ThingOptions):
 
 
 class JointOptions(ClassOptions):
-    """The same for several things at once, which some draws show side by side (SVDiff's Cut-Mix-Unmix)."""
+    """The same for several things at once, which some draws show side by side (SVDiff's Cut-Mix-Unmix).
+
+    MIXING: the options that are about such draws alone.
+    """
 
     SEVERAL: ClassVar[bool] = True
+    MIXING: ClassVar[tuple[str, ...]] = ("cut_mix", "side_by_side", "unmix")
 
     prompt: Texts = Field(
         description="what the pictures show, with a rare word: 'a sks cat'; of several things one for each folder",

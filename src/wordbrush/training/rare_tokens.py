@@ -89,12 +89,6 @@ def _require_one_for_each(options: ClassOptions, things: int) -> None:
             f"option 'prompt': expected one for each of {things} folder{'s'[: things - 1]}, got {count}: say --prompt "
             "once for each, in the order of the folders"
         )
-    for name in ("cut_mix", "side_by_side", "unmix"):
-        if things == 1 and name in options.model_fields_set:
-            raise OptionsError(
-                f"option '{name}': expected a folder for each of several things, got one: it says what becomes of "
-                "pictures of two; leave it out"
-            )
     if (count := len(options.class_prompts)) not in (0, 1, things):
         raise OptionsError(
             f"option 'class_prompt': expected one for all, or one for each of {things} folders, got {count}: say "
