@@ -176,10 +176,13 @@ class Heads:
         The columns are padded with zeros to d channels, because the fused kernels want V as wide as Q; of the
         attended result only the first k channels mean anything.
         """
+        return replace(self, _values=self.padded(columns))
+
+    def padded(self, columns: Float[Tensor, "rows tokens k"]) -> Float[Tensor, "rows heads tokens d"]:
+        """Columns as values: see `with_values`."""
         assert columns.shape[-1] <= self.channels, "more columns than a head has channels: read them in turns"
         padded = F.pad(columns.to(self.hidden), (0, self.channels - columns.shape[-1]))
-        values = padded[:, None].expand(-1, self.layer.heads, -1, -1)
-        return replace(self, _values=values)
+        return padded[:, None].expand(-1, self.layer.heads, -1, -1)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "b heads positions d"]:
         """softmax(QKᵀ/√d) V by the fused kernel."""

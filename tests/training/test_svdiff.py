@@ -1,6 +1,6 @@
 """SVDiff: its factors against the weight that they stand for, built in float64; and several things at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +11,15 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from training.helping import Parts, learn, parts, plan
+from wordbrush.attention import Heads, Site, plain
 from wordbrush.concept import exchange
 from wordbrush.concept.weights import Spectral
 from wordbrush.errors import OptionsError, PromptError
-from wordbrush.model import Model
+from wordbrush.model import Conditioning, Model
+from wordbrush.training.examples import Batch
+from wordbrush.training.objective import losses
 from wordbrush.training.svdiff.method import Convolution, Linear, Norm, layers
+from wordbrush.training.unmix import Sides
 
 LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...], Callable[[Any, Tensor, Tensor], Tensor]]] = {
     "linear, wide": (
@@ -253,3 +257,105 @@ def test_what_is_kept_is_what_svdiff_pytorch_reads(
         kept = concept.weights[name]
         assert isinstance(own, Spectral) and isinstance(kept, Spectral)
         assert torch.equal(own.shift, kept.shift)
+
+
+# Where words look --------------------------------------------------------------------------------------------
+
+
+def looked(model: Model, batch: Batch, text: Conditioning, sides: Sequence[Sides | None]) -> Tensor:
+    """What `Unmix` is to measure, from explicit maps of whole softmaxes."""
+    kept: list[tuple[Site, Tensor]] = []
+
+    def attend(site: Site, step: int, heads: Heads) -> Tensor:
+        if site.is_cross:
+            product = heads.query() @ heads.key().transpose(-1, -2)
+            kept.append((site, (product / heads.channels**0.5).softmax(-1).mean(1)))
+        return plain(site, step, heads)
+
+    losses(model, batch, text, None, attend)
+    found = torch.zeros(len(sides), dtype=torch.float64)
+    for row, own in enumerate(sides):
+        for site, maps in kept if own is not None else ():
+            assert own is not None
+            read = model.read(own[0])
+            left, right = (
+                [k for word in read.find(each) for k in range(word.start, word.stop)] for each in own[1:]
+            )
+            both = set(left) & set(right)
+            grid = maps[row].reshape(site.height, site.width, -1)
+            for tokens, columns in (
+                (left, [x for x in range(site.width) if x + 0.5 > site.width / 2]),
+                (right, [x for x in range(site.width) if x + 0.5 < site.width / 2]),
+            ):
+                own_tokens = [k for k in tokens if k not in both]
+                wrong = [grid[y, x, own_tokens].sum() ** 2 for y in range(site.height) for x in columns]
+                found[row] += float(torch.stack(wrong).mean()) / len(kept)
+    return found
+
+
+@pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
+def test_what_is_measured_is_what_words_look_at_in_the_wrong_half(
+    shape: str, tiny: Callable[..., Model], folder: Path
+) -> None:
+    model = tiny(shape, torch.float64)
+    own = parts(model, folder, "svdiff", cut_mix=0.7, batch_size=5, unmix=2.0, **TWO)
+    batch = own.task.examples.batch(0, 5, own.task.share)
+    prompts = told(own, 1)
+    words = [TWO["prompt"][own.task.pictures.thing(k)] for k in range(len(own.task.pictures))]
+    sides = [
+        None if beside is None else (prompt, words[picture], words[beside])
+        for prompt, picture, beside in zip(prompts, batch.pictures, batch.beside, strict=True)
+    ]
+    assert {each is None for each in sides} == {True, False}
+    with torch.no_grad():
+        expected = looked(model, batch, Conditioning(model.encode_text(prompts)), sides)
+        whole, bare = (
+            own.loss(0),
+            parts(model, folder, "svdiff", cut_mix=0.7, batch_size=5, **TWO).loss(0),
+        )
+    assert float(whole - bare) == pytest.approx(2.0 * float(expected.mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_words_learn_to_look_at_their_own_half(
+    checkpointing: bool, base: Callable[..., Model], folder: Path
+) -> None:
+    """A small step along the gradient of what is measured lowers it as the gradient says, also where activations are
+    computed again."""
+    both = [
+        parts(base(), folder, "svdiff", cut_mix=1.0, batch_size=2, unmix=weight, **TWO)
+        for weight in (1000.0, 0.0)
+    ]
+    for own in both:
+        unet: Any = own.trainee.model.denoiser.unet
+        for shift in own.trainee.parameters.values():
+            shift.requires_grad_(True)
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+            unet.train()
+        own.loss(0).backward()
+    shifts, others = (own.trainee.parameters for own in both)
+    gradient = {name: _grad(shifts[name]) - _grad(others[name]) for name in shifts}
+    length = sum(float(each.square().sum()) for each in gradient.values()) ** 0.5
+
+    def measured() -> float:
+        return float((both[0].loss(0) - both[1].loss(0)).detach())
+
+    before = measured()
+    with torch.no_grad():
+        for name, along in gradient.items():
+            for each in (shifts[name], others[name]):
+                each -= 1e-3 / length * along
+    assert measured() - before == pytest.approx(-1e-3 * length, rel=0.2)
+
+
+def _grad(shift: Tensor) -> Tensor:
+    return torch.zeros_like(shift) if shift.grad is None else shift.grad
+
+
+@pytest.mark.parametrize("option", [{"cut_mix": 0.5}, {"unmix": 1.0}, {"side_by_side": ("{left}, {right}",)}])
+def test_of_one_thing_there_is_nothing_to_mix(
+    option: dict[str, Any], base: Callable[..., Model], folder: Path
+) -> None:
+    with pytest.raises(OptionsError, match=f"'{next(iter(option))}': expected a folder for each of several"):
+        parts(base(), folder, "svdiff", prompt="a sks cat", **option)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.attention import Attend
 from wordbrush.model import Conditioning, Model
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.training.examples import Batch
@@ -27,18 +28,24 @@ TARGETS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def losses(
-    model: Model, batch: Batch, text: Conditioning, snr_gamma: float | None = None
+    model: Model,
+    batch: Batch,
+    text: Conditioning,
+    snr_gamma: float | None = None,
+    attend: Attend | None = None,
 ) -> Float[Tensor, " rows"]:
     """The mean squared error of each row: ‖ε − ε_θ(z_t, t, c)‖² (Ho et al. 2020, eq. 14), or of v where it predicts v.
     Where a row has a mask, the mean is over what it shows.
 
     snr_gamma: weights by the signal-to-noise ratio, min(SNR, γ) / SNR, of v min(SNR, γ) / (SNR + 1) (Hang et al. 2023,
     section 3.4). Each row has its own weight, those of class pictures too.
+
+    attend: computes the attention layers.
     """
     alphas = training_alphas_cumprod(model.schedule_config)[batch.timesteps]
     signal, sigma = (share.sqrt().to(batch.latents)[:, None, None, None] for share in (alphas, 1 - alphas))
     noisy = signal * batch.latents + sigma * batch.noise
-    output = model.denoiser.output(noisy, batch.timesteps.to(noisy.device), text)
+    output = model.denoiser.output(noisy, batch.timesteps.to(noisy.device), text, attend=attend)
     target = TARGETS[model.denoiser.prediction](batch.latents, batch.noise, signal, sigma)
     squares, parts = (output - target).square(), (1, 2, 3)
     if batch.masks is None:

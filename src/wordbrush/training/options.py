@@ -94,9 +94,13 @@ class PriorOptions(ThingOptions):
 
 
 class JointOptions(ClassOptions):
-    """The same for several things at once, which some draws show side by side (SVDiff's Cut-Mix-Unmix)."""
+    """The same for several things at once, which some draws show side by side (SVDiff's Cut-Mix-Unmix).
+
+    MIXING: the options that are about such draws alone.
+    """
 
     SEVERAL: ClassVar[bool] = True
+    MIXING: ClassVar[tuple[str, ...]] = ("cut_mix", "side_by_side", "unmix")
 
     prompt: Texts = Field(
         description="what the pictures show, with a rare word: 'a sks cat'; of several things one for each folder",
@@ -114,6 +118,13 @@ class JointOptions(ClassOptions):
     side_by_side: Texts = Field(
         ("{left} on the left and {right} on the right", "{right} and {left}"),
         description="what such pictures show, with {left} and {right} for the prompts of the two things",
+    )
+
+    unmix: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="weight of how much a thing's words look at the other's half of such pictures",
     )
 
     @field_validator("prompt", "side_by_side")

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from wordbrush import provenance, sampling
+from wordbrush.attention import Attend
 from wordbrush.errors import ImageError, OptionsError, PromptError
 from wordbrush.fit import ALONE, Share
 from wordbrush.images import Recorded, load, save_png
@@ -20,6 +21,7 @@ from wordbrush.training.objective import joined, losses, with_prior
 from wordbrush.training.options import ClassOptions
 from wordbrush.training.pictures import Pictures, listed
 from wordbrush.training.task import Loss, Task, Trainee, require_words
+from wordbrush.training.unmix import Unmix
 
 Prior = tuple[list[Image.Image], tuple[str, ...]]
 """Pictures of classes, and what each shows."""
@@ -96,17 +98,32 @@ def prior_pictures(
 
 
 def loss(
-    trainee: Trainee, task: Task, options: ClassOptions, number: int, side_by_side: Sequence[str] = ()
+    trainee: Trainee,
+    task: Task,
+    options: ClassOptions,
+    number: int,
+    side_by_side: Sequence[str] = (),
+    unmix: float = 0.0,
 ) -> Loss:
     """The loss of a forward pass: of the things' pictures, and of the classes' in the same pass.
 
-    side_by_side: what a picture of two shows, with {left} and {right} for the prompts of both.
+    side_by_side: what a picture of two shows, with {left} and {right} for the prompts of both. unmix: the weight of
+    what is measured of such pictures (`Unmix`), mean over all pictures of things.
     """
     batch = task.examples.batch(number, options.batch_size, task.share)
     told = [
         caption or options.prompts[task.pictures.thing(k)] for k, caption in enumerate(task.pictures.captions)
     ]
-    return preserving(trainee, task, options, number, batch, _shown(batch, told, side_by_side), side_by_side)
+    prompts = _shown(batch, told, side_by_side)
+    if not unmix or all(beside is None for beside in batch.beside):
+        return preserving(trainee, task, options, number, batch, prompts, side_by_side)
+    rows = [
+        None if beside is None else (prompt, told[picture], told[beside])
+        for prompt, picture, beside in zip(prompts, batch.pictures, batch.beside, strict=True)
+    ]
+    apart = Unmix(trainee.model, rows)
+    loss, count = preserving(trainee, task, options, number, batch, prompts, side_by_side, apart)
+    return loss + unmix * apart.wrong.sum() / len(prompts), count
 
 
 def preserving(
@@ -117,15 +134,16 @@ def preserving(
     batch: Batch,
     prompts: list[str],
     side_by_side: Sequence[str] = (),
+    attend: Attend | None = None,
 ) -> Loss:
     """The loss of these rows under these prompts, and of as many pictures of the class in the same pass, if there are
-    any."""
+    any. attend: computes the attention layers."""
     instances = len(prompts)
     if task.prior is not None:
         classes = task.prior.batch(number, options.batch_size, task.share)
         batch = joined(batch, classes)
         prompts = prompts + _shown(classes, task.prior_prompts, side_by_side)
-    errors = losses(trainee.model, batch, trainee.text(prompts), options.snr_gamma)
+    errors = losses(trainee.model, batch, trainee.text(prompts), options.snr_gamma, attend)
     return with_prior(errors, instances, options.prior_weight), len(prompts)
 
 

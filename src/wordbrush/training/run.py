@@ -82,6 +82,14 @@ def planned(
             f"expected one folder for {methods.typed(method)}, which learns one thing, got {found.count_of_things}: "
             "train one concept for each, or use a method that learns several at once"
         )
+    mixing = (
+        [name for name in JointOptions.MIXING if name in told] if isinstance(settings, JointOptions) else []
+    )
+    if mixing and found.count_of_things == 1:
+        raise OptionsError(
+            f"option '{mixing[0]}': expected a folder for each of several things, got one, and of one nothing is mixed: "
+            "leave it out"
+        )
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:
         notices.append(f"measured for {model.name} and used where you say nothing: {', '.join(measured)}")

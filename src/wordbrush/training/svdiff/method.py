@@ -2,8 +2,8 @@
 
 W = U · diag(σ) · Vᵀ, with W as the matrix "out in·k·k", becomes W' = U · diag(relu(σ + δ)) · Vᵀ (eq. 2). δ starts at 0.
 The loss is DreamBooth's: with a class prompt, the class is preserved. Of several things, pictures of two are also seen
-side by side (Cut-Mix-Unmix). Biases and tables of words stay as they are, and a norm's scales have one
-value, their length, as in svdiff-pytorch.
+side by side (Cut-Mix), and each word may be held to its own half (Unmix, `training.unmix`). Biases and tables of words
+stay as they are, and a norm's scales have one value, their length, as in svdiff-pytorch.
 
 Nothing here builds W'. A layer that learns computes U (relu(σ + δ) ⊙ (Vᵀ x)), of which autograd has the gradient by δ
 without the weight's, Σ (Uᵀ g) ⊙ (Vᵀ x), for no more than the product itself: both factors are there. With r = min(out,
@@ -129,7 +129,7 @@ def attached(task: Task, options: Options) -> Trainee:
 
 def loss(trainee: Trainee, task: Task, options: Options, number: int) -> Loss:
     """The loss of a forward pass: of pictures of one thing and of two, and of their classes in the same pass."""
-    return prior.loss(trainee, task, options, number, options.side_by_side)
+    return prior.loss(trainee, task, options, number, options.side_by_side, options.unmix)
 
 
 def export(trainee: Trainee, task: Task, options: Options, learned: Learned) -> Concept:
