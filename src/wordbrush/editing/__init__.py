@@ -65,6 +65,11 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "noise a picture and draw it again where the new words look; the rest is kept",
         "wordbrush.editing.mask_based.options",
     ),
+    "sdedit": Method(
+        "wordbrush.editing.sdedit.method",
+        "noise a picture and draw it again with other words: the baseline",
+        "wordbrush.editing.sdedit.options",
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""SDEdit: `method`, and its `options`, which do not import torch."""
