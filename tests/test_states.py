@@ -10,7 +10,7 @@ import torch
 from wordbrush.model import Model
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
-from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, late, restored
+from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, restored
 
 Tiny, Seeded = Callable[..., Model], Callable[..., Source]
 
@@ -60,7 +60,7 @@ def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None
 
 def test_another_kind_is_not_guessed(seeded: Seeded) -> None:
     with pytest.raises(KeyError, match="spiral"):
-        restored("spiral", {}, seeded("sd1").schedule)
+        restored("spiral", {}, seeded("sd1").schedule, {})
 
 
 @pytest.mark.parametrize("start", [0.1, 0.25, 0.5, 0.9])
@@ -71,8 +71,10 @@ def test_between_two_steps_a_trajectory_is_where_its_steps_lead(
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
     straight = StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels)
     walked = Trajectory(torch.cat([straight.levels[i].mix(straight.z_0, straight.noise) for i in range(4)]))
-    after = source.schedule.late(start, training_alphas_cumprod(model.schedule_config))
-    found, known = late(walked, start, source.schedule, after), late(straight, start, source.schedule, after)
+    alphas_cumprod = training_alphas_cumprod(model.schedule_config)
+    after, found = walked.late(start, source.schedule, alphas_cumprod)
+    levels, known = straight.late(start, source.schedule, alphas_cumprod)
+    assert levels == after
     assert len(after.levels) == 4 and after.levels[-1] == source.schedule.levels[-1]
     for i in range(3):
         torch.testing.assert_close(found.at(i), known.at(i), atol=1e-9, rtol=0)
