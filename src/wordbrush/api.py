@@ -628,7 +628,7 @@ def inversion_methods() -> dict[str, str]:
     """Name and summary of every inversion.
 
     >>> sorted(inversion_methods())
-    ['ddim', 'direct', 'negative_prompt', 'null_text', 'straight']
+    ['ddim', 'direct', 'edict', 'edit_friendly', 'negative_prompt', 'null_text', 'straight']
     """
     return {name: method.summary for name, method in inversion.METHODS.items()}
 

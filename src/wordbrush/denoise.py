@@ -120,7 +120,12 @@ class Predictor:
 
         Raises `NumericsError` for one that is not finite.
         """
-        model, source, here, progress = self.model, self.source, self.schedule.levels[i], i / self.schedule.steps
+        model, source, here, progress = (
+            self.model,
+            self.source,
+            self.schedule.levels[i],
+            i / self.schedule.steps,
+        )
         branches = self.guidance.branches(progress)
         named = tuple(branch for branch in branches if branch not in self.others)
         layout = self.layout(i) if self.layout is not None else Rows(len(latents), named)
@@ -129,7 +134,9 @@ class Predictor:
             self._batch.latents(layout, latents, own), here, conditioning, attend=self.attend, step=i
         )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
-        check_finite(predicted.noise, self.where(i) if self.where else f"step {i + 1} of {self.schedule.steps}")
+        check_finite(
+            predicted.noise, self.where(i) if self.where else f"step {i + 1} of {self.schedule.steps}"
+        )
         found = {branch: predicted[layout.branch(branch)] for branch in named}
         own_row = predicted[layout.source_row] if layout.source else None
         if layout.recorded:

@@ -46,7 +46,11 @@ def invert(
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
     scale, steps = chosen.guidance_scale, schedule.steps
     ask = Predictor(
-        model, conditions, schedule, TextGuidance(scale), where=lambda i: f"inversion step {steps - i} of {steps}"
+        model,
+        conditions,
+        schedule,
+        TextGuidance(scale),
+        where=lambda i: f"inversion step {steps - i} of {steps}",
     )
     first, second = [z_0], [z_0]
     for i in reversed(range(steps)):

@@ -31,8 +31,15 @@ from wordbrush.schedule import Schedule
 from wordbrush.source import Source
 from wordbrush.states import NoiseMaps
 
-_PUBLISHED: Mapping[str, Any] = {"steps": 100, "guidance_scale": 9.0, "skip": 0.12}  # with Prompt-to-Prompt
-_CHOSEN: Mapping[str, Mapping[str, Any]] = {"pocket": {"steps": 20, "guidance_scale": 3.0, "skip": 0.2}}
+_PUBLISHED: Mapping[str, Any] = {  # with Prompt-to-Prompt
+    "steps": 100,
+    "guidance_scale": 9.0,
+    "source_guidance_scale": 3.5,
+    "skip": 0.12,
+}
+_CHOSEN: Mapping[str, Mapping[str, Any]] = {
+    "pocket": {"steps": 20, "guidance_scale": 3.0, "source_guidance_scale": 1.0, "skip": 0.2}
+}
 """Defaults by model, where others than the published ones were chosen (`docs/methods/edit-friendly.md`)."""
 
 
@@ -43,6 +50,7 @@ def invert(
     """Take a picture in [−1, 1] that `prompt` describes apart into the noise of its steps."""
     chosen = filled(options, _CHOSEN.get(model.name, _PUBLISHED))
     assert chosen.skip is not None and chosen.guidance_scale is not None, "these have defaults"
+    assert chosen.source_guidance_scale is not None, "this too"
     schedule = model.schedule(chosen.steps).rest(chosen.skip)
     null, z_0 = model.encode_text([chosen.negative_prompt]), model.encode_image(image)
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}

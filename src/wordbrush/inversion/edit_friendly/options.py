@@ -9,13 +9,20 @@ class Options(InversionOptions):
     """Which noise a picture is taken apart into."""
 
     steps: int | None = Field(
-        None, ge=1, le=1000, description="steps of the whole run (default: 100; with the built-in model STEPS)"
+        None,
+        ge=1,
+        le=1000,
+        description="steps of the whole run (default: 100; with the built-in model STEPS)",
     )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="guidance of the edits (default: 9; with the built-in model SCALE)"
     )
-    source_guidance_scale: float = Field(
-        3.5, ge=0, le=100, description="guidance towards the picture's own prompt, while its noise is found"
+    source_guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="guidance towards the picture's own prompt, while its noise is found (default: 3.5; with the "
+        "built-in model SOURCE)",
     )
     eta: float = Field(
         1.0, gt=0, le=1, description="how much of each step is noise: 1 is DDPM, near 0 as good as DDIM"
