@@ -94,8 +94,8 @@ def denoise(
 class Predictor:
     """What the network says in each step of a run, guided.
 
-    The arguments are `denoise`'s; layout is its `rows`. where: a step's name in an error. rows: how many were computed so
-    far. source_noise: what was predicted last for the source.
+    The arguments are `denoise`'s; layout is its `rows`. where: a step's name in an error. rows: how many were computed
+    so far. source_noise: what was predicted last for the source.
     """
 
     model: Model
@@ -120,17 +120,12 @@ class Predictor:
 
         Raises `NumericsError` for one that is not finite.
         """
-        model, source, here, progress = (
-            self.model,
-            self.source,
-            self.schedule.levels[i],
-            i / self.schedule.steps,
-        )
+        source, here, progress = self.source, self.schedule.levels[i], i / self.schedule.steps
         branches = self.guidance.branches(progress)
         named = tuple(branch for branch in branches if branch not in self.others)
         layout = self.layout(i) if self.layout is not None else Rows(len(latents), named)
         conditioning = self._batch.conditioning(layout, i)
-        predicted = model.predict(
+        predicted = self.model.predict(
             self._batch.latents(layout, latents, own), here, conditioning, attend=self.attend, step=i
         )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.

@@ -131,8 +131,8 @@ def recorded(
     source.check(model)
     if source.states.predictions > 1:
         raise SourceError(
-            f"expected a source whose steps ask the network once, got one by {typed(source.method)}, whose steps ask it "
-            "several times: edit it without a recording, or invert with another method"
+            f"expected a source whose steps ask the network once, got one by {typed(source.method)}, whose steps ask "
+            "it several times: edit it without a recording, or invert with another method"
         )
     reads = fitting(model, source.latent_size, wanted, options)
     tensors: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """The states of a source: its latents at each level of the schedule, and the steps of edits that follow them.
 
-A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. Each class is one way to determine them, because
-exact inversions store more than a trajectory; and `walk()` is a run of edits in its own way, beside the source.
+A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. Each class is one way to determine them,
+because exact inversions store more than a trajectory; and `walk()` is a run of edits in its own way.
 """
 
 from collections.abc import Callable, Mapping

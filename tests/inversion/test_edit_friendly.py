@@ -1,4 +1,4 @@
-"""Edit-friendly DDPM inversion: against a transcription of the paper's equations, and its promise: exact, and diverse."""
+"""Edit-friendly DDPM inversion: against a transcription of the paper's equations, and its laws."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import torch
 from reference import alphas, conditions, predict_clean, predict_eps, prompt_to_prompt, timesteps
 from wordbrush import edit
 from wordbrush.denoise import denoise
+from wordbrush.editing.prompt_to_prompt.options import Options as EditOptions
 from wordbrush.errors import OptionsError
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.edit_friendly import method
@@ -23,7 +24,7 @@ from wordbrush.states import NoiseMaps
 Tiny = Callable[..., Model]
 SHAPES = ["sd1", "sd2", "sdxl"]
 CAT, DOG = "a cat on a beach", "a dog on a beach"
-FREE = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0, "local_blend": "off"}
+FREE: dict[str, Any] = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0, "local_blend": "off"}
 
 
 def picture() -> torch.Tensor:
@@ -93,14 +94,8 @@ def test_it_is_the_papers_algorithm(shape: str, eta: float, tiny: Tiny) -> None:
         z = means(model, z, i, source, DOG, 6.0) + sigma * z_t
     assert (z - source.z_0).abs().max() > 1e-3, "nothing was edited"
     torch.testing.assert_close(down(model, source, DOG, 6.0), z, atol=1e-9, rtol=0)
-    (result,) = drain(prompt_to_prompt(model, source, [DOG], parse_edit(guidance_scale=6.0, **FREE)))
+    (result,) = drain(prompt_to_prompt(model, source, [DOG], EditOptions(guidance_scale=6.0, **FREE)))
     torch.testing.assert_close(result.trajectory[-1:], z, atol=1e-9, rtol=0)
-
-
-def parse_edit(**options: Any) -> Any:
-    from wordbrush.editing.prompt_to_prompt.options import Options as EditOptions
-
-    return parse(EditOptions, options)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

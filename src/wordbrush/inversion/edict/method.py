@@ -1,14 +1,13 @@
 """EDICT (Wallace et al. 2023, "EDICT: Exact Diffusion Inversion via Coupled Transformations", algorithms 1 and 2).
 
-DDIM inversion asks the network for the noise at latents that it does not have yet, and uses those before the step instead.
-Two coupled latents need no such guess: each is moved along what the network says of the other, which is at hand in both
-directions (`states.CoupledPath`). So the way up is undone exactly on the way down, with classifier-free guidance too, for
-any network. Both begin as the picture.
+DDIM inversion asks the network for the noise at latents that it does not have yet, and uses those before the step
+instead. Two coupled latents need no such guess: each is moved along what the network says of the other, which is at
+hand in both directions (`states.CoupledPath`). So the way up is undone exactly on the way down, with classifier-free
+guidance too, for any network. Both begin as the picture.
 
-As released: which of the two is moved first alternates (`leapfrog_steps`), here counted from the picture so that it is the
-same for every number of steps; the latents are double, since the way up divides by the mixing p in every step and rounding
-grows. Deviations: the network keeps its own precision, and asked twice with equal latents it answers the same; the picture
-is encoded as the mean of the autoencoder's distribution.
+As released: which of the two is moved first alternates (`leapfrog_steps`), here counted from the picture; the latents
+are double, since the way up divides by the mixing p in every step and rounding grows. Deviations: the network keeps its
+own precision; the picture is encoded as the mean of the autoencoder's distribution.
 """
 
 from collections.abc import Generator, Mapping

@@ -1,17 +1,17 @@
 """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, "An Edit Friendly DDPM Noise Space", algorithm 1).
 
-A DDPM step goes to its mean μ_t and adds noise: x_{t−1} = μ_t(x_t) + σ_t z_t. Here the states come first. Each x_t is the
-picture with noise of its own, drawn independently of the other levels'; then
+A DDPM step goes to its mean μ_t and adds noise: x_{t−1} = μ_t(x_t) + σ_t z_t. Here the states come first. Each x_t is
+the picture with noise of its own, drawn independently of the other levels'; then
 
     σ_t z_t = x_{t−1} − μ_t(x_t)
 
-is the noise with which a step leads from one to the next. These z_t are larger than a sampler's, and correlated: they have
-the picture's layout in them. An edit takes the same steps with another prompt's μ_t and the same z_t. With the source's own
-prompt and guidance it ends at the picture itself.
+is the noise with which a step leads from one to the next. These z_t are larger than a sampler's, and correlated: they
+have the picture's layout in them. An edit takes the same steps with another prompt's μ_t and the same z_t. With the
+source's own prompt and guidance it ends at the picture itself.
 
-As released: x_{t−1} is computed again from μ_t and z_t, so that rounding does not add up; the first steps are skipped; the
-DDIM form of the step with η, of which 1 is DDPM. Deviations: what is kept is σ_t z_t, and the last step's is kept, too. The
-released code sets that to 0, because σ may be 0 there, and its reconstruction is not exact.
+As released: x_{t−1} is computed again from μ_t and z_t, so that rounding does not add up; the first steps are skipped;
+the DDIM form of the step with η, of which 1 is DDPM. Deviations: what is kept is σ_t z_t, and the last step's is kept,
+too. The released code sets that to 0, because σ may be 0 there, and its reconstruction is not exact.
 """
 
 from collections.abc import Generator, Mapping
@@ -81,8 +81,8 @@ def invert(
 
 
 def noised(z_0: Float[Tensor, "1 c h w"], schedule: Schedule, seed: int) -> list[Float[Tensor, "1 c h w"]]:
-    """The picture at each level with noise of its own, and itself at the last. The noise is drawn from the picture up, so
-    what is skipped changes nothing of the rest."""
+    """The picture at each level with noise of its own, and itself at the last. The noise is drawn from the picture up,
+    so what is skipped changes nothing of the rest."""
     generator = torch.Generator().manual_seed(seed)
     path = [z_0]
     for level in reversed(schedule.levels[:-1]):
