@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wordbrush.errors import SourceError
 from wordbrush.model import Model
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
@@ -25,8 +26,8 @@ def kinds(source: Source) -> list[States]:
     return [
         Trajectory(noise(n + 1, 1)),
         StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels),
-        NoiseMaps(noise(n + 1, 1), noise(n, 2)),
-        CoupledPath(noise(n + 1, 1), noise(n + 1, 2)),
+        NoiseMaps(noise(n + 1, 1), noise(n, 2), eta=0.5),
+        CoupledPath(noise(n + 1, 1), noise(n + 1, 2), mixing=0.9),
     ]
 
 
@@ -39,11 +40,34 @@ def test_every_kind_is_saved_and_loaded(kind: int, tiny: Tiny, seeded: Seeded, t
     assert torch.equal(source.z_T, source.trajectory[:1]) and torch.equal(source.z_0, source.trajectory[-1:])
     source.save(tmp_path / "a.source")
     loaded = Source.load(tmp_path / "a.source", model).states
-    assert type(loaded) is type(states)
+    assert type(loaded) is type(states) and loaded.numbers() == states.numbers()
     for name, tensor in states.tensors().items():
         assert torch.equal(loaded.tensors()[name], tensor)
     for i in range(4):
         assert torch.equal(loaded.at(i), states.at(i))
+
+
+@pytest.mark.parametrize("mixing", [0.0, 1.5, -0.93])
+def test_a_number_out_of_range_is_damage(mixing: float, tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    states = CoupledPath(noise(4, 1), noise(4, 2), mixing)
+    replace(source, states=states).save(tmp_path / "a.source")
+    with pytest.raises(SourceError, match="damaged.*mixing"):
+        Source.load(tmp_path / "a.source", model)
+
+
+@pytest.mark.parametrize(("start", "left"), [(0.1, 3), (0.4, 2), (0.99, 1)])
+def test_of_noise_maps_and_coupled_paths_whole_steps_are_left_out(
+    start: float, left: int, tiny: Tiny, seeded: Seeded
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    for states in kinds(source)[2:]:
+        late = replace(source, states=states).late(start, model)
+        assert late.steps == left and late.schedule.levels == source.schedule.levels[-left - 1 :]
+        assert late.states.numbers() == states.numbers()
+        for name, tensor in states.tensors().items():
+            kept = left + (len(tensor) - 3)
+            assert torch.equal(late.states.tensors()[name], tensor[-kept:])
 
 
 def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None:
