@@ -9,7 +9,7 @@ class Options(InversionOptions):
     """How a picture is walked up, and its edits down."""
 
     steps: int | None = Field(
-        None, ge=1, le=1000, description="steps of the whole run (default: 50; with the built-in model STEPS)"
+        None, ge=1, le=1000, description="steps of the whole run (default: 50; with the built-in model 20)"
     )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="guidance up and of the edits down (default: 3)"
@@ -24,6 +24,5 @@ class Options(InversionOptions):
         None,
         ge=0,
         lt=1,
-        description="share of the run that edits leave out: more keeps more of the picture (default: 0.2; with the "
-        "built-in model SKIP)",
+        description="share of the run that edits leave out: more keeps more of the picture (default: 0.2)",
     )
