@@ -10,8 +10,7 @@ are double, since the way up divides by the mixing p in every step and rounding 
 own precision; the picture is encoded as the mean of the autoencoder's distribution.
 """
 
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Generator
 
 import torch
 from jaxtyping import Float
@@ -21,14 +20,12 @@ from wordbrush.denoise import Predictor, check_finite
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.edict.options import Options
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import filled
 from wordbrush.progress import Progress
 from wordbrush.source import Source
 from wordbrush.states import CoupledPath, order, unmixed
 
-_PUBLISHED: Mapping[str, Any] = {"steps": 50, "guidance_scale": 3.0, "skip": 0.2}
-_CHOSEN: Mapping[str, Mapping[str, Any]] = {"pocket": {"steps": 20, "guidance_scale": 3.0, "skip": 0.2}}
-"""Defaults by model, where others than the published ones were chosen (`docs/methods/edict.md`)."""
+STEPS, SCALE = 50, 3.0  # as released
+POCKET_STEPS = 20  # of the built-in model's other inversions, too
 
 
 @torch.no_grad()
@@ -36,14 +33,14 @@ def invert(
     model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
 ) -> Generator[Progress, None, Source]:
     """Walk a picture in [−1, 1] that `prompt` describes up, so that the way down leads back."""
-    chosen = filled(options, _CHOSEN.get(model.name, _PUBLISHED))
-    assert chosen.skip is not None and chosen.guidance_scale is not None, "these have defaults"
-    schedule = model.schedule(chosen.steps).rest(chosen.skip)
-    null, z_0 = model.encode_text([chosen.negative_prompt]), model.encode_image(image)
+    scale = SCALE if options.guidance_scale is None else options.guidance_scale
+    usual = POCKET_STEPS if model.name == "pocket" else STEPS
+    schedule = model.schedule(options.steps or usual).rest(options.skip)
+    null, z_0 = model.encode_text([options.negative_prompt]), model.encode_image(image)
     if z_0.device.type != "mps":  # which has no doubles
         z_0 = z_0.double()
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
-    scale, steps = chosen.guidance_scale, schedule.steps
+    steps = schedule.steps
     ask = Predictor(
         model,
         conditions,
@@ -55,7 +52,7 @@ def invert(
     for i in reversed(range(steps)):
         ask.rows = 0
         here, to = schedule.levels[i], schedule.levels[i + 1]
-        x, y = unmixed(*order(steps - i, first[-1], second[-1]), chosen.mixing)
+        x, y = unmixed(*order(steps - i, first[-1], second[-1]), options.mixing)
         y = ask.predict(i, x).carry(y, to, here)
         x = ask.predict(i, y).carry(x, to, here)
         check_finite(x, f"inversion step {steps - i} of {steps}")
@@ -64,7 +61,7 @@ def invert(
         yield Progress("inverting", steps - i, steps, rows=ask.rows)
     return Source(
         prompt=prompt,
-        states=CoupledPath(torch.cat(first[::-1]), torch.cat(second[::-1]), chosen.mixing),
+        states=CoupledPath(torch.cat(first[::-1]), torch.cat(second[::-1]), options.mixing),
         null=null,
         schedule=schedule,
         guidance_scale=scale,

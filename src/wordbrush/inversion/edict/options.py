@@ -20,9 +20,6 @@ class Options(InversionOptions):
         le=1,
         description="how much of each of the two latents is its own after a step; 1: they are not drawn together",
     )
-    skip: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="share of the run that edits leave out: more keeps more of the picture (default: 0.2)",
+    skip: float = Field(
+        0.2, ge=0, lt=1, description="share of the run that edits leave out: more keeps more of the picture"
     )
