@@ -166,6 +166,7 @@ def test_outside_of_a_mask_is_the_source(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     source = inverted(model)
     result = edit(model, source, DOG, options={"blend_threshold": 0.7})
+    assert result.mask is not None
     outside = ~result.mask
     assert 0.02 < outside.double().mean() < 0.98
     kept = (result.trajectory[-1] - source.z_0[0]).abs().amax(0)

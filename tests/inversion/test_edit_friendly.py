@@ -44,13 +44,10 @@ def maps(source: Source) -> NoiseMaps:
 def down(model: Model, source: Source, prompt: str, scale: float) -> torch.Tensor:
     """What the loop makes of the source's first latents with a prompt."""
     given = conditions(model.encode_text([prompt]), source.null)
-    guidance, row = TextGuidance(scale), source.row(model)
-    return drain(loop(denoise(model, source.z_T, given, source.schedule, guidance, source=row)))
-
-
-def loop(steps: Any) -> Any:
-    """A loop's last latents, as `drain` wants it."""
-    return (yield from steps)
+    z, guidance, row = source.z_T, TextGuidance(scale), source.row(model)
+    for step in denoise(model, z, given, source.schedule, guidance, source=row):
+        z = step.latents
+    return z
 
 
 def means(model: Model, z: torch.Tensor, i: int, source: Source, prompt: str, scale: float) -> torch.Tensor:
@@ -158,6 +155,7 @@ def test_outside_of_a_mask_is_the_source(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     source = inverted(model)
     result = edit(model, source, DOG, options={"blend_threshold": 0.7})
+    assert result.mask is not None
     outside = ~result.mask
     assert 0.02 < outside.double().mean() < 0.98
     kept = (result.trajectory[-1] - source.z_0[0]).abs().amax(0)
