@@ -113,6 +113,8 @@ def test_methods_are_told() -> None:
     assert sorted(wordbrush.inversion_methods()) == [
         "ddim",
         "direct",
+        "edict",
+        "edit_friendly",
         "negative_prompt",
         "null_text",
         "straight",

@@ -116,7 +116,7 @@ def test_a_mask_outside_of_what_the_model_sees_is_refused(tiny: Tiny) -> None:
 # Edits inside of a mask -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inversion", ["straight", "direct", "null_text"])
+@pytest.mark.parametrize("inversion", ["straight", "direct", "null_text", "edict", "edit_friendly"])
 @pytest.mark.parametrize("method", ["prompt_to_prompt", "mask_based"])
 def test_outside_of_a_mask_every_pixel_is_the_files(inversion: str, method: str, tiny: Tiny) -> None:
     picture, mask = noise(60, 48), rectangle(60, 48, (10, 10, 40, 30))

@@ -79,7 +79,8 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("shape", "origin"), [*((s, o) for s in SHAPES for o in ("seed", "straight")), ("sd1", "direct")]
+    ("shape", "origin"),
+    [*((s, o) for s in SHAPES for o in ("seed", "straight")), ("sd1", "direct"), ("sd1", "edit_friendly")],
 )
 def test_an_edit_of_a_recorded_source_is_the_edit_without_the_sources_row(
     shape: str, origin: str, kind: str, tiny: Tiny

@@ -23,6 +23,7 @@ from wordbrush.concept.weights import LowRank
 from wordbrush.denoise import denoise
 from wordbrush.errors import ModelError, NumericsError, OptionsError, OutputError, PromptError, SourceError
 from wordbrush.guidance import TextGuidance
+from wordbrush.inversion import METHODS
 from wordbrush.model import Model
 from wordbrush.progress import drain
 from wordbrush.sampling import initial_latents, sample
@@ -369,7 +370,7 @@ def test_a_source_says_with_which_concepts_it_was_made(tiny: Tiny, tmp_path: Pat
     picture = images.to_image(torch.zeros(3, 32, 32))
     inverted = [
         invert(model, picture, "<my-cat> on a beach", method=method, options={"steps": 2})
-        for method in ("ddim", "direct", "straight", "negative_prompt", "null_text")
+        for method in METHODS
     ]
     for each in (source, *inverted):
         assert each.concepts == model.concepts

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from wordbrush.errors import SourceError
 from wordbrush.model import Model
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
-from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, late, restored
+from wordbrush.states import CoupledPath, NoiseMaps, States, StraightPath, Trajectory, restored
 
 Tiny, Seeded = Callable[..., Model], Callable[..., Source]
 
@@ -25,8 +26,8 @@ def kinds(source: Source) -> list[States]:
     return [
         Trajectory(noise(n + 1, 1)),
         StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels),
-        NoiseMaps(noise(n + 1, 1), noise(n, 2)),
-        CoupledPath(noise(n + 1, 1), noise(n + 1, 2)),
+        NoiseMaps(noise(n + 1, 1), noise(n, 2), eta=0.5),
+        CoupledPath(noise(n + 1, 1), noise(n + 1, 2), mixing=0.9),
     ]
 
 
@@ -39,11 +40,34 @@ def test_every_kind_is_saved_and_loaded(kind: int, tiny: Tiny, seeded: Seeded, t
     assert torch.equal(source.z_T, source.trajectory[:1]) and torch.equal(source.z_0, source.trajectory[-1:])
     source.save(tmp_path / "a.source")
     loaded = Source.load(tmp_path / "a.source", model).states
-    assert type(loaded) is type(states)
+    assert type(loaded) is type(states) and loaded.numbers() == states.numbers()
     for name, tensor in states.tensors().items():
         assert torch.equal(loaded.tensors()[name], tensor)
     for i in range(4):
         assert torch.equal(loaded.at(i), states.at(i))
+
+
+@pytest.mark.parametrize("mixing", [0.0, 1.5, -0.93])
+def test_a_number_out_of_range_is_damage(mixing: float, tiny: Tiny, seeded: Seeded, tmp_path: Path) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    states = CoupledPath(noise(4, 1), noise(4, 2), mixing)
+    replace(source, states=states).save(tmp_path / "a.source")
+    with pytest.raises(SourceError, match="damaged.*mixing"):
+        Source.load(tmp_path / "a.source", model)
+
+
+@pytest.mark.parametrize(("start", "left"), [(0.1, 3), (0.4, 2), (0.99, 1)])
+def test_of_noise_maps_and_coupled_paths_whole_steps_are_left_out(
+    start: float, left: int, tiny: Tiny, seeded: Seeded
+) -> None:
+    model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
+    for states in kinds(source)[2:]:
+        late = replace(source, states=states).late(start, model)
+        assert late.steps == left and late.schedule.levels == source.schedule.levels[-left - 1 :]
+        assert late.states.numbers() == states.numbers()
+        for name, tensor in states.tensors().items():
+            kept = left + (len(tensor) - 3)
+            assert torch.equal(late.states.tensors()[name], tensor[-kept:])
 
 
 def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None:
@@ -60,7 +84,7 @@ def test_one_picture_and_one_noise_determine_every_state(seeded: Seeded) -> None
 
 def test_another_kind_is_not_guessed(seeded: Seeded) -> None:
     with pytest.raises(KeyError, match="spiral"):
-        restored("spiral", {}, seeded("sd1").schedule)
+        restored("spiral", {}, seeded("sd1").schedule, {})
 
 
 @pytest.mark.parametrize("start", [0.1, 0.25, 0.5, 0.9])
@@ -71,8 +95,10 @@ def test_between_two_steps_a_trajectory_is_where_its_steps_lead(
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
     straight = StraightPath(noise(1, 1), noise(1, 2), source.schedule.levels)
     walked = Trajectory(torch.cat([straight.levels[i].mix(straight.z_0, straight.noise) for i in range(4)]))
-    after = source.schedule.late(start, training_alphas_cumprod(model.schedule_config))
-    found, known = late(walked, start, source.schedule, after), late(straight, start, source.schedule, after)
+    alphas_cumprod = training_alphas_cumprod(model.schedule_config)
+    after, found = walked.late(start, source.schedule, alphas_cumprod)
+    levels, known = straight.late(start, source.schedule, alphas_cumprod)
+    assert levels == after
     assert len(after.levels) == 4 and after.levels[-1] == source.schedule.levels[-1]
     for i in range(3):
         torch.testing.assert_close(found.at(i), known.at(i), atol=1e-9, rtol=0)

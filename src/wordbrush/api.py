@@ -271,7 +271,8 @@ def record(
     steps that fitted. precision: "half" (the default) keeps queries and keys in half precision, which changes pixels
     by a grey level at most; "full" in the model's own.
 
-    Raises `OptionsError`, or `SourceError` if the source was made with another model.
+    Raises `OptionsError`, or `SourceError` if the source was made with another model, or by EDICT, whose steps ask the
+    network twice.
 
     >>> model = Model.load("pocket")
     >>> source = record(model, from_seed(model, "a cat on a beach", seed=7, steps=4))
@@ -628,7 +629,7 @@ def inversion_methods() -> dict[str, str]:
     """Name and summary of every inversion.
 
     >>> sorted(inversion_methods())
-    ['ddim', 'direct', 'negative_prompt', 'null_text', 'straight']
+    ['ddim', 'direct', 'edict', 'edit_friendly', 'negative_prompt', 'null_text', 'straight']
     """
     return {name: method.summary for name, method in inversion.METHODS.items()}
 

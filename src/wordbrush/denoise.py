@@ -6,7 +6,8 @@ method.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.recording import Recording
 from wordbrush.rows import Rows
 from wordbrush.schedule import Level, Prediction, Schedule
-from wordbrush.states import States, StraightPath
+from wordbrush.states import States, ddim
 
 Conditions = Mapping[str, Conditioning | Sequence[Conditioning]]
 """What each branch of the guidance sees: one row for each target or one for all, the same in every step or one
@@ -66,51 +67,88 @@ def denoise(
     attend: Attend | None = None,
     after_step: AfterStep | None = None,
 ) -> Generator[Step, None, Float[Tensor, "n c h w"]]:
-    """Sample n pictures from z_T down to z_0 with deterministic DDIM; yields after each step.
+    """Sample n pictures from z_T down to z_0; yields after each step. Beside a source they take the steps of its states
+    (`States.walk`), else those of deterministic DDIM.
 
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
-    source: needed where `rows` asks for the source's row, or for what is recorded of it.
+    source: what the pictures are edits of; needed where `rows` asks for its row, or for what is recorded of it.
     attend: computes the attention layers. after_step: decides the latents to go on with (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
     """
-    others = others or {}
-    batch = _Batch(conditions, source)
+    ask = Predictor(model, conditions, schedule, guidance, others or {}, rows, source, attend)
+    walk = ddim() if source is None else source.states.walk()
     for i in range(schedule.steps):
-        here, to, where = schedule.levels[i], schedule.levels[i + 1], f"step {i + 1} of {schedule.steps}"
-        progress = i / schedule.steps
-        branches = guidance.branches(progress)
-        own = tuple(branch for branch in branches if branch not in others)
-        layout = rows(i) if rows is not None else Rows(len(latents), own)
-        conditioning = batch.conditioning(layout, i)
-        predicted = model.predict(
-            batch.latents(layout, i, latents), here, conditioning, attend=attend, step=i
+        ask.rows, ask.source_noise = 0, None
+        here, to = schedule.levels[i], schedule.levels[i + 1]
+        latents, guided = walk(i, here, to, latents, partial(ask.predict, i))
+        if after_step is not None:
+            latents = after_step(i, latents, guided.clean)
+        check_finite(latents, f"step {i + 1} of {schedule.steps}")
+        yield Step(i, schedule.steps, latents, guided.clean, ask.rows, ask.source_noise)
+    return latents
+
+
+@dataclass(eq=False)
+class Predictor:
+    """What the network says in each step of a run, guided.
+
+    The arguments are `denoise`'s; layout is its `rows`. where: a step's name in an error. rows: how many were computed
+    so far. source_noise: what was predicted last for the source.
+    """
+
+    model: Model
+    conditions: Conditions
+    schedule: Schedule
+    guidance: Guidance
+    others: Mapping[str, Model] = field(default_factory=dict[str, Model])
+    layout: Callable[[int], Rows] | None = None
+    source: SourceRow | None = None
+    attend: Attend | None = None
+    where: Callable[[int], str] | None = None
+    rows: int = 0
+    source_noise: Float[Tensor, "1 c h w"] | None = None
+
+    def __post_init__(self) -> None:
+        self._batch = _Batch(self.conditions, self.source)
+
+    def predict(
+        self, i: int, latents: Float[Tensor, "n c h w"], own: Float[Tensor, "1 c h w"] | None = None
+    ) -> Prediction:
+        """The guided prediction for latents in step i. own: those of the source, where the step has its row.
+
+        Raises `NumericsError` for one that is not finite.
+        """
+        source, here, progress = self.source, self.schedule.levels[i], i / self.schedule.steps
+        branches = self.guidance.branches(progress)
+        named = tuple(branch for branch in branches if branch not in self.others)
+        layout = self.layout(i) if self.layout is not None else Rows(len(latents), named)
+        conditioning = self._batch.conditioning(layout, i)
+        predicted = self.model.predict(
+            self._batch.latents(layout, latents, own), here, conditioning, attend=self.attend, step=i
         )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
-        check_finite(predicted.noise, where)
-        found = {branch: predicted[layout.branch(branch)] for branch in own}
+        check_finite(
+            predicted.noise, self.where(i) if self.where else f"step {i + 1} of {self.schedule.steps}"
+        )
+        found = {branch: predicted[layout.branch(branch)] for branch in named}
         own_row = predicted[layout.source_row] if layout.source else None
         if layout.recorded:
             assert source is not None and source.recording is not None, "nothing is recorded of the source"
             own_row = source.recording.prediction(i)
         if own_row is not None:
             found["source"] = own_row
-            if source is not None and isinstance(source.states, StraightPath):
-                found["known"] = Prediction(source.states.z_0.to(latents), source.states.noise.to(latents))
+            known = None if source is None else source.states.known(latents)
+            if known is not None:
+                found["known"] = known
         for branch in branches:
-            if branch in others:
-                row = batch.branch(branch, i, len(latents))
-                found[branch] = others[branch].predict(latents, here, row)
-        guided = combined(guidance, latents, here, found, progress)
-        latents = guided.step(here, to)
-        if after_step is not None:
-            latents = after_step(i, latents, guided.clean)
-        check_finite(latents, where)
-        count = layout.count + len(latents) * (len(branches) - len(own))
-        seen = None if own_row is None else own_row.noise
-        yield Step(i, schedule.steps, latents, guided.clean, count, seen)
-    return latents
+            if branch in self.others:
+                row = self._batch.branch(branch, i, len(latents))
+                found[branch] = self.others[branch].predict(latents, here, row)
+        self.rows += layout.count + len(latents) * (len(branches) - len(named))
+        self.source_noise = None if own_row is None else own_row.noise
+        return combined(self.guidance, latents, here, found, progress)
 
 
 def combined(
@@ -174,11 +212,11 @@ class _Batch:
         self._conditions, self._source = conditions, source
         self._kept: tuple[Rows, list[Conditioning], Conditioning] | None = None
 
-    def latents(self, layout: Rows, step: int, targets: Tensor) -> Tensor:
+    def latents(self, layout: Rows, targets: Tensor, source: Tensor | None) -> Tensor:
         parts = [targets] * (len(layout.branches) - 1)
         if layout.source:
-            assert self._source is not None, "the layout asks for a source row and there is no source"
-            parts.append(self._source.states.at(step).to(targets))
+            assert source is not None, "the layout asks for a source row and there is no source"
+            parts.append(source.to(targets))
         return torch.cat([*parts, targets])
 
     def branch(self, name: str, step: int, targets: int) -> Conditioning:

@@ -243,6 +243,12 @@ def parse(options: type[O], values: Mapping[str, Any]) -> O:
     raise OptionsError("; ".join(problems[:5]) + more)
 
 
+def filled(options: O, values: Mapping[str, Any]) -> O:
+    """The same options, with these values for those that are None."""
+    left_out = {name: value for name, value in values.items() if getattr(options, name) is None}
+    return options.model_copy(update=left_out)
+
+
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The keys and values of a TOML file, to be handed to `parse`.
 

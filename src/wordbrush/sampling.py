@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from wordbrush.denoise import Step, check_finite, denoise, noise_up
-from wordbrush.errors import NumericsError, OptionsError
+from wordbrush.errors import NumericsError, OptionsError, SourceError
 from wordbrush.guidance import TextGuidance, check_scale
 from wordbrush.images import to_image
+from wordbrush.methods import typed
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions, RecordOptions
 from wordbrush.progress import Progress
@@ -125,9 +126,14 @@ def recorded(
     """Record what each step of an edit wants to read of its source, as far as the memory of the options goes.
 
     The source's row is alone in each batch, so that a recording can be made again bit for bit. Raises `SourceError` for
-    another model's source, `NumericsError` for what half precision is too small for.
+    another model's source and for coupled states, `NumericsError` for what half precision is too small for.
     """
     source.check(model)
+    if source.states.predictions > 1:
+        raise SourceError(
+            f"expected a source whose steps ask the network once, got one by {typed(source.method)}, whose steps ask "
+            "it several times: edit it without a recording, or invert with another method"
+        )
     reads = fitting(model, source.latent_size, wanted, options)
     tensors: dict[str, Tensor] = {}
     recorder = Recorder(reads, tensors, kept_in(model, options))

@@ -87,9 +87,29 @@ class Prediction:
             return to.mix(self.clean, self.noise)
         if fresh is None:
             raise OptionsError("eta > 0 makes the DDIM step stochastic: pass the fresh noise to add")
-        sigma = eta * to.sigma / here.sigma * math.sqrt(max(0.0, 1 - (here.signal / to.signal) ** 2))
-        direction = math.sqrt(max(0.0, to.sigma**2 - sigma**2))
-        return to.signal * self.clean + direction * self.noise + sigma * fresh
+        return self.mean(here, to, eta) + spread(here, to, eta) * fresh
+
+    def mean(self, here: Level, to: Level, eta: float) -> Float[Tensor, "*s"]:
+        """The latents at another level before fresh noise is added: μ of a stochastic step."""
+        direction = math.sqrt(max(0.0, to.sigma**2 - spread(here, to, eta) ** 2))
+        return to.signal * self.clean + direction * self.noise
+
+    def carry(self, z: Float[Tensor, "*s"], here: Level, to: Level) -> Float[Tensor, "*s"]:
+        """Other latents than those that were predicted for, moved from one level to another along this noise.
+
+        With the levels exchanged the same call leads back, exactly. At a level without signal, where a noise prediction
+        says nothing, all of `z` is noise and the clean latents are predicted.
+        """
+        if here.signal == 0:
+            return to.mix(self.clean, z)
+        if to.signal == 0:
+            return (z - here.signal * self.clean) / here.sigma
+        return here.from_noise(z, self.noise).step(here, to)
+
+
+def spread(here: Level, to: Level, eta: float) -> float:
+    """σ of a stochastic step (DDIM, eq. 16)."""
+    return eta * to.sigma / here.sigma * math.sqrt(max(0.0, 1 - (here.signal / to.signal) ** 2))
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +187,10 @@ class Schedule:
             between = Level(t, math.sqrt(alpha), math.sqrt(1 - alpha))
             levels.append(here if part == 0 else to if part == 1 else between)
         return Schedule(tuple(levels))
+
+    def rest(self, start: float) -> "Schedule":
+        """Of its own steps the last ones: the fraction `start` of them is left out, but never all."""
+        return Schedule(self.levels[min(round(start * self.steps), self.steps - 1) :])
 
     def at(self, start: float, i: int) -> tuple[int, float]:
         """Where step i of `late` begins: a step of this schedule, and the fraction of it that is over (1: all)."""

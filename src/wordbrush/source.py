@@ -37,7 +37,7 @@ from wordbrush.picture import Picture
 from wordbrush.reading import json_text
 from wordbrush.recording import Reads, Recording, shapes
 from wordbrush.schedule import Level, Schedule, training_alphas_cumprod
-from wordbrush.states import States, late, restored
+from wordbrush.states import States, restored
 
 _FORMAT, _VERSION = "wordbrush.source", 2
 _RECORDING = "recording."  # before the names of its tensors
@@ -112,14 +112,17 @@ class Source:
         return [Conditioning(self.null[i : i + 1]) for i in range(len(self.null))]
 
     def late(self, start: float, model: Model) -> "Source":
-        """The same source with as many steps over the last part of its run; `start` of it (0 ≤ start < 1) is left out.
+        """The same source over the last part of its run; `start` of it (0 ≤ start < 1) is left out.
 
-        An edit of it begins from a state that has more of the picture, and changes less. It has no recording.
+        An edit of it begins from a state that has more of the picture, and changes less. It has as many steps where its
+        states are known between the old ones, and else the last of those. It has no recording.
         """
         if start == 0:
             return self
-        schedule = self.schedule.late(start, training_alphas_cumprod(model.schedule_config))
-        states, null = late(self.states, start, self.schedule, schedule), self.null
+        schedule, states = self.states.late(
+            start, self.schedule, training_alphas_cumprod(model.schedule_config)
+        )
+        null = self.null
         if len(null) > 1:
             null = null[[self.schedule.at(start, i)[0] for i in range(self.steps)]]
         # What was recorded was recorded at other levels.
@@ -186,7 +189,7 @@ class Source:
         memory. opened: the function that an open `files.all_or_none` yields, to write the
         source together with other files. Raises `OutputError`.
         """
-        tensors = {**self.states.tensors(), **self.null.tensors("null")}
+        tensors, numbers = {**self.states.tensors(), **self.null.tensors("null")}, self.states.numbers()
         picture, recorded = None, None
         if recording and self.recording is not None:
             options = self.recording.options.model_dump()
@@ -199,6 +202,7 @@ class Source:
             {
                 "prompt": self.prompt,
                 "states": self.states.kind,
+                **({"numbers": numbers} if numbers else {}),
                 "levels": [(level.t, level.signal, level.sigma) for level in self.schedule.levels],
                 "guidance_scale": self.guidance_scale,
                 "method": self.method,
@@ -229,7 +233,7 @@ class Source:
             tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
             source = cls(
                 prompt=header.prompt,
-                states=restored(header.states, tensors, schedule),
+                states=restored(header.states, tensors, schedule, header.numbers),
                 null=TextEmbeds(tensors["null.hidden"], tensors.get("null.pooled")),
                 schedule=schedule,
                 guidance_scale=header.guidance_scale,
@@ -285,6 +289,7 @@ class _Header(BaseModel):
 
     prompt: str
     states: str = "trajectory"
+    numbers: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     levels: Annotated[list[Level], Len(2, 1001)]
     guidance_scale: float = Field(ge=0, le=100)
     method: str

@@ -1,10 +1,10 @@
-"""The states of a source: its latents at each level of the schedule.
+"""The states of a source: its latents at each level of the schedule, and the steps of edits that follow them.
 
 A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. Each class is one way to determine them,
-because exact inversions store more than a trajectory.
+because exact inversions store more than a trajectory; and `walk()` is a run of edits in its own way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -13,30 +13,69 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.guidance import DifferenceGuidance, Guidance, TextGuidance
-from wordbrush.schedule import Level, Schedule
+from wordbrush.schedule import Level, Prediction, Schedule
+
+Predict = Callable[[Tensor, Tensor | None], Prediction]
+"""From the latents of n pictures, and those of their source at the same point, to the guided prediction of the n."""
+
+Walk = Callable[[int, Level, Level, Tensor, Predict], tuple[Tensor, Prediction]]
+"""The steps of one run: from a step, its two levels and the latents before it to the latents after it, and the
+prediction for those before. It may keep something from step to step, so every run has a walk of its own."""
+
+
+def ddim(at: Callable[[int], Tensor] | None = None) -> Walk:
+    """Deterministic DDIM steps. at: the latents of the source before each step, where there is a source."""
+
+    def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
+        guided = predict(z, None if at is None else at(i))
+        return guided.step(here, to), guided
+
+    return step
 
 
 @runtime_checkable
 class States(Protocol):
-    """A source's latents at each step, and the tensors to store."""
+    """A source's latents at each step, how edits of it go on, and what to store. What most kinds have in common is said
+    here."""
 
     kind: ClassVar[str]
+    predictions: ClassVar[int] = 1
+    """How often a step asks the network."""
 
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """The latents before step i; i = n, the number of steps, gives z_0."""
         ...
 
-    def guidance(self, scale: float) -> Guidance:
-        """The guidance of edits that follow these states."""
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, States]":
+        """The schedule and the states of what is left of the run after its fraction `start`, 0 ≤ start < 1."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store, by name."""
         ...
 
+    def numbers(self) -> dict[str, float]:
+        """The numbers to store, each from 0 to 1, by name."""
+        return {}
+
+    def guidance(self, scale: float) -> Guidance:
+        """The guidance of edits that follow these states."""
+        return TextGuidance(scale)
+
+    def walk(self) -> Walk:
+        """A new run of edits, which begins at `at(0)`."""
+        return ddim(self.at)
+
+    def known(self, like: Tensor) -> Prediction | None:
+        """The source's true clean latents and noise, in the type of other latents, where they are the same in every
+        step."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(States):
     """All latents of a trajectory, z_T first (DDIM inversion, sampling from a seed)."""
 
     latents: Float[Tensor, "steps_plus_1 c h w"]
@@ -46,9 +85,27 @@ class Trajectory:
         """See `States`."""
         return self.latents[i : i + 1]
 
-    def guidance(self, scale: float) -> Guidance:
-        """See `States`."""
-        return TextGuidance(scale)
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, Trajectory]":
+        """See `States`: as many steps.
+
+        A DDIM step from one level to the next is a line: along it the clean latents and the noise are the same. So the
+        state at a level in between is the combination of the two that has its shares of both.
+        """
+        after = before.late(start, alphas_cumprod)
+        found: list[Tensor] = []
+        for i, level in enumerate(after.levels):
+            k, _ = before.at(start, i)
+            here, to = before.levels[k], before.levels[k + 1]
+            if level in (here, to):
+                found.append(self.at(k if level == here else k + 1))
+                continue
+            area = here.signal * to.sigma - to.signal * here.sigma
+            a = (level.signal * to.sigma - to.signal * level.sigma) / area
+            b = (here.signal * level.sigma - level.signal * here.sigma) / area
+            found.append(a * self.at(k) + b * self.at(k + 1))
+        return after, Trajectory(torch.cat(found))
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
@@ -56,7 +113,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True, eq=False)
-class StraightPath:
+class StraightPath(States):
     """One picture and one noise: z_t = signal · z_0 + sigma · noise at every level, without any inversion."""
 
     z_0: Float[Tensor, "1 c h w"]
@@ -68,9 +125,20 @@ class StraightPath:
         """See `States`; at the last level z_0 itself, whatever noise the schedule leaves there."""
         return self.z_0 if i == len(self.levels) - 1 else self.levels[i].mix(self.z_0, self.noise)
 
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, StraightPath]":
+        """See `States`: as many steps."""
+        after = before.late(start, alphas_cumprod)
+        return after, replace(self, levels=after.levels)
+
     def guidance(self, scale: float) -> Guidance:
         """See `States`."""
         return DifferenceGuidance(scale)
+
+    def known(self, like: Tensor) -> Prediction:
+        """See `States`."""
+        return Prediction(self.z_0.to(like), self.noise.to(like))
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
@@ -78,79 +146,146 @@ class StraightPath:
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseMaps:
-    """A trajectory and the noise that each of its steps adds (edit-friendly DDPM, Huberman-Spiegelglas et al. 2024)."""
+class NoiseMaps(States):
+    """A trajectory and the noise that each of its steps adds (edit-friendly DDPM, Huberman-Spiegelglas et al. 2024).
+
+    noises: σ_t z_t of each step, so that a step without σ may add something, too. eta: the steps' η.
+    """
 
     latents: Float[Tensor, "steps_plus_1 c h w"]
     noises: Float[Tensor, "steps c h w"]
+    eta: float = 1.0
     kind: ClassVar[str] = "noise_maps"
 
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """See `States`."""
         return self.latents[i : i + 1]
 
-    def guidance(self, scale: float) -> Guidance:
-        """See `States`."""
-        return TextGuidance(scale)
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, NoiseMaps]":
+        """See `States`: the last of its own steps, because no noise is known between them."""
+        after = before.rest(start)
+        k = before.steps - after.steps
+        return after, replace(self, latents=self.latents[k:], noises=self.noises[k:])
+
+    def walk(self) -> Walk:
+        """See `States`: stochastic steps with the source's noise."""
+
+        def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
+            guided = predict(z, self.at(i))
+            return guided.mean(here, to, self.eta) + self.noises[i : i + 1].to(z), guided
+
+        return step
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"trajectory": self.latents, "noises": self.noises}
 
+    def numbers(self) -> dict[str, float]:
+        """See `States`."""
+        return {"eta": self.eta}
+
 
 @dataclass(frozen=True, eq=False)
-class CoupledPath:
-    """Two coupled trajectories, of which an edit follows the first (EDICT, Wallace et al. 2023)."""
+class CoupledPath(States):
+    """Two coupled trajectories, of which an edit follows the first (EDICT, Wallace et al. 2023).
+
+    In a step each is moved along what the network predicts for the other, and then the two are mixed:
+
+        x' = carry(x, ε(y));  y' = carry(y, ε(x'));  x'' = p x' + (1 − p) y';  y'' = p y' + (1 − p) x''
+
+    x and y are the first and the second trajectory in the last step, and exchanged in every other (`order`). Each line
+    can be undone, whatever the network says. mixing: p.
+    """
 
     first: Float[Tensor, "steps_plus_1 c h w"]
     second: Float[Tensor, "steps_plus_1 c h w"]
+    mixing: float = 0.93
     kind: ClassVar[str] = "coupled"
+    predictions: ClassVar[int] = 2
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return len(self.first) - 1
 
     def at(self, i: int) -> Float[Tensor, "1 c h w"]:
         """See `States`."""
         return self.first[i : i + 1]
 
-    def guidance(self, scale: float) -> Guidance:
-        """See `States`."""
-        return TextGuidance(scale)
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, CoupledPath]":
+        """See `States`: the last of its own steps, because nothing is known between them."""
+        after = before.rest(start)
+        k = before.steps - after.steps
+        return after, replace(self, first=self.first[k:], second=self.second[k:])
+
+    def walk(self) -> Walk:
+        """See `States`: a run keeps its second latents."""
+        second: Tensor | None = None
+
+        def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
+            nonlocal second
+            own = self.first[i : i + 1].to(z), self.second[i : i + 1].to(z)
+            # Where the first latents are the source's (at the beginning, and outside of a mask), so are the second.
+            second = own[1].expand_as(z) if second is None else torch.where(z == own[0], own[1], second)
+            x, y = order(self.steps - i, z, second)
+            told = predict(y, order(self.steps - i, *own)[1])
+            x = told.carry(x, here, to)
+            y = predict(x, self._half_way(i).to(z)).carry(y, here, to)
+            x, y = mixed(x, y, self.mixing)
+            first, second = order(self.steps - i, x, y)
+            return first, told
+
+        return step
+
+    def _half_way(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """x' of the source's own step i, from where that leads."""
+        x, y = order(self.steps - i, self.first[i + 1 : i + 2], self.second[i + 1 : i + 2])
+        return unmixed(x, y, self.mixing)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"first": self.first, "second": self.second}
 
-
-def late(states: States, start: float, before: Schedule, after: Schedule) -> States:
-    """The states at the levels of `after`, which is `before.late(start, …)`.
-
-    A DDIM step from one level to the next is a line: along it the clean latents and the noise are the same. So the
-    state at a level in between is the combination of the two that has its shares of both.
-    """
-    if isinstance(states, StraightPath):
-        return replace(states, levels=after.levels)
-    found: list[Tensor] = []
-    for i, level in enumerate(after.levels):
-        k, _ = before.at(start, i)
-        here, to = before.levels[k], before.levels[k + 1]
-        if level in (here, to):
-            found.append(states.at(k if level == here else k + 1))
-            continue
-        area = here.signal * to.sigma - to.signal * here.sigma
-        a = (level.signal * to.sigma - to.signal * level.sigma) / area
-        b = (here.signal * level.sigma - level.signal * here.sigma) / area
-        found.append(a * states.at(k) + b * states.at(k + 1))
-    return Trajectory(torch.cat(found))
+    def numbers(self) -> dict[str, float]:
+        """See `States`."""
+        return {"mixing": self.mixing}
 
 
-def restored(kind: str, tensors: Mapping[str, Tensor], schedule: Schedule) -> States:
-    """The states of this kind from what was stored. Raises `KeyError` for another kind or a missing tensor."""
+def order(left: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y among the two coupled latents, or those among x and y, in the step that has `left` steps to the picture,
+    itself included."""
+    return (first, second) if left % 2 else (second, first)
+
+
+def mixed(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Coupled latents drawn together, so that they do not part."""
+    x = p * x + (1 - p) * y
+    return x, p * y + (1 - p) * x
+
+
+def unmixed(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """What `mixed` was given."""
+    y = (y - (1 - p) * x) / p
+    return (x - (1 - p) * y) / p, y
+
+
+def restored(
+    kind: str, tensors: Mapping[str, Tensor], schedule: Schedule, numbers: Mapping[str, float]
+) -> States:
+    """The states of this kind from what was stored. Raises `KeyError` for another kind, or where something is
+    missing."""
     match kind:
         case Trajectory.kind:
             return Trajectory(tensors["trajectory"])
         case StraightPath.kind:
             return StraightPath(tensors["z_0"], tensors["noise"], schedule.levels)
         case NoiseMaps.kind:
-            return NoiseMaps(tensors["trajectory"], tensors["noises"])
+            return NoiseMaps(tensors["trajectory"], tensors["noises"], numbers["eta"])
         case CoupledPath.kind:
-            return CoupledPath(tensors["first"], tensors["second"])
+            return CoupledPath(tensors["first"], tensors["second"], numbers["mixing"])
         case _:
             raise KeyError(kind)

@@ -21,7 +21,11 @@ from wordbrush.source import Source
 Tiny = Callable[..., Model]
 SHAPES = ["sd1", "sd2", "sdxl"]
 PROMPT = "a cat on a beach"
-FAST = {"null_text": {"inner_steps": 2, "learning_rate": 0.1}}
+FAST: dict[str, dict[str, Any]] = {
+    "null_text": {"inner_steps": 2, "learning_rate": 0.1},
+    "edict": {"skip": 0.0},  # as many steps as are asked for
+    "edit_friendly": {"skip": 0.0},
+}
 
 
 def picture(height: int = 32, width: int = 32) -> torch.Tensor:

@@ -56,6 +56,16 @@ METHODS: Mapping[str, Method[Inversion]] = {
         "optimises a null embedding for each step: faithful under guidance, slow",
         "wordbrush.inversion.null_text.options",
     ),
+    "edict": Method(
+        "wordbrush.inversion.edict.method",
+        "two coupled latents: exact under guidance, four rows a step both ways",
+        "wordbrush.inversion.edict.options",
+    ),
+    "edit_friendly": Method(
+        "wordbrush.inversion.edit_friendly.method",
+        "keeps the noise of each DDPM step: exact, and edits that differ by seed",
+        "wordbrush.inversion.edit_friendly.options",
+    ),
 }
 
 

@@ -16,6 +16,7 @@ from wordbrush.progress import Progress, drain
 
 CAT, DOG = "a cat on a beach", "a dog on a beach"
 NEVER = {"inner_steps": 3, "learning_rate": 1e-9, "early_stop": 0.0, "early_stop_growth": 0.0}
+OWN: dict[str, dict[str, Any]] = {"null_text": NEVER, "edict": {"skip": 0.0}, "edit_friendly": {"skip": 0.0}}
 Tiny = Callable[..., Model]
 
 
@@ -51,10 +52,12 @@ def test_an_inversion_costs_what_the_unet_computes(tiny: Tiny) -> None:
         # Up, and for each step one conditional row, three that are optimised, and the one that lands.
         # (A rate this small never comes near enough to stop early.)
         "null_text": (4 + 4 * (1 + 3 + 1), 4 * 3),
+        "edict": (4 * 2 * 2, 0),
+        "edit_friendly": (4 * 2, 0),
     }
     costs: list[Cost] = []
     for inversion, counted in expected.items():
-        own = options | (NEVER if inversion == "null_text" else {})
+        own = options | OWN.get(inversion, {})
         contender = Contender("prompt_to_prompt", inversion, {}, own)
         with counting(model) as passed:
             _, cost = drain(measured(model, contender.invert(model, photo(), CAT)))

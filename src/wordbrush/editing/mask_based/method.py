@@ -95,12 +95,13 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
             source.schedule,
             guidance,
             rows=lambda _: rows,
+            source=source.row(model),
             attend=mask.maps,
             after_step=mask.after_step,
         )
         states = yield from watched("editing", loop, model)
         trajectories = torch.stack([z, *states], dim=1)
-        masks, notices, count = mask.mask, [], rows.count * source.steps
+        masks, notices, count = mask.mask, [], rows.count * source.steps * source.states.predictions
     seconds = round(time.perf_counter() - began, 3)
     results: list[Result] = []
     for (alignment, words), trajectory, where in zip(placed, trajectories, masks[:, 0], strict=True):

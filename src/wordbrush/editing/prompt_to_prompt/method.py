@@ -201,7 +201,8 @@ class _Run:
     @property
     def unet_rows(self) -> int:
         """The rows of all steps."""
-        return sum(self._attention.rows(i).count for i in range(self._source.steps))
+        once = sum(self._attention.rows(i).count for i in range(self._source.steps))
+        return once * self._source.states.predictions
 
     def edited(self, done: int, of: int) -> Generator[Progress, None, list[_Outcome]]:
         """Edit the targets of this batch, of `of` batches of which `done` are made."""

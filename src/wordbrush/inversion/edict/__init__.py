@@ -1,0 +1,1 @@
+"""EDICT: `method`, and its `options`, which do not import torch."""
