@@ -496,7 +496,7 @@ def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, fold
         ),
         (
             (*EDIT, "--noise-seed", "3"),
-            "--noise-seed is an option of --inversion straight: give that as well",
+            "--noise-seed is an option of --inversion straight or --inversion edit-friendly: give that as well",
         ),
         ((*EDIT, "--mask-threshold=0.3"), "--mask-threshold is an option of --method mask-based"),
         (

@@ -87,8 +87,7 @@ def planned(
     )
     if mixing and found.count_of_things == 1:
         raise OptionsError(
-            f"option '{mixing[0]}': expected a folder for each of several things, got one, and of one nothing is mixed: "
-            "leave it out"
+            f"option '{mixing[0]}': expected a folder for each of several things, got one: leave it out"
         )
     notices = [*found.notices, *pictures.doubts(found, model.image_size, settings.crop)]
     if measured := [f"{methods.typed(name)} {value}" for name, value in own.items() if name not in told]:

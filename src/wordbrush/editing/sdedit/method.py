@@ -16,6 +16,7 @@ import torch
 
 from wordbrush.denoise import denoise
 from wordbrush.editing import Dial
+from wordbrush.editing.sdedit.options import Options
 from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model
@@ -45,7 +46,8 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
 
     Raises `PromptError` like `plan`, `SourceError` if the source is another model's.
     """
-    source, options = request.started(model), request.options
+    source = request.started(model)
+    options: Options = request.options
     began = time.perf_counter()
     targets = plan(model, request)
     scale = options.guidance_scale
