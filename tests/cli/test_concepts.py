@@ -390,13 +390,13 @@ def test_no_row_writes_a_concept_that_another_reads(here: Path, batch: Batch) ->
 # wordbrush concepts -----------------------------------------------------------------------------------------
 
 
-def test_concepts_names_entries_that_are_shut(run: Run, tiny: Callable[..., Model]) -> None:
+def test_concepts_names_entries_that_are_shut(here: Path, run: Run, tiny: Callable[..., Model]) -> None:
     concept(tiny(), (), weights=Shut).save("shut.concept")
     code, out, _ = run("concepts", "shut.concept")
     assert code == 0 and "  weights  7 shut\n" in out
 
 
-def test_concepts_tells_of_a_likeness(run: Run, tiny: Callable[..., Model]) -> None:
+def test_concepts_tells_of_a_likeness(here: Path, run: Run, tiny: Callable[..., Model]) -> None:
     own = concept(tiny(), ("<my-cat>",))
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
     change = {name: torch.zeros(16, 24) for name in ("key_change", "value_change")}
