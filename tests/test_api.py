@@ -53,6 +53,7 @@ def load() -> Callable[..., Model]:
     return functools.cache(Model.load)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", wordbrush.__all__)
 def test_what_is_offered_has_an_example_and_it_runs(
     name: str, load: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +124,7 @@ def test_methods_are_told() -> None:
     assert list(wordbrush.training_methods()) == list(training.METHODS)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_where_it_was_stopped(tiny: Tiny, photo: Image.Image, tmp_path: Path) -> None:
     model, work = tiny("sd1"), tmp_path / "work"
     told = {"prompt": "a sks cat", "steps": 3, "checkpoint_every": 1}
@@ -204,6 +206,7 @@ def test_a_mistake_is_answered_before_any_work_is_done(mistake: str, tiny: Tiny,
         attempt(tiny("sd1"), photo)
 
 
+@pytest.mark.slow
 def test_values_of_a_wrong_kind_are_answered_too() -> None:
     """In a process of its own: the tests' type checker would answer before the library does."""
     code = """

@@ -145,6 +145,7 @@ def as_numbers(image: Image.Image, mode: str) -> np.ndarray:
 # Pixels ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(files_of_pictures(), st.sampled_from(LOSSLESS), st.booleans(), st.integers(0, 99))
 def test_a_files_own_pixels_stay_bit_for_bit_where_nothing_was_edited(
@@ -160,6 +161,7 @@ def test_a_files_own_pixels_stay_bit_for_bit_where_nothing_was_edited(
         assert (as_numbers(before, mode)[kept] == np.asarray(after)[kept]).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(files_of_pictures(), st.sampled_from(LOSSLESS), st.booleans(), st.integers(0, 99))
 def test_an_edit_looks_as_it_did_whatever_the_files_mode_and_colours(
@@ -176,6 +178,7 @@ def test_an_edit_looks_as_it_did_whatever_the_files_mode_and_colours(
     assert not painted.any() or difference.max() <= tolerance, notices
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(files_of_pictures(), st.sampled_from(LOSSLESS), st.booleans())
 def test_an_edit_of_nothing_is_the_same_picture(file: File, suffix: str, metadata: bool):
@@ -188,6 +191,7 @@ def test_an_edit_of_nothing_is_the_same_picture(file: File, suffix: str, metadat
     assert picture(content).orientation == picture(file.content).orientation
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(files_of_pictures("PNG", "TIFF", "WEBP"), st.integers(0, 99))
 def test_a_lossless_file_keeps_its_mode_and_its_profile_if_it_can(file: File, seed: int):

@@ -26,6 +26,7 @@ def test_the_nearest_size(aspect: float, size: tuple[int, int], pocket: Model) -
     assert nearest_size(pocket, aspect) == size
 
 
+@pytest.mark.slow
 @given(st.floats(1 / 3, 3))
 @settings(deadline=None)
 def test_sizes_are_near_in_aspect_and_in_area(aspect: float) -> None:
@@ -87,6 +88,7 @@ def test_otherwise_the_picture_is_seen_whole(shares: np.ndarray, pocket: Model) 
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(20, 900), st.integers(20, 900), st.integers(0, 899), st.integers(0, 899), st.integers(1, 300)

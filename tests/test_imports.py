@@ -17,6 +17,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_loading_imports_no_other_models_and_nothing_of_the_extras() -> None:
     names = [
         "diffusers.models.autoencoders.autoencoder_kl_wan",
@@ -29,6 +30,7 @@ def test_loading_imports_no_other_models_and_nothing_of_the_extras() -> None:
     assert python(LOAD + f"print([name for name in {names} if name in sys.modules])") == "[]"
 
 
+@pytest.mark.slow
 def test_what_was_left_unread_is_there_when_asked_for() -> None:
     print_all = """
 import threading
@@ -48,6 +50,7 @@ for package in (diffusers.models.unets, transformers.models):
     assert python(LOAD + print_all).split("\n") == ["4 {True}", "True", "True", "False False", "False False"]
 
 
+@pytest.mark.slow
 def test_the_import_system_is_its_own_again() -> None:
     check = """
 import gc

@@ -75,6 +75,7 @@ def test_an_edit_given_up_half_way_leaves_nothing(tiny: Tiny, seeded: Seeded) ->
     assert torch.equal(drain(sample(model, "a dog", 3, steps=2)).trajectory, picture.trajectory)
 
 
+@pytest.mark.slow
 def test_verbs_in_two_threads_give_the_pictures_of_serial_runs(tiny: Tiny) -> None:
     """Guidance scale 1 beside a guided run: other rows, other text, one model."""
     model = tiny("sd1", torch.float64)

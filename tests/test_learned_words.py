@@ -90,6 +90,7 @@ def test_names_of_any_script_and_without_brackets(tiny: Tiny) -> None:
     assert not any(word.is_learned for word in model.read("sks-things and sks").words)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
@@ -207,6 +208,7 @@ def test_the_lexicon_says_nothing_of_a_learned_word(tiny: Tiny) -> None:
     assert changes.things(model.read("a dog running"))[0].text == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("vectors", [1, 3])
 def test_edits_maps_and_masks_take_it_as_a_word(

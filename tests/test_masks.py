@@ -172,6 +172,7 @@ def test_words_and_masks_together_allow_what_all_of_them_allow(tiny: Tiny) -> No
     assert Where().shares(model, source) is None
 
 
+@pytest.mark.slow
 def test_a_mask_from_words_is_where_they_are(pocket: Model) -> None:
     """Against the rendered truth: intersection over union, and nothing of the thing left out."""
     for kind in ("change object", "delete object"):
@@ -185,6 +186,7 @@ def test_a_mask_from_words_is_where_they_are(pocket: Model) -> None:
             assert (grown & truth).sum() > 0.95 * truth.sum() and grown.sum() > found.sum()
 
 
+@pytest.mark.slow
 def test_words_to_keep_keep_their_thing(pocket: Model) -> None:
     one = case(1_000_001, "change light")
     thing = one.source.things[0].name
@@ -224,6 +226,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_edit_with_masks_is_replayed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = case(1_000_000, "change colour")
     thing = one.source.things[0].name

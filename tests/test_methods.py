@@ -133,6 +133,7 @@ def test_the_library_runs_it(tiny: Tiny, photo: Path, tmp_path: Path) -> None:
         wordbrush.edit(model, source, "a dog", method="fade", options={"left": 1.0}, strength=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("added")
 def test_the_command_line_has_its_flags_its_help_and_its_listing(
     tiny: Tiny, saved: Saved, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

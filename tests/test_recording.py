@@ -413,6 +413,7 @@ def test_half_precision_changes_no_pixel_by_more_than_a_grey_level(origin: str) 
         assert result.report.notices == plainly.report.notices
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_told_from_its_recording() -> None:
     """The notice follows from what the network predicts for the source."""
     model = Model.load("pocket", device="cpu")
@@ -424,6 +425,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_from_its_recording() -> None:
         assert any("cannot draw this picture" in notice for notice in notices)
 
 
+@pytest.mark.slow
 def test_the_defaults_read_no_more_than_is_recorded(tiny: Tiny) -> None:
     """Whatever the words ask for, with default options every step finds the source in the recording."""
     model = Model.load("pocket", device="cpu")

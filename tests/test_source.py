@@ -362,6 +362,7 @@ def test_a_generated_source_has_no_picture(tiny: Tiny) -> None:
 # Concepts ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_source_says_with_which_concepts_it_was_made(tiny: Tiny, tmp_path: Path) -> None:
     base = tiny("sd1")
     saved = concept(base, weights=LowRank).save(tmp_path / "my cat.concept")

@@ -47,6 +47,7 @@ def test_strength_is_swept_by_the_methods_dial(tiny: Tiny) -> None:
     assert torch.equal(swept[-1].trajectory, edit(model, source, DOG).trajectory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "values"), [("steps", [2, 3]), ("noise-seed", [0, 5]), ("guidance-scale", [2.0, 4.0])]
 )

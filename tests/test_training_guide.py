@@ -40,6 +40,7 @@ def few(command: str) -> list[str]:
     return ["--steps", "2", *(["--class-pictures", "1"] if "--class-prompt" in command else [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", TRAIN)
 def test_the_trainings(command: str, here: Path, model: Path) -> None:
     assert run(command, *few(command), "--model", str(model)) == 0
@@ -59,6 +60,7 @@ def test_rare_words(here: Path, model: Path, capsys: pytest.CaptureFixture[str])
     assert len(capsys.readouterr().out.splitlines()) == 20
 
 
+@pytest.mark.slow
 def test_what_is_launched_is_a_command_too(here: Path, model: Path) -> None:
     (line,) = (line for block in blocks(GUIDE, "sh") for line in block.splitlines() if "launch" in line)
     command = line.partition("-m ")[2]

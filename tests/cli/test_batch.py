@@ -118,6 +118,7 @@ SAME: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_row_makes_what_the_command_makes(here: Path, batch: Run, folder: Path) -> None:
     assert SAME.keys() == VERBS.keys()
     (here / "options.toml").write_text("guidance-scale = 2.5")
@@ -161,6 +162,7 @@ def test_several_targets_share_a_row_and_a_row_may_name_its_file(here: Path, bat
     ]
 
 
+@pytest.mark.slow
 def test_csv_makes_what_jsonl_makes(here: Path, batch: Run) -> None:
     rows: list[dict[str, Any]] = [
         {"id": "a", **EDIT, "target": [DOG, "a cat, a dog"], "reweight": {"beach": 2}, "sheet": True},
@@ -199,6 +201,7 @@ def test_paths_start_at_the_files_folder_and_stay_below_it(here: Path, batch: Ru
     )
 
 
+@pytest.mark.slow
 def test_each_model_is_loaded_once_and_only_the_users_own_may_be_fetched(
     here: Path, batch: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +309,7 @@ def test_no_row_changes_what_another_reads(here: Path, batch: Run) -> None:
     assert Path("photo.png").read_bytes() == before and "0002-a-dog-on-a-beach.png" in names(".")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
@@ -374,6 +378,7 @@ def test_what_is_no_batch_is_refused(
 ROWS = [{"verb": "generate", "prompt": CAT, "steps": 1, "seed": seed} for seed in range(5)]
 
 
+@pytest.mark.slow
 def test_only_what_has_changed_is_done_again(here: Path, batch: Run) -> None:
     rows = [{"id": "a", **EDIT, "target": DOG}, {"id": "b", **ROWS[0]}, {"id": "c", **ROWS[1]}]
     assert counts(batch(rows)[1]) == (3, 0, 0)
@@ -391,6 +396,7 @@ def test_only_what_has_changed_is_done_again(here: Path, batch: Run) -> None:
     assert counts(batch(rows, "--dtype", "float64")[1]) == (1, 0, 2) and "d.png" in names("out")
 
 
+@pytest.mark.slow
 def test_shards_share_the_rows_among_them(here: Path, batch: Run) -> None:
     assert counts(batch(ROWS, out="whole")[1]) == (5, 0, 0)
     made: list[set[str]] = []
@@ -438,6 +444,7 @@ def started(folder: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGKILL, signal.SIGINT])
 def test_what_is_stopped_in_the_middle_goes_on_with_the_rest(
     here: Path, batch: Run, folder: Path, asked: signal.Signals
@@ -503,6 +510,7 @@ def test_a_line_for_each_row_and_one_for_all(
     assert ledger()["cat"]["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_sheets_show_what_all_shards_have_made(
     here: Path, batch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

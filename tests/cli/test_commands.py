@@ -117,6 +117,7 @@ def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
     )
 
 
+@pytest.mark.slow
 def test_one_slider_goes_from_the_source_to_the_edit(here: Path, run: Run):
     assert run(*EDIT, "--strength", "0.25")[0] == 0
     assert read_provenance("dog.png")["options"] == {"start": 0.75}
@@ -162,6 +163,7 @@ def test_invert_once_edit_for_ever(here: Path, run: Run):
     assert run("replay", "more.png")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["straight", "direct"])
 def test_invert_and_record_and_an_edit_computes_less(here: Path, run: Run, method: str):
     start = ("invert", "photo.png", "--prompt", CAT, "--method", method, "--steps", "3")
@@ -180,6 +182,7 @@ def test_invert_and_record_and_an_edit_computes_less(here: Path, run: Run, metho
     assert "recording" not in read_provenance("plain-dog.png")["source"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_the_memory_of_a_recording_is_told(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -206,6 +209,7 @@ def test_heatmap_of_a_word(here: Path, run: Run):
     assert code == 2 and "cannot be replayed" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", inversion.METHODS)
 def test_replay_makes_the_same_pixels_whatever_the_inversion(here: Path, run: Run, method: str):
     options = ("--inversion", method, "--steps", "2", "--guidance-scale", "2", "--blend-start", "0.5")
@@ -245,6 +249,7 @@ def test_a_long_prompt_goes_through_every_command(here: Path, run: Run):
     assert chunks(str(next(Path("all").glob("*.direct.*.png")))) == 4
 
 
+@pytest.mark.slow
 def test_a_long_prompts_source_is_edited_in_as_many_chunks(here: Path, run: Run):
     long = ("--model", "pocket", "--long-prompt")
     code, _, err = run("invert", "photo.png", "--prompt", LONG, *long, "--steps", "2", "--out", "long.source")
@@ -462,6 +467,7 @@ def test_a_preview_never_takes_the_place_of_a_file(here: Path, run: Run):
         assert code == 2 and "cat.preview.png exists" in err
 
 
+@pytest.mark.slow
 def test_a_preview_that_a_killed_command_left_is_in_nobodys_way(here: Path, folder: Path, run: Run):
     command = ["generate", CAT, "--preview", "1", "--out", "cat.png", "--model", str(folder)]
     with subprocess.Popen([sys.executable, "-m", "wordbrush", *command, "--steps", "1000"]) as process:
@@ -663,6 +669,7 @@ def test_a_sheet_that_cannot_be_written_takes_the_result_with_it(
     assert [path.name for path in here.iterdir()] == ["photo.png"]
 
 
+@pytest.mark.slow
 def test_one_picture_makes_one_source_file(here: Path, run: Run):
     for i in range(6):  # a hash map's order would differ in at least one of them
         run("invert", "photo.png", "--prompt", CAT, "--steps", "1", "--out", f"{i}.source")
@@ -777,6 +784,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (told.returncode, told.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -173,6 +173,7 @@ def test_a_concepts_file_is_never_written_over(here: Path, run: Run, command: st
     assert code == 2 and "my-cat.png is an input and would be overwritten" in err
 
 
+@pytest.mark.slow
 def test_what_is_made_with_concepts_is_made_again(here: Path, run: Run) -> None:
     both = (*MINE, "--concept", "b=0.5.concept")
     assert run("generate", PROMPT, "--steps", "2", *both, "--out", "cat.png")[0] == 0
@@ -198,6 +199,7 @@ def test_what_is_made_with_concepts_is_made_again(here: Path, run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_source_is_edited_with_its_concepts(here: Path, run: Run) -> None:
     assert run("invert", "photo.png", "--prompt", PROMPT, *MINE, "--out", "photo.source")[0] == 0
     edit = ("edit", "photo.source", "--target", "a dog on a beach", "--out", "dog.png")
@@ -294,6 +296,7 @@ def counts(told: dict[str, Any]) -> tuple[int, int, int]:
 ROW: dict[str, Any] = {"verb": "generate", "prompt": PROMPT, "steps": 1}
 
 
+@pytest.mark.slow
 def test_a_row_with_concepts_makes_what_the_command_makes(here: Path, run: Run, batch: Batch) -> None:
     rows = [
         {**ROW, "id": "text", "concept": "my-cat.concept=0.8"},
@@ -349,6 +352,7 @@ def test_the_model_is_loaded_once_and_a_concept_once_for_the_rows_that_share_it(
     assert loads.count("model") == 1 and len(loads) == 4
 
 
+@pytest.mark.slow
 def test_what_is_in_a_concepts_file_counts(here: Path, batch: Batch, folder: Path) -> None:
     rows = [{**ROW, "id": "a", "concept": "my-cat.concept"}, {**ROW, "id": "b", "prompt": "a cat"}]
     assert counts(batch(rows)[1]) == (2, 0, 0)

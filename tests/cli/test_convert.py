@@ -66,6 +66,7 @@ def test_an_alpha_that_is_assumed_is_said(model: str, capsys: pytest.CaptureFixt
     assert "alpha is not in the file" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_pickles_want_the_flag(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"string_to_param": {"*": L}}, "cat.pt")
     assert convert("cat.pt", "--out", "cat.concept", model=model) == 2

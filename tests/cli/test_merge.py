@@ -56,6 +56,7 @@ def test_as_json(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert merged.options["merged"] == said["concepts"] and merged.prompt == said["prompt"]
 
 
+@pytest.mark.slow
 def test_the_guides_commands(model: str) -> None:
     for command in commands(GUIDE):
         more = [] if "--captions" in command or "merge" not in command else ["--captions", "captions.txt"]

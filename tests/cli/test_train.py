@@ -111,6 +111,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 # From pictures to a concept ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_training_makes_a_concept_and_says_how_to_use_it(
     run: Run, here: Path, model: Path, method: str
@@ -136,6 +137,7 @@ def test_every_training_makes_a_concept_and_says_how_to_use_it(
     assert concept.preview and concept.preview.tobytes() == images.load(max(samples)).tobytes()
 
 
+@pytest.mark.slow
 def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) -> None:
     """A comma in a prompt does not end it. Pictures are made of each class, and classes that are equal are one."""
     shutil.copytree("my-cat", "my-dog")
@@ -152,6 +154,7 @@ def test_several_things_have_a_folder_and_a_prompt_each(run: Run, here: Path) ->
     assert made == {"my-cat.training/class/00000.png", "my-cat.training/class-2/00000.png"}
 
 
+@pytest.mark.slow
 def test_one_picture_is_edited_through_what_was_learned_of_it(run: Run, here: Path, model: Path) -> None:
     """SVDiff's editing of one picture: its caption has no rare word, and an edit begins at the picture."""
     caption = ("a cat on a beach", "a dog on a beach")
@@ -166,6 +169,7 @@ def test_one_picture_is_edited_through_what_was_learned_of_it(run: Run, here: Pa
     assert images.load("again.png").tobytes() == images.load("with.png").tobytes()
 
 
+@pytest.mark.slow
 def test_json_has_all_of_it_with_the_last_losses(run: Run) -> None:
     code, out, err = run(*LORA, *FEW, "--json", "--work", "elsewhere/work")
     assert (code, err) == (0, "")
@@ -181,6 +185,7 @@ def test_json_has_all_of_it_with_the_last_losses(run: Run) -> None:
     assert not Path("my-cat.training").exists()
 
 
+@pytest.mark.slow
 def test_options_come_from_a_file_too_and_flags_come_first(run: Run) -> None:
     Path("lora.toml").write_text('prompt = "a jkl cat"\nrank = 2\nsteps = 3\n')
     code, _, err = run("lora", "my-cat", "--option-file", "lora.toml", "--steps", "2", "--out", "a.concept")
@@ -189,6 +194,7 @@ def test_options_come_from_a_file_too_and_flags_come_first(run: Run) -> None:
     assert concept.prompt == "a jkl cat" and (concept.options["rank"], concept.options["steps"]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_a_preview_is_the_latest_sample_and_goes_in_the_end(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_preview_is_the_latest_sample_and_goes_in_the_end(
 # Several things at once, and one after another ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_folders_are_several_words(run: Run, here: Path) -> None:
     shutil.copytree("my-cat", "my-vase")
     words = (
@@ -236,6 +243,7 @@ def test_several_folders_for_a_method_that_learns_one_thing(run: Run, here: Path
     assert code == 2 and "expected one folder for lora, which learns one thing, got 2" in err
 
 
+@pytest.mark.slow
 def test_a_second_thing_is_learned_after_a_first(run: Run, here: Path) -> None:
     assert run(*CUSTOM, *FEW)[0] == 0
     word = ("--token", "<my-vase>", "--class-prompt", "a vase", "--class-pictures", "1")
@@ -334,6 +342,7 @@ def test_help_lists_the_options_and_does_not_wait_for_torch(method: str) -> None
 # Stopped, and gone on with -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_ctrl_c_and_the_same_command_again_end_with_the_same_concept(
     run: Run, here: Path, method: str
@@ -362,6 +371,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(run: Run, monkeypatch: pytes
     assert code == 130 and "at step 1 of 6, before the first checkpoint; the same command begins again" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_among_the_class_pictures_keeps_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     save = images.save_png
 
@@ -378,6 +388,7 @@ def test_ctrl_c_among_the_class_pictures_keeps_them(run: Run, monkeypatch: pytes
     assert Path("my-cat.training/class/00000.png").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_before_it_was_saved_is_done_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +402,7 @@ def test_a_training_that_was_killed_before_it_was_saved_is_done_at_once(
     assert (code, err) == (0, "note: going on from step 6\n") and json.loads(out)["losses"] == []
 
 
+@pytest.mark.slow
 def test_another_training_in_the_same_folder_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stopped_at(patch, 4)
@@ -409,6 +421,7 @@ def test_an_empty_folder_that_was_there_stays(run: Run) -> None:
     assert Path("work").is_dir() and not any(Path("work").iterdir())
 
 
+@pytest.mark.slow
 def test_done_once_is_done_again_from_the_start(run: Run) -> None:
     assert run(*LORA, *FEW)[0] == 0
     before = Path("my-cat.concept").read_bytes()
@@ -419,6 +432,7 @@ def test_done_once_is_done_again_from_the_start(run: Run) -> None:
 # Several processes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_several_processes_the_first_prints_and_writes(here: Path, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

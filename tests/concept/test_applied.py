@@ -93,6 +93,7 @@ def test_what_a_word_means_goes_along_a_line(tiny: Tiny, strength: float) -> Non
     torch.testing.assert_close(found.detach(), line, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(3)), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_the_order_of_concepts_does_not_matter(tiny: Tiny, order: list[int], strengths: list[float]) -> None:

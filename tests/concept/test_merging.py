@@ -117,6 +117,7 @@ def test_no_other_weight_that_keeps_the_words_is_nearer() -> None:
 # Models -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Full, Difference, LowRank])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_word_keeps_its_keys_and_values(shape: str, kind: type, tiny: Tiny) -> None:
@@ -176,6 +177,7 @@ def test_what_other_text_does_is_measured(tiny: Tiny) -> None:
     assert found.alone == pytest.approx([moved(each) for each in concepts], rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.permutations(range(3)))
 def test_the_order_of_concepts_does_not_matter(tiny: Tiny, order: list[int]) -> None:
@@ -289,6 +291,7 @@ def test_repeated_rows_count_once(tiny: Tiny) -> None:
     assert found.error < 1e-5
 
 
+@pytest.mark.slow
 def test_what_several_concepts_share_is_left_to_the_captions() -> None:
     # The built-in model's end token does not know what a short caption was about.
     model = Model.load("pocket", device="cpu", dtype="float32")
@@ -299,6 +302,7 @@ def test_what_several_concepts_share_is_left_to_the_captions() -> None:
     assert ranks == {10} and found.changed < min(found.alone)
 
 
+@pytest.mark.slow
 def test_what_says_nothing_hardly_changes() -> None:
     """The empty prompt and the padding: pictures would be noise if words alone were asked to stay."""
     model = Model.load("pocket", device="cpu", dtype="float32")

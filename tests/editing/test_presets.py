@@ -37,6 +37,7 @@ def off(result: Result, truth: Image.Image, where: np.ndarray) -> float:
     return float(np.abs(np.asarray(result.image, float) - np.asarray(truth, float))[where].mean())
 
 
+@pytest.mark.slow
 def test_object_preservation_keeps_a_thing_and_changes_its_place(pocket: Model) -> None:
     for one in split(555, 3, "change place"):
         thing = np.asarray(segment(one.source)) == 1
@@ -53,6 +54,7 @@ def test_object_preservation_keeps_a_thing_and_changes_its_place(pocket: Model) 
         )
 
 
+@pytest.mark.slow
 def test_stylisation_changes_all_of_the_picture_and_keeps_the_layout(pocket: Model) -> None:
     for one in split(555, 3, "change style"):
         result = edited(pocket, one, "stylisation")
@@ -63,6 +65,7 @@ def test_stylisation_changes_all_of_the_picture_and_keeps_the_layout(pocket: Mod
         assert np.corrcoef(ours, theirs)[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_mask_based_editing_draws_the_new_thing_in_the_old_ones_place(pocket: Model) -> None:
     for one in split(555, 3, "change object"):
         result = edited(pocket, one, "mask-based")
@@ -129,6 +132,7 @@ def test_presets_that_are_none(name: str, word: str | None, said: str) -> None:
         preset(name, word)
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

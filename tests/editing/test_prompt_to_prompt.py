@@ -258,11 +258,13 @@ FOUR_OPTIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["sd1", "sdxl"])
 def test_four_targets_equal_the_explicit_maps(shape: str, tiny: Tiny, seeded: Seeded) -> None:
     compare(tiny(shape, torch.float64), seeded(shape), FOUR, FOUR_OPTIONS)
 
 
+@pytest.mark.slow
 def test_four_targets_in_one_batch_are_four_edits_in_any_order(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1")
     together = run(model, source, FOUR, FOUR_OPTIONS)

@@ -44,6 +44,7 @@ def redrawn(model: Model, result: Result, noise: Tensor, start: float, scale: fl
     return z
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 32), (48, 32)])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -98,6 +99,7 @@ def test_outside_of_a_mask_the_picture_is_put_back(tiny: Tiny) -> None:
     assert not changed[np.asarray(mask) == 0].any()
 
 
+@pytest.mark.slow
 def test_the_later_it_begins_the_more_of_the_picture_stays() -> None:
     """And early enough, it draws what the words say: on rendered scenes."""
     model = Model.load("pocket", device="cpu")

@@ -159,6 +159,7 @@ def distances(results: list[Result]) -> list[float]:
     return [float(np.abs(picture - pictures[0]).mean()) for picture in pictures]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != UNCHANGED])
 def test_the_distance_from_the_source_grows(kind: str, pocket: Model) -> None:
     (one,) = split(555, 1, kind)

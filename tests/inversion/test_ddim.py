@@ -42,6 +42,7 @@ def test_without_guidance_the_round_trip_closes_as_steps_grow_finer(
     assert fine < 0.05 and 5 < coarse / fine < 20
 
 
+@pytest.mark.slow
 def test_guidance_amplifies_the_drift(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     assert reconstruction_error(model, 10, 7.5) > 1.5 * reconstruction_error(model, 10, 1.0)

@@ -95,6 +95,7 @@ class Paper:
         return (y, x) if self.swaps(i) else (x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("steps", "p"), [(4, 0.93), (3, 0.9)])
 def test_up_and_down_are_the_papers(shape: str, steps: int, p: float, tiny: Tiny) -> None:
@@ -127,6 +128,7 @@ def test_the_sources_own_prompt_leads_back_exactly(shape: str, steps: int, scale
     assert (found[1:] - source.z_0).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_many_steps_of_a_network_in_single_precision_lead_back_too(tiny: Tiny) -> None:
     model = tiny("sd1")
     source = inverted(model, steps=40)
@@ -145,6 +147,7 @@ def test_an_edits_source_row_is_the_source(shape: str, tiny: Tiny) -> None:
     torch.testing.assert_close(result.trajectory, source.trajectory, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_where_the_source_is_put_back_both_latents_are_its_own(tiny: Tiny) -> None:
     """So an edit that is undone for two steps is one that begins after them."""
     model = tiny("sd1", torch.float64)

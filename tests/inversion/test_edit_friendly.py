@@ -65,6 +65,7 @@ def sigmas(bar: float, bar_next: float, eta: float) -> float:
     return eta * math.sqrt((1 - bar_next) / (1 - bar)) * math.sqrt(1 - bar / bar_next)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("eta", [1.0, 0.4])
 def test_it_is_the_papers_algorithm(shape: str, eta: float, tiny: Tiny) -> None:

@@ -40,6 +40,7 @@ def invert(model: Model, method: str, image: torch.Tensor | None = None, **optio
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_inversion_is_a_source(shape: str, method: str, tiny: Tiny, tmp_path: Path) -> None:

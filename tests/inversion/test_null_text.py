@@ -40,6 +40,7 @@ def test_without_inner_steps_it_is_guided_ddim(shape: str, tiny: Tiny) -> None:
     assert torch.equal(source.null.hidden, model.encode_text([""]).hidden.expand(4, -1, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_optimising_brings_every_step_nearer_to_its_pivot(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)

@@ -108,6 +108,7 @@ def test_an_edit_equals_the_explicit_maps_and_the_formula(
             assert 0.02 < result.report.edited_share < 1
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     shape=st.sampled_from(SHAPES),
@@ -159,6 +160,7 @@ def test_several_targets_share_the_sources_row(tiny: Tiny) -> None:
         assert {result.report.unet_rows for result in results} == {6 * (1 + len(targets))}
 
 
+@pytest.mark.slow
 def test_targets_whose_defaults_differ_are_the_edits_they_are_alone(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     source = inverted(model)
@@ -218,6 +220,7 @@ def test_a_mask_that_starts_after_the_finish_starts_just_before(tiny: Tiny) -> N
     assert 0.02 < result.report.edited_share < 0.98
 
 
+@pytest.mark.slow
 def test_hold_weighs_the_difference_where_the_things_that_stay_are(tiny: Tiny) -> None:
     model = tiny("sd1", torch.float64)
     source, forest = inverted(model), "a cat in a forest"

@@ -45,6 +45,7 @@ def test_an_autoencoder_stays_in_float32_unless_its_config_allows_float16() -> N
     assert autoencoder_dtype({"force_upcast": True}, torch.bfloat16) == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_built_in_model_edits_a_picture_in_half_precision(dtype: str) -> None:
     model = Model.load("pocket", dtype=dtype)
@@ -56,6 +57,7 @@ def test_the_built_in_model_edits_a_picture_in_half_precision(dtype: str) -> Non
         assert edit(model, source, "a dog on a beach").trajectory.isfinite().all()
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_overflows_is_named() -> None:
     """The sources of trouble in float16: before, the message spoke of the guidance scale."""
     vae = Model.load("pocket").autoencoder.vae.to(torch.float16)

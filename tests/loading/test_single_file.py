@@ -167,6 +167,7 @@ def assert_same(loaded: Model, ours: Model, **tolerance: float) -> None:
     assert torch.equal(loaded.decode(z), ours.decode(z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", UNETS)
 def test_a_checkpoint_is_the_model_it_was_made_of(family: str, small: Small, tmp_path: Path) -> None:
     path = tmp_path / "model-512.safetensors"
@@ -195,6 +196,7 @@ def test_the_layout_is_the_one_that_diffusers_reads(family: str, small: Small) -
         assert all(torch.equal(weight, found[name]) for name, weight in encoder.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "channels"), [("sd1", 9), ("sd1", 8), ("sdxl", 9)])
 def test_inpainting_and_instructions(family: str, channels: int, tmp_path: Path) -> None:
     model = make(family, in_channels=channels)

@@ -51,6 +51,7 @@ def test_parse_is_the_inverse_of_caption(values: dict[str, Any]) -> None:
     assert parse(caption(scene)) == stated(scene)
 
 
+@pytest.mark.slow
 def test_sampled_captions_can_be_parsed_and_are_short() -> None:
     for i in range(600):
         scene = sample(i, split=("train", "test")[i % 2])

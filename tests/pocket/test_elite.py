@@ -33,6 +33,7 @@ def world() -> Iterator[ModuleType]:
     del sys.modules["world"]
 
 
+@pytest.mark.slow
 def test_no_held_out_thing_or_look_is_ever_drawn(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: set[tuple[str, str | None]] = set()
     cut = sprites.sprite

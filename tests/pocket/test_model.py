@@ -126,6 +126,7 @@ def test_the_longest_captions_fit_its_context(pocket: Model) -> None:
 # Abilities --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_autoencoder_keeps_held_out_pictures(pocket: Model) -> None:
     true = [render(sample(seed, split="test")) for seed in range(16)]
     made = pocket.decode(pocket.encode_image(torch.cat([to_tensor(picture) for picture in true])))

@@ -141,6 +141,7 @@ def test_training_never_shows_what_is_held_out() -> None:
             assert thing.colour not in HELD_OUT_LOOKS
 
 
+@pytest.mark.slow
 def test_half_of_the_test_split_has_a_pair_that_training_never_shows() -> None:
     scenes = [sample(i, split="test") for i in range(600)]
     shown = sum(any(rare(*pair) for pair in pairs(scene)) for scene in scenes)

@@ -223,6 +223,7 @@ def test_a_word_that_does_not_learn_is_its_initial_word(base: Base, folder: Path
 # Several things ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_things_are_learned_at_once(base: Base, folders: list[Path]):
     """Each under its own prompt; every vector moves, the last one too."""
     model = base("sdxl")
@@ -240,12 +241,14 @@ def test_several_things_are_learned_at_once(base: Base, folders: list[Path]):
             assert bool((learned != initial).any(1).all())
 
 
+@pytest.mark.slow
 def test_pictures_of_both_classes_are_made(base: Base, folders: list[Path], tmp_path: Path):
     learn(base(), folders, METHOD, tmp_path, **BOTH)
     made = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("class*/*.png"))
     assert made == ["class-2/00000.png", "class/00000.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_layers", ["kv", "all"])
 def test_one_after_another(first_layers: str, base: Base, folders: list[Path], tmp_path: Path):
     """The second training keeps the first word as it is and goes on from the weights; base and first stay."""
@@ -276,6 +279,7 @@ def test_one_after_another(first_layers: str, base: Base, folders: list[Path], t
     assert not torch.equal(output(again, "photo of a <x>")[0], output(taught, "photo of a <x>")[0])
 
 
+@pytest.mark.slow
 def test_only_concepts_of_its_own_are_gone_on_from(base: Base, folder: Path):
     first = learn(base(), folder, METHOD).concept
     other = learn(base(), folder, "lora").concept

@@ -93,6 +93,7 @@ def test_a_neutral_start(
     assert not any(each.requires_grad for each in own.trainee.parameters.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_moves(
@@ -282,6 +283,7 @@ def tensors(concept: Concept) -> dict[str, str]:
     return digest(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_error_leaves_nothing_switched(
     variant: str, base: Callable[..., Model], folder: Path, trainees: list[Trainee], tmp_path: Path
@@ -384,6 +386,7 @@ def test_styles(base: Callable[..., Model], folder: Path):
         assert len(set(seen)) > len(templates) // 2
 
 
+@pytest.mark.slow
 def test_distinct_prompts_are_encoded_once(
     base: Callable[..., Model], folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

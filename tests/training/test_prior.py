@@ -33,6 +33,7 @@ def made(model: Model, prompt: str, work: Path | None, *, seed: int = 0, share: 
     return [picture.tobytes() for picture in found], sum(rows)
 
 
+@pytest.mark.slow
 def test_they_are_made_once(tiny: Tiny, tmp_path: Path) -> None:
     first, rows = made(tiny("sd1"), "a cat", tmp_path)
     again, none = made(tiny("sd1"), "a cat", tmp_path)
@@ -41,6 +42,7 @@ def test_they_are_made_once(tiny: Tiny, tmp_path: Path) -> None:
     assert (record.source.prompt, record.source.options["seed"]) == ("a cat", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["prompt", "model", "seed"])
 def test_they_are_never_those_of_another(other: str, tiny: Tiny, tmp_path: Path) -> None:
     made(tiny("sd1"), "a cat", tmp_path)
@@ -50,6 +52,7 @@ def test_they_are_never_those_of_another(other: str, tiny: Tiny, tmp_path: Path)
     assert rows > 0 and found == made(*asked, None, seed=9 if other == "seed" else 0)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "painted over", "no picture"])
 def test_what_is_damaged_is_made_again(damage: str, tiny: Tiny, tmp_path: Path) -> None:
     first, _ = made(tiny("sd1"), "a cat", tmp_path)
@@ -64,6 +67,7 @@ def test_what_is_damaged_is_made_again(damage: str, tiny: Tiny, tmp_path: Path) 
     assert again == first and rows > 0
 
 
+@pytest.mark.slow
 def test_of_several_processes_the_first_writes(tiny: Tiny, tmp_path: Path) -> None:
     made(tiny("sd1"), "a cat", tmp_path, share=Share(1, 2))
     assert not (tmp_path / "class").exists()
@@ -119,6 +123,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         prior.given(told(class_folder=str(tmp_path / "none"), classes=("a cat",)))
 
 
+@pytest.mark.slow
 def test_each_class_has_pictures_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
     """Two things of one class share them; a second class has a folder of its own."""
     options = told(class_pictures=1, classes=("a cat", "a dog", "a cat"))

@@ -152,6 +152,7 @@ def test_accelerate_launch(folder: Path, tmp_path: Path):
     require_near(learned(tmp_path), learned(tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_one_that_stops_is_noticed(tmp_path: Path):
     began = time.monotonic()
     (code, out, _), (stopped, _, _) = together(tmp_path, "-c", STOPPING)
@@ -160,12 +161,14 @@ def test_one_that_stops_is_noticed(tmp_path: Path):
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_a_folder_that_not_all_see(tmp_path: Path):
     for code, out, err in together(tmp_path, "-c", APART):
         assert code == 0, err
         assert "expected all processes to go on from one checkpoint, got steps 0 to 10" in out
 
 
+@pytest.mark.slow
 def test_means_and_rows(tmp_path: Path):
     ended = together(tmp_path, "-c", SUMS)
     assert [out.strip() or err for _, out, err in ended] == ["True [0, 2, 4]", "True [1, 3, 5]"]

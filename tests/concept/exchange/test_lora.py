@@ -34,6 +34,7 @@ def is_lora(name: str) -> bool:
 # Files of theirs -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["sd1", "sdxl"])
 @pytest.mark.parametrize(
     "options",

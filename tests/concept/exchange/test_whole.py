@@ -70,6 +70,7 @@ def test_custom_diffusion_of_diffusers(
     close(output(reader), output(unet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [("<x>",), ("<x>", "<my/y>"), ("plainword", "<y>")])
 def test_a_concept_that_was_trained_here_goes_out_and_comes_back(
     tiny: Tiny, tmp_path: Path, tokens: tuple[str, ...]

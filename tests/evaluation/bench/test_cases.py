@@ -116,6 +116,7 @@ def test_unknown_kinds_and_impossible_changes_are_named() -> None:
         split(1, 0)
 
 
+@pytest.mark.slow
 def test_drawing_ends_where_a_scene_has_no_room() -> None:
     """The seed draws a scene that is filled by its thing: it is passed over, and the others are as they were."""
     cases = split(777, 400)

@@ -54,6 +54,7 @@ def lasting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMED} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable[..., Bench]) -> None:
     bench = at(tmp_path)
     rows = drain(bench.run([DIRECT, DDIM]))
@@ -75,6 +76,7 @@ def test_a_run_has_a_row_for_every_case_of_everyone(tmp_path: Path, at: Callable
             assert 2 * changing - 1e-9 <= edited <= 2 * changing + 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_the_bounds_are_what_they_are_called(tmp_path: Path, at: Callable[..., Bench]) -> None:
     rows = drain(at(tmp_path).run([]))
     scores = {label: [row for row in rows if row["method"] == label] for label in BOUNDS}
@@ -101,6 +103,7 @@ def test_the_bounds_are_what_they_are_called(tmp_path: Path, at: Callable[..., B
     assert np.mean([row["truth_psnr"] for row in scores[KEPT_SOURCE] if row["kind"] != ADDED]) < 20
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Callable[..., Bench]) -> None:
     whole = drain(at(tmp_path / "whole", 6).run([DIRECT]))  # a scene and a bit of another
     for stop in (1, 2, 5, 9):
@@ -118,6 +121,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, at: Call
         assert lasting(found) == lasting(whole)
 
 
+@pytest.mark.slow
 def test_an_edit_can_be_made_again_wherever_its_folder_went(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
 ) -> None:
@@ -129,6 +133,7 @@ def test_an_edit_can_be_made_again_wherever_its_folder_went(
         assert pixel_hash(again.image) == pixel_hash(moved.picture(DIRECT.label, case))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
 ) -> None:
@@ -144,6 +149,7 @@ def test_what_is_there_is_not_made_again(
         assert 3 + 3 * 2 * changing < spent.rows <= 3 + 3 * (2 * changing + 1)
 
 
+@pytest.mark.slow
 def test_other_judges_judge_the_same_edits_anew(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model], judges: Judges
 ) -> None:
@@ -164,6 +170,7 @@ def test_judges_in_a_folder_are_known_by_their_weights(tmp_path: Path, judges: J
     assert len(hashes | {judges.hash}) == 3
 
 
+@pytest.mark.slow
 def test_more_cases_go_on_from_fewer(tmp_path: Path, at: Callable[..., Bench]) -> None:
     fewer = drain(at(tmp_path, 5).run([DIRECT]))
     more = drain(at(tmp_path, 6).run([DIRECT]))
@@ -171,6 +178,7 @@ def test_more_cases_go_on_from_fewer(tmp_path: Path, at: Callable[..., Bench]) -
     assert first == fewer
 
 
+@pytest.mark.slow
 def test_another_model_or_other_options_are_another_bench(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
 ) -> None:
@@ -186,6 +194,7 @@ def test_another_model_or_other_options_are_another_bench(
         drain(at(tmp_path, 5).run([DIRECT]))
 
 
+@pytest.mark.slow
 def test_what_a_method_cannot_edit_is_the_source_and_says_why(
     tmp_path: Path, at: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +224,7 @@ def test_what_a_method_cannot_edit_is_the_source_and_says_why(
     assert "could not edit 1 cases" in bench_report.tables(bench, rows, "")
 
 
+@pytest.mark.slow
 def test_the_report_has_every_score_and_every_kind(tmp_path: Path, at: Callable[..., Bench]) -> None:
     bench = at(tmp_path)
     rows = drain(bench.run([DIRECT]))
@@ -254,6 +264,7 @@ def test_the_edited_region_is_seen_whole_and_near() -> None:
     assert np.array_equal(np.asarray(near), np.asarray(picture)[2:110, 0:108])
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench"
     command = [
@@ -285,6 +296,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     assert "was not written by the bench" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

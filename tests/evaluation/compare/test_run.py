@@ -67,6 +67,7 @@ def compared(model: Model, *targets: str, **told: Any) -> Comparison:
 # The library ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
     model = tiny()
     hooks = dict(model.denoiser.unet._forward_hooks)
@@ -102,6 +103,7 @@ def load_roundtrip(model: Model) -> Image.Image:
     return Image.fromarray(((out + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
+@pytest.mark.slow
 def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     monkeypatch.setattr(model, "defaults", Defaults(steps=2, guidance_scale=2.0))
@@ -118,6 +120,7 @@ def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytes
     assert cost is not None and cost.with_gradient > 0
 
 
+@pytest.mark.slow
 def test_a_generated_source_starts_from_its_own_run_and_from_its_inversions(tiny: Tiny) -> None:
     model = tiny()
     ways = {"seed": FAST, "ddim": FAST}
@@ -141,6 +144,7 @@ def test_an_inversion_alone_makes_a_picture_with_its_own_steps(tiny: Tiny) -> No
     assert [start.inversion for start in comparison.starts] == ["direct"]
 
 
+@pytest.mark.slow
 def test_words_are_looked_for_under_the_name_that_a_prompt_has_for_them(tiny: Tiny) -> None:
     comparison = compared(tiny(), DOG, NIGHT, words=["cat", "dog", "beach", "night"], inversions=ONE)
     assert comparison.looks[DOG] == [Look("cat", "dog"), Look("beach", "beach")]
@@ -248,6 +252,7 @@ def test_a_clip_without_a_name_is_none(tiny: Tiny) -> None:
         load_judges("", tiny())
 
 
+@pytest.mark.slow
 def test_many_ways_go_on_in_further_lines(tiny: Tiny) -> None:
     comparison = compared(tiny(), inversions={name: FAST for name in list(inversion.METHODS)[:4]})
     wide = Comparison(**{**vars(comparison), "cells": comparison.cells * 3})
@@ -283,6 +288,7 @@ def run(
     return run
 
 
+@pytest.mark.slow
 def test_compare_writes_a_grid_a_table_and_every_edit(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(*PICTURE, *TWO, "--word", "cat", "--out", "out/")
     assert code == 0, err
@@ -303,6 +309,7 @@ def test_compare_writes_a_grid_a_table_and_every_edit(run: Run, capsys: pytest.C
     assert "no CLIP judges this model's pictures" in err
 
 
+@pytest.mark.slow
 def test_compare_from_a_seed_and_in_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     ways = ("--inversion", "seed", "--inversion", "direct", *STEPS)
     code, out, err = run(

@@ -186,6 +186,7 @@ def test_a_row_is_the_papers_two_cosines(
     assert one["caption_similarity"] == pytest.approx((said @ wanted).item(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_cut_goes_on_and_ends_with_the_same_rows(
     cases: list[DirectionalCase], clip: Clip, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_with_the_same_rows(
     assert cut.path("c", "1", cases[0]).stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_one_inversion_serves_all_values_that_leave_it_as_it_is(
     cases: list[DirectionalCase], clip: Clip, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +255,7 @@ def test_the_truth_goes_where_the_words_go(clip: Clip, tiny: Tiny, tmp_path: Pat
     assert truth.directional.mean > stayed.directional.mean and truth.image.mean < stayed.image.mean
 
 
+@pytest.mark.slow
 def test_the_command_sweeps_plots_and_adds_curves(
     clip: Clip,
     tiny: Tiny,

@@ -437,6 +437,7 @@ def test_a_blended_word_that_is_in_no_prompt_is_left_out_and_told(tiny: Tiny) ->
 # Runs -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["wordbrush", "released"])
 def test_a_run_edits_scores_and_reports(
     protocol: Any, folder: Path, tmp_path: Path, judges: Judges, tiny: Tiny
@@ -467,6 +468,7 @@ def test_a_run_edits_scores_and_reports(
     assert page.width > page.height / 2
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_and_ends_with_the_same_rows(
     folder: Path, tmp_path: Path, judges: Judges, tiny: Tiny
 ) -> None:
@@ -569,6 +571,7 @@ def test_pictures_edited_elsewhere_are_scored(folder: Path, tmp_path: Path, judg
 # The command ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_edits_scores_and_adds_lines_to_its_tables(
     folder: Path,
     tmp_path: Path,

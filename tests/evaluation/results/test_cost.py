@@ -42,6 +42,7 @@ def test_an_edit_costs_what_it_reports_and_what_the_unet_computes(
     assert cost.seconds > 0 and cost.processor_seconds > 0
 
 
+@pytest.mark.slow
 def test_an_inversion_costs_what_the_unet_computes(tiny: Tiny) -> None:
     model = tiny()
     options = {"steps": 4, "guidance_scale": 3.0}

@@ -121,6 +121,7 @@ def test_a_byte_now_and_then_does_not_make_it_longer(make: Make, start: bytes):
                 connection.sendall(b"x")
 
 
+@pytest.mark.slow
 def test_what_is_not_read_is_not_kept(make: Make):
     study = make("rating", items=2, methods=("one",), attention_checks=0)
     pixels = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
@@ -206,6 +207,7 @@ def test_stopping_does_not_wait_for_half_a_request(make: Make, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_program_that_holds_the_answers_stops_nobody_who_reads(make: Make, monkeypatch: pytest.MonkeyPatch):
     for module in (apps, stores):
         monkeypatch.setattr(module, "PATIENCE", 0.8)

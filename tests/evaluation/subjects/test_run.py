@@ -146,6 +146,7 @@ def compared(tmp_path: Path, judges: Judges) -> dict[str, Results]:
     }
 
 
+@pytest.mark.slow
 def test_who_paints_the_subject_beats_who_paints_another_and_the_words_alone_win_by_words(
     tmp_path: Path, judges: Judges
 ):
@@ -156,6 +157,7 @@ def test_who_paints_the_subject_beats_who_paints_another_and_the_words_alone_win
     assert by_words["perfect"] > by_words["copying"], "a copy stays where it was photographed"
 
 
+@pytest.mark.slow
 def test_by_the_shipped_encoder_fidelity_tells_methods_apart_and_copies_are_flagged(
     tmp_path: Path, shipped: Judges
 ):
@@ -611,6 +613,7 @@ def test_a_listing_may_be_json_and_folders_may_be_words(folder: Path):
     assert poodle.made[0][0].parent.name == "a dog on a beach"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_a_slug_is_a_folders_name_and_stays_one(text: str):
     assert words(words(text)) == words(text)
