@@ -29,6 +29,7 @@ from wordbrush import tensorfiles
 from wordbrush.denoise import SourceRow
 from wordbrush.errors import SourceError, short
 from wordbrush.files import Opened, atomic_write
+from wordbrush.guidance import TextGuidance
 from wordbrush.images import to_image
 from wordbrush.inputs import AppliedConcept, FileRecord, flags, listed
 from wordbrush.model import Conditioning, Model, TextEmbeds
@@ -100,6 +101,12 @@ class Source:
     def trajectory(self) -> Float[Tensor, "steps_plus_1 c h w"]:
         """The latents before each step, z_T first, and z_0 last."""
         return torch.cat([self.states.at(i) for i in range(self.steps + 1)])
+
+    def text_scale(self, model: Model) -> float:
+        """The guidance scale of edits that are guided by text alone: the source's own. The straight path's weighs a
+        difference and says nothing of that, so there it is the model's."""
+        is_by_text = isinstance(self.states.guidance(self.guidance_scale), TextGuidance)
+        return self.guidance_scale if is_by_text else model.defaults.guidance_scale
 
     def row(self, model: Model) -> SourceRow:
         """The source's row for the sampling loop."""

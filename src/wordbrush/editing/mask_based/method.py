@@ -31,7 +31,6 @@ from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.states import StraightPath
 from wordbrush.words import Alignment, Word, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
@@ -74,10 +73,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     source, options = request.started(model), request.options
     began = time.perf_counter()
     placed = plan(model, request)
-    scale = options.guidance_scale
-    if scale is None:  # the straight path's weighs a difference, and says nothing of how to guide without it
-        is_straight = isinstance(source.states, StraightPath)
-        scale = model.defaults.guidance_scale if is_straight else source.guidance_scale
+    scale = source.text_scale(model) if options.guidance_scale is None else options.guidance_scale
     guidance, size = TextGuidance(scale), (source.z_T.shape[-2], source.z_T.shape[-1])
     rows = Rows(len(placed), guidance.branches(0.0))
     masks = torch.zeros(len(placed), 1, *size, dtype=torch.bool)

@@ -25,7 +25,6 @@ from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.sampling import initial_latents, watched
 from wordbrush.schedule import training_alphas_cumprod
-from wordbrush.states import StraightPath
 from wordbrush.words import Alignment, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
@@ -50,10 +49,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     options: Options = request.options
     began = time.perf_counter()
     targets = plan(model, request)
-    scale = options.guidance_scale
-    if scale is None:  # the straight path's weighs a difference, and says nothing of how to guide without it
-        is_straight = isinstance(source.states, StraightPath)
-        scale = model.defaults.guidance_scale if is_straight else source.guidance_scale
+    scale = source.text_scale(model) if options.guidance_scale is None else options.guidance_scale
     guidance = TextGuidance(scale)
     n, free = len(targets), request.free(source).to(model.device)
     picture = source.z_0.to(model.device, model.latent_dtype)
