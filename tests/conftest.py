@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from heeding import heed_signals
 from wordbrush.model import POCKET, Model
 from wordbrush.progress import drain
 from wordbrush.sampling import sample
@@ -29,6 +30,11 @@ SD_SCHEDULE = {
     "set_alpha_to_one": False,
     "prediction_type": "epsilon",
 }
+
+
+@pytest.fixture(autouse=True)
+def signals() -> None:
+    heed_signals()
 
 
 @pytest.fixture(scope="session")

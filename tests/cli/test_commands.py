@@ -808,8 +808,6 @@ def test_a_stop_leaves_nothing_however_often_it_is_asked_for(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # As a terminal starts it: a parent in the background would hand on that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     preview = here / "out" / "cat.preview.png"
     deadline = time.monotonic() + 120
@@ -855,7 +853,6 @@ sys.exit(main(["methods"]))
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (told.returncode, told.stdout, told.stderr) == (
         130,

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from heeding import heed_signals
 from wordbrush import images, training
 from wordbrush.cli import main
 from wordbrush.cli.terminal import Terminal
@@ -80,9 +81,8 @@ def run(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """run("lora", …) → exit code, stdout, stderr, on the tiny model."""
 
     def run(*tokens: str) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGINT)
         code = main(["train", *tokens, "--model", str(model)])
-        signal.signal(signal.SIGINT, before)  # a command that was stopped hears no other signal
+        heed_signals()
         out, err = capsys.readouterr()
         return code, out, err
 

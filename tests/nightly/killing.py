@@ -98,7 +98,6 @@ def _ask(process: BaseProcess, asked: signal.Signals) -> None:
 
 
 def _inside(work: Callable[[], int], folder: str, end: End | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a terminal starts a command
     for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
         os.dup2(os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
     os.chdir(folder)
@@ -132,7 +131,6 @@ def cold(tokens: tuple[str, ...], folder: Path, end: End) -> Run:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(end.seconds)

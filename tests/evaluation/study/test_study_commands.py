@@ -131,8 +131,9 @@ sys.exit(code)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_serving_until_it_is_stopped(make: Make, signum: int):
+def test_serving_until_it_is_stopped(make: Make, signum: int, handler: signal.Handlers):
     study = make("rating")
     tokens = ["serve", str(study.folder), "--port", "0", "--token", "open-sesame"]
     process = subprocess.Popen(
@@ -140,8 +141,8 @@ def test_serving_until_it_is_stopped(make: Make, signum: int):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs these tests in the background has Ctrl-C ignored, and so would have the child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Whoever starts it decides which signals it ignores, as a shell does for what runs in the background.
+        preexec_fn=lambda: signal.signal(signum, handler),
     )
     try:
         assert process.stdout is not None

@@ -1,6 +1,7 @@
 """`wordbrush study`: a user study in a browser. Heavy imports are inside the commands."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,12 +66,12 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: Port = 8000, token:
         terminal.say(
             f"{study.settings.title}: http://{shown}:{listener.getsockname()[1]}{path}  (Ctrl-C stops)"
         )
-        try:
+        # uvicorn raises the signal again after its shutdown, and an ignored one then does nothing: both are the end.
+        with suppress(Stopped):
             server.run(sockets=[listener])
-        except Stopped:  # raised again by uvicorn after its shutdown
-            answers = store.answers()
-            raters = len({answer.rater for answer in answers})
-            terminal.say(f"stopped; {study.answers} has {len(answers)} answers of {raters} raters")
+        answers = store.answers()
+        raters = len({answer.rater for answer in answers})
+        terminal.say(f"stopped; {study.answers} has {len(answers)} answers of {raters} raters")
     return 0
 
 
