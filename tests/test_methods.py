@@ -1,6 +1,7 @@
 """A new method is one file and one line: library, command line and listings know it from there."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +11,11 @@ import pytest
 import torch
 
 import wordbrush
-from wordbrush import editing, inversion
+from wordbrush import editing, inversion, training
 from wordbrush.cli import main
 from wordbrush.errors import InputError, OptionsError
 from wordbrush.images import load, read_provenance, to_image
-from wordbrush.methods import Method, key, typed
+from wordbrush.methods import FAMILIES, Method, key, typed
 from wordbrush.model import Model
 from wordbrush.picture import Picture
 from wordbrush.request import EditRequest
@@ -194,3 +195,33 @@ def test_options_are_an_ordinary_import_that_does_not_wait_for_torch() -> None:
 @pytest.mark.parametrize("name", ["prompt_to_prompt", "direct", "a_b_c"])
 def test_names_are_typed_with_dashes_and_known_with_underscores(name: str) -> None:
     assert "_" not in typed(name) and key(typed(name)) == key(name) == name
+
+
+def test_the_listing_claims_no_more_than_was_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is "measured" has a row on the page of its kind; every shape that is "run" is in the table-driven tests."""
+    pages = Path(__file__).parent.parent / "docs" / "benchmarks"
+    rows = {
+        "editing": (pages / "editing.md").read_text(),
+        "inversion": (pages / "editing.md").read_text() + (pages / "inversions.md").read_text(),
+        "training": (pages / "subjects.md").read_text(),
+    }
+    for kind, table in {
+        "editing": editing.METHODS,
+        "inversion": inversion.METHODS,
+        "training": {**training.METHODS, **training.AT_ONCE},
+    }.items():
+        for name, method in table.items():
+            assert set(method.seen) == set(FAMILIES)
+            lines = [line.split("|")[1:3] for line in rows[kind].splitlines() if line.startswith("|")]
+            cells = {
+                re.sub("[- ]", "_", cell.split(",")[0].strip().lower()) for line in lines for cell in line
+            }
+            has_row = name in cells
+            assert (method.seen["pocket"] == "measured") == has_row, name
+            assert "measured" not in [method.seen[shape] for shape in ("sd1", "sd2", "sdxl")], (
+                "no weights are at hand"
+            )
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^editing: +built-in +SD 1 +SD 2 \(v\) +SDXL$", out, re.MULTILINE)
+    assert re.search(r"^  prompt-to-prompt +measured +run +run +run +cross", out, re.MULTILINE)

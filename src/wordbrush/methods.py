@@ -1,14 +1,25 @@
 """A method's entry in its folder's table: names and strings only, so that listing methods imports none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Generic, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
 from wordbrush.errors import OptionsError, nearest
 from wordbrush.options import Options
 
 T = TypeVar("T", covariant=True)
+
+Seen = Literal["measured", "run", "no"]
+"""What was seen of a method on a family of models. measured: its row is in docs/benchmarks. run: computed on random
+weights of that shape, in the tests; no picture of it was judged. no: it does not go, or nobody has tried."""
+
+FAMILIES: Mapping[str, str] = {"pocket": "built-in", "sd1": "SD 1", "sd2": "SD 2 (v)", "sdxl": "SDXL"}
+
+
+def seen(**other: Seen) -> Mapping[str, Seen]:
+    """What was seen of most methods, and where one differs."""
+    return {"pocket": "measured", "sd1": "run", "sd2": "run", "sdxl": "run", **other}
 
 
 @dataclass(frozen=True)
@@ -17,12 +28,15 @@ class Method(Generic[T]):
 
     module: the method's module. summary: what it does, in one line. where: where its `Options` are, as "module" or
     "module:Class"; by default in the method's module. Those of methods that ship are in a module which does not import
-    torch, so that `--help` does not wait for it.
+    torch, so that `--help` does not wait for it. after: the inversion that an editing method is compared after where
+    none is named; empty: every one. seen: what was seen of it on each of the `FAMILIES`.
     """
 
     module: str
     summary: str
     where: str = ""
+    after: str = ""
+    seen: Mapping[str, Seen] = field(default_factory=seen)
 
     def load(self) -> T:
         """The method's module."""

@@ -14,11 +14,11 @@ from wordbrush import Model, Result, edit, from_seed, invert
 from wordbrush.cli import main
 from wordbrush.editing import METHODS
 from wordbrush.images import load
-from wordbrush.methods import typed
+from wordbrush.methods import FAMILIES, typed
 
 Tiny = Callable[..., Model]
 CAT, DOG, RED = "a cat on a beach", "a dog on a beach", "a red cat on a beach"
-SHAPES = ["pocket", "sd1", "sd2", "sdxl"]
+SHAPES = list(FAMILIES)
 SIZES = {"square": (32, 32), "wide": (32, 48)}  # height, width
 
 

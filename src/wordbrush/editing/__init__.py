@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wordbrush.errors import OptionsError
-from wordbrush.methods import Method, find
+from wordbrush.methods import Method, find, seen
 from wordbrush.options import StrengthOptions, parse
 from wordbrush.progress import Progress
 
@@ -64,13 +64,21 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.mask_based.method",
         "noise a picture and draw it again where the new words look; the rest is kept",
         "wordbrush.editing.mask_based.options",
+        after="straight",
+        seen=seen(pocket="run"),
     ),
     "sdedit": Method(
         "wordbrush.editing.sdedit.method",
         "noise a picture and draw it again with other words: the baseline",
         "wordbrush.editing.sdedit.options",
+        after="straight",
     ),
 }
+
+
+def suits(method: str, inversion: str) -> bool:
+    """Whether a method is compared after an inversion where none is named. Both by their names in the tables."""
+    return METHODS[method].after in ("", inversion)
 
 
 def dialled(method: str, options: Mapping[str, Any], strength: float | None) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from wordbrush.methods import Method
+from wordbrush.methods import Method, seen
 from wordbrush.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ METHODS: Mapping[str, Method[Inversion]] = {
         "wordbrush.inversion.edict.method",
         "two coupled latents: exact under guidance, four rows a step both ways",
         "wordbrush.inversion.edict.options",
+        seen=seen(pocket="run"),
     ),
     "edit_friendly": Method(
         "wordbrush.inversion.edit_friendly.method",
         "keeps the noise of each DDPM step: exact, and edits that differ by seed",
         "wordbrush.inversion.edit_friendly.options",
+        seen=seen(pocket="run"),
     ),
 }
 

@@ -30,6 +30,7 @@ from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 
 CAT, DOG, NIGHT = "a cat on a beach", "a dog on a beach", "a cat on a beach at night"
+SDEDIT = editing.METHODS["sdedit"]
 FAST = {"steps": 3, "guidance_scale": 3.0}
 ONE, WAYS = {"direct": FAST}, {"direct": FAST, "ddim": FAST}
 Tiny = Callable[..., Model]
@@ -107,12 +108,14 @@ def load_roundtrip(model: Model) -> Image.Image:
 def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     monkeypatch.setattr(model, "defaults", Defaults(steps=2, guidance_scale=2.0))
+    monkeypatch.setitem(editing.METHODS, "sdedit", SDEDIT)
     stages: list[Progress] = []
     comparison = drain(compare(model, Request(noise(), CAT, DOG)), stages.append)
     assert [start.inversion for start in comparison.starts] == list(inversion.METHODS)
-    assert {cell.method for cell in comparison.cells} == set(editing.METHODS)
+    pairs = {(cell.start.inversion, cell.method) for cell in comparison.cells}
+    assert pairs == {*((name, editing.DEFAULT) for name in inversion.METHODS), ("straight", "sdedit")}
     overall = [progress for progress in stages if progress.stage == "comparing"]
-    count = len(inversion.METHODS) * (1 + len(editing.METHODS))
+    count = 2 * len(inversion.METHODS) + 1
     assert [progress.step for progress in overall] == list(range(count + 1))
     assert {progress.total for progress in overall} == {count}
     assert "null_text: optimising null text" in {progress.stage for progress in stages}

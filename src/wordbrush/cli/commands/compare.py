@@ -101,7 +101,9 @@ def compare(
     if picture is not None and seed is None:
         photo = origins.photo(picture, source, flag="--source", method="", options={})
         source = photo.prompt
-    request = Request(picture, source, target, seed, given_inversions, given_edits, word or (), known)
+    request = Request(
+        picture, source, target, seed, given_inversions, given_edits, word or (), known, inversion is None
+    )
     asked = request.checked()
     files = paths(folder, asked)
     written = [*files.values(), *(folder / name for name in report.FILES)]

@@ -10,7 +10,7 @@ from wordbrush.cli.options import flags
 from wordbrush.cli.options.setup import Json
 from wordbrush.cli.terminal import Terminal
 from wordbrush.editing.presets import PRESETS
-from wordbrush.methods import Method, find, key, typed
+from wordbrush.methods import FAMILIES, Method, find, key, typed
 
 _TABLES: Mapping[str, Mapping[str, Method[Any]]] = {
     "editing": editing.METHODS,
@@ -30,12 +30,19 @@ def methods(name: str | None = None, /, *, json: Json = False) -> int:
     terminal = Terminal(as_json=json)
     if name is None:
         for kind, table in _TABLES.items():
-            terminal.say(f"{kind}:")
-            terminal.rows({typed(name): method.summary for name, method in table.items()})
+            for line in _listed(kind, table):
+                terminal.say(line)
         terminal.say("presets of edit:")
         terminal.rows({typed(name): preset.summary for name, preset in PRESETS.items()})
+        terminal.say(
+            "measured: its row is in docs/benchmarks; run: computed on random weights of that shape alone"
+        )
         summaries = {kind: _summaries(table) for kind, table in _TABLES.items()}
-        terminal.finish(**summaries, presets={name: preset.summary for name, preset in PRESETS.items()})
+        terminal.finish(
+            **summaries,
+            presets={name: preset.summary for name, preset in PRESETS.items()},
+            seen={name: dict(method.seen) for table in _TABLES.values() for name, method in table.items()},
+        )
         return 0
     method = find(
         {name: method for table in _TABLES.values() for name, method in table.items()}, name, "such"
@@ -94,6 +101,17 @@ def _cached() -> Iterator[dict[str, Any]]:
                 "path": str(repository.repo_path),
                 "bytes": repository.size_on_disk,
             }
+
+
+def _listed(kind: str, table: Mapping[str, Method[Any]]) -> Iterator[str]:
+    """A table of methods, each with what was seen of it on each family of models."""
+    wide = max(len(typed(name)) for name in table)
+    columns = {family: max(len(title), len("measured")) for family, title in FAMILIES.items()}
+    titles = "  ".join(f"{FAMILIES[family]:<{width}}" for family, width in columns.items())
+    yield f"{kind + ':':<{wide + 2}}  {titles}".rstrip()
+    for name, method in table.items():
+        marks = "  ".join(f"{method.seen[family]:<{width}}" for family, width in columns.items())
+        yield f"  {typed(name):<{wide}}  {marks}  {method.summary}"
 
 
 def _summaries(table: Mapping[str, Method[Any]]) -> dict[str, str]:

@@ -25,7 +25,10 @@ Settings = dict[str, dict[str, Any]]
 
 _HELP = "repeat it for more; `wordbrush methods` lists them (default: {})"
 AllMethods = Annotated[list[str] | None, Parameter(help=f"how to edit; {_HELP.format('all')}")]
-AllInversions = Annotated[list[str] | None, Parameter(help=_HELP.format("all"))]
+AllInversions = Annotated[
+    list[str] | None,
+    Parameter(help=_HELP.format(f"all for {typed(editing.DEFAULT)}, else the one that suits")),
+]
 Methods = Annotated[list[str] | None, Parameter(help=f"how to edit; {_HELP.format(EDITING)}")]
 Inversions = Annotated[list[str] | None, Parameter(help=_HELP.format(INVERSION))]
 
@@ -83,14 +86,15 @@ def options_for(
     )
 
 
-def contenders(edits: Settings, inversions: Settings) -> "list[Contender]":
-    """Every editing method after every inversion."""
+def contenders(edits: Settings, inversions: Settings, *, suited: bool = False) -> "list[Contender]":
+    """Every editing method after every inversion. suited: after those that suit it."""
     from wordbrush.evaluation.contender import Contender
 
     return [
         Contender(method, inversion, options, inversion_options)
         for method, options in edits.items()
         for inversion, inversion_options in inversions.items()
+        if not suited or editing.suits(method, inversion)
     ]
 
 

@@ -35,10 +35,12 @@ class Request:
 
     picture: a picture or file; None: it is generated from `seed`, and "seed" is one of the inversions by default.
     prompt: what it shows. targets: what the edits show.
-    inversions, methods: names, or names with their options; by default all there are, with their defaults.
+    inversions, methods: names, or names with their options; by default all there are, with their defaults, each method
+    after the inversions that suit it.
     words: to be shown in heat maps of source and edits; a word that only one of two prompts has is shown in the other
     by the word in its place.
     truths: one for each target, in order, or none.
+    suited: edit by a method only after the inversions that suit it (`Method.after`); None: where none are named.
     """
 
     picture: api.ImageOrPath | None
@@ -49,6 +51,7 @@ class Request:
     methods: Chosen | None = None
     words: Sequence[str] = ()
     truths: Sequence[Truth] = ()
+    suited: bool | None = None
 
     def checked(self) -> "Checked":
         """The request with defaults filled in. Raises `OptionsError` and `PromptError` for what cannot be done."""
@@ -67,13 +70,23 @@ class Request:
                 f"expected one truth for each of {len(targets)} targets, got {len(self.truths)}"
             )
         is_generated = self.picture is None
+        inversions = _chosen(self.inversions, inversion.METHODS, "inversion", is_generated=is_generated)
+        edits = _chosen(self.methods, editing.METHODS, "editing")
+        suited = self.inversions is None if self.suited is None else self.suited
+        pairs = tuple(
+            (name, method)
+            for name in inversions
+            for method in edits
+            if not suited or editing.suits(method, name)
+        )
         return Checked(
             self.picture,
             self.prompt,
             targets,
             self.seed,
-            _chosen(self.inversions, inversion.METHODS, "inversion", is_generated=is_generated),
-            _chosen(self.methods, editing.METHODS, "editing"),
+            {name: options for name, options in inversions.items() if name in dict(pairs)},
+            edits,
+            pairs,
             self.words,
             self.truths or [Truth()] * len(targets),
         )
@@ -81,7 +94,10 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """A request with its defaults filled in; inversions and methods by their names in the tables."""
+    """A request with its defaults filled in; inversions and methods by their names in the tables.
+
+    pairs: the inversions and the methods that edit after them.
+    """
 
     picture: api.ImageOrPath | None
     prompt: str
@@ -89,6 +105,7 @@ class Checked:
     seed: int | None
     inversions: Mapping[str, Mapping[str, Any]]
     methods: Mapping[str, Mapping[str, Any]]
+    pairs: tuple[tuple[str, str], ...]
     words: Sequence[str]
     truths: Sequence[Truth]
 
@@ -120,11 +137,10 @@ def truths(images: Sequence[Path], masks: Sequence[Path], targets: int) -> list[
 def paths(folder: Path, request: Checked) -> dict[tuple[str, str, str], Path]:
     """The file of each edit by target, inversion and method."""
     names = zip(request.targets, unique(request.targets, taken=("sheet", "preview")), strict=True)
-    pairs = [(inversion, method) for inversion in request.inversions for method in request.methods]
     return {
         (target, *pair): folder / methods.typed(f"{name}.{'.'.join(pair)}.png")
         for target, name in names
-        for pair in pairs
+        for pair in request.pairs
     }
 
 

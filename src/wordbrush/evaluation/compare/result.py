@@ -1,6 +1,7 @@
 """The result of a comparison: a cell for each edit, and the grid and the table of all cells."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -197,11 +198,12 @@ class Comparison:
         """A target's lines of cards: source, truth and edits; each further line starts with the source again."""
         references = [reference for reference in self.references if reference.target == target]
         cells = [cell for cell in self.cells if cell.target == target]
-        if len(self.starts) > 1:  # a line for each method, so that neighbours differ in the inversion only
-            methods = list(dict.fromkeys(cell.method for cell in cells))
-            groups = [[cell for cell in cells if cell.method == method] for method in methods]
-        else:
-            groups = [cells]
+        # A line for each method after several inversions, so that neighbours differ in the inversion only.
+        counts = Counter(cell.method for cell in cells)
+        groups = [
+            [cell for cell in cells if cell.method == method] for method in counts if counts[method] > 1
+        ]
+        groups.append([cell for cell in cells if counts[cell.method] == 1])
         columns = _COLUMNS - len(references)
         lines: list[tuple[Card, ...]] = []
         for group in groups:

@@ -82,6 +82,8 @@ def compare(
             yield count.one_more()
         starts.append(start)
         for method in asked.methods:
+            if (name, method) not in asked.pairs:
+                continue
             for target in asked.targets:
                 cells.append((yield from editor.cell(start, method, target)))
                 yield count.one_more()
@@ -109,9 +111,8 @@ class _Count:
     """How many of the inversions and edits are done."""
 
     def __init__(self, asked: Checked) -> None:
-        edits = len(asked.methods) * len(asked.targets)
         self.done = 0
-        self.total = len(asked.inversions) * (1 + edits)
+        self.total = len(asked.inversions) + len(asked.pairs) * len(asked.targets)
         self.total += asked.picture is None and SEED not in asked.inversions
 
     def progress(self) -> Progress:

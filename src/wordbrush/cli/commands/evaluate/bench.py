@@ -61,7 +61,7 @@ def bench(
         from wordbrush.evaluation.bench import cases, report
         from wordbrush.evaluation.bench.run import Bench, labels_of
         from wordbrush.progress import drain
-    contenders = several.contenders(given_edits, given_inversions)
+    contenders = several.contenders(given_edits, given_inversions, suited=inversion is None)
     drawn = cases.split(seed, count, kind)
     with terminal.busy("loading the judges"):
         judges = judging.load(setup.device, reader=True)
