@@ -120,13 +120,32 @@ class Predictor:
 
         Raises `NumericsError` for one that is not finite.
         """
+        found = self.branches(i, latents, own)
+        return combined(self.guidance, latents, self.schedule.levels[i], found, i / self.schedule.steps)
+
+    def branches(
+        self,
+        i: int,
+        latents: Float[Tensor, "n c h w"],
+        own: Float[Tensor, "1 c h w"] | None = None,
+        beside: Mapping[str, Float[Tensor, "n c h w"]] | None = None,
+    ) -> dict[str, Prediction]:
+        """What step i predicts in each branch and for the source, by name. beside: other latents than these, of
+        branches that see their own.
+
+        Raises `NumericsError` like `predict`.
+        """
         source, here, progress = self.source, self.schedule.levels[i], i / self.schedule.steps
         branches = self.guidance.branches(progress)
         named = tuple(branch for branch in branches if branch not in self.others)
         layout = self.layout(i) if self.layout is not None else Rows(len(latents), named)
         conditioning = self._batch.conditioning(layout, i)
         predicted = self.model.predict(
-            self._batch.latents(layout, latents, own), here, conditioning, attend=self.attend, step=i
+            self._batch.latents(layout, latents, own, beside or {}),
+            here,
+            conditioning,
+            attend=self.attend,
+            step=i,
         )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.
         check_finite(
@@ -148,7 +167,7 @@ class Predictor:
                 found[branch] = self.others[branch].predict(latents, here, row)
         self.rows += layout.count + len(latents) * (len(branches) - len(named))
         self.source_noise = None if own_row is None else own_row.noise
-        return combined(self.guidance, latents, here, found, progress)
+        return found
 
 
 def combined(
@@ -212,8 +231,10 @@ class _Batch:
         self._conditions, self._source = conditions, source
         self._kept: tuple[Rows, list[Conditioning], Conditioning] | None = None
 
-    def latents(self, layout: Rows, targets: Tensor, source: Tensor | None) -> Tensor:
-        parts = [targets] * (len(layout.branches) - 1)
+    def latents(
+        self, layout: Rows, targets: Tensor, source: Tensor | None, beside: Mapping[str, Tensor]
+    ) -> Tensor:
+        parts = [beside.get(branch, targets) for branch in layout.branches[:-1]]
         if layout.source:
             assert source is not None, "the layout asks for a source row and there is no source"
             parts.append(source.to(targets))

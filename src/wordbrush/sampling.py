@@ -9,17 +9,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.denoise import Step, check_finite, denoise, noise_up
+from wordbrush.denoise import Conditions, Predictor, Step, check_finite, denoise, noise_up
 from wordbrush.errors import NumericsError, OptionsError, SourceError
-from wordbrush.guidance import TextGuidance, check_scale
+from wordbrush.guidance import Guidance, TextGuidance, check_scale
 from wordbrush.images import to_image
 from wordbrush.methods import typed
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import InversionOptions, RecordOptions
 from wordbrush.progress import Progress
 from wordbrush.recording import Reads, Recorder, Recording, fitting, kept_in
+from wordbrush.schedule import Schedule
 from wordbrush.source import Source
-from wordbrush.states import Trajectory
+from wordbrush.states import NoiseMaps, Trajectory
 
 
 def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[Tensor, "1 c h w"]:
@@ -108,6 +109,44 @@ def walk_up(
         concepts=model.concepts,
         options=options.given(),
     )
+
+
+def noised(z_0: Float[Tensor, "1 c h w"], schedule: Schedule, seed: int) -> list[Float[Tensor, "1 c h w"]]:
+    """The picture at each level with noise of its own, and itself at the last. The noise is drawn from the picture up,
+    so what is skipped changes nothing of the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    path = [z_0]
+    for level in reversed(schedule.levels[:-1]):
+        path.append(level.mix(z_0, torch.randn(z_0.shape, generator=generator).to(z_0)))
+    return path[::-1]
+
+
+@torch.no_grad()
+def taken_apart(
+    model: Model,
+    path: Sequence[Float[Tensor, "1 c h w"]],
+    schedule: Schedule,
+    conditions: Conditions,
+    guidance: Guidance,
+    eta: float,
+) -> Generator[Progress, None, NoiseMaps]:
+    """The noise with which stochastic steps lead along a path of states (Huberman-Spiegelglas et al. 2024, alg. 1).
+
+    σ_t z_t = x_{t−1} − μ_t(x_t). path: the states before each step, and the picture. schedule: the levels that the
+    network is told, and that μ_t is computed with.
+    """
+    ask = Predictor(
+        model, conditions, schedule, guidance, where=lambda i: f"inversion step {i + 1} of {schedule.steps}"
+    )
+    found, noises = [path[0]], list[Tensor]()
+    for i in range(schedule.steps):
+        ask.rows = 0
+        here, to = schedule.levels[i], schedule.levels[i + 1]
+        mean = ask.predict(i, found[-1]).mean(here, to, eta)
+        noises.append(path[i + 1] - mean)
+        found.append(mean + noises[-1])  # not path[i + 1], which is the same but for rounding
+        yield Progress("inverting", i + 1, schedule.steps, rows=ask.rows)
+    return NoiseMaps(torch.cat(found), torch.cat(noises), eta)
 
 
 def reconstruct(

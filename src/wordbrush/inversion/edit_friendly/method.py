@@ -21,15 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.denoise import Predictor
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.edit_friendly.options import Options
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import filled
 from wordbrush.progress import Progress
-from wordbrush.schedule import Schedule
+from wordbrush.sampling import noised, taken_apart
 from wordbrush.source import Source
-from wordbrush.states import NoiseMaps
 
 _PUBLISHED: Mapping[str, Any] = {  # with Prompt-to-Prompt
     "steps": 100,
@@ -55,21 +53,11 @@ def invert(
     null, z_0 = model.encode_text([chosen.negative_prompt]), model.encode_image(image)
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
     guidance = TextGuidance(chosen.source_guidance_scale)
-    ask = Predictor(
-        model, conditions, schedule, guidance, where=lambda i: f"inversion step {i + 1} of {schedule.steps}"
-    )
     path = noised(z_0, schedule, chosen.noise_seed)
-    found, noises = [path[0]], list[Tensor]()
-    for i in range(schedule.steps):
-        ask.rows = 0
-        here, to = schedule.levels[i], schedule.levels[i + 1]
-        mean = ask.predict(i, found[-1]).mean(here, to, chosen.eta)
-        noises.append(path[i + 1] - mean)
-        found.append(mean + noises[-1])  # not path[i + 1], which is the same but for rounding
-        yield Progress("inverting", i + 1, schedule.steps, rows=ask.rows)
+    states = yield from taken_apart(model, path, schedule, conditions, guidance, chosen.eta)
     return Source(
         prompt=prompt,
-        states=NoiseMaps(torch.cat(found), torch.cat(noises), chosen.eta),
+        states=states,
         null=null,
         schedule=schedule,
         guidance_scale=chosen.guidance_scale,
@@ -78,13 +66,3 @@ def invert(
         concepts=model.concepts,
         options=options.given(),
     )
-
-
-def noised(z_0: Float[Tensor, "1 c h w"], schedule: Schedule, seed: int) -> list[Float[Tensor, "1 c h w"]]:
-    """The picture at each level with noise of its own, and itself at the last. The noise is drawn from the picture up,
-    so what is skipped changes nothing of the rest."""
-    generator = torch.Generator().manual_seed(seed)
-    path = [z_0]
-    for level in reversed(schedule.levels[:-1]):
-        path.append(level.mix(z_0, torch.randn(z_0.shape, generator=generator).to(z_0)))
-    return path[::-1]
