@@ -82,12 +82,13 @@ ALSO = {
 TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
-    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words",
+    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words --timestep-shift "
+    "--redraw-seed",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
     "--limit --word-learning-rate --norm-learning-rate --cut-mix --unmix --compress --local --eta --skip --mixing "
-    "--source-guidance-scale",
+    "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -608,7 +609,7 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
 
 ACCEPTED = (
     ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
-    ("--seed --noise-seed --port --self-limit", "0", "in the range"),
+    ("--seed --noise-seed --redraw-seed --timestep-shift --port --self-limit", "0", "in the range"),
     ("number window", "0", "in the range"),
     ("--max-norm --snr-gamma --alpha --prior-weight", "above 100|exponent", "in the range"),
     ("--preview", "beyond 64 bits", "every so many steps: more than there are, so there is none"),

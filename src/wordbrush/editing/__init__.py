@@ -73,6 +73,20 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.sdedit.options",
         after="straight",
     ),
+    "infedit": Method(
+        "wordbrush.editing.infedit.method",
+        "no inversion: fresh noise in every step, and a layout between source and target",
+        "wordbrush.editing.infedit.options",
+        after="straight",
+        seen=seen(pocket="run"),
+    ),
+    "turbo_edit": Method(
+        "wordbrush.editing.turbo_edit.method",
+        "a picture's own noise in a few steps, and the difference of two prompts as guidance",
+        "wordbrush.editing.turbo_edit.options",
+        after="straight",
+        seen=seen(pocket="run"),
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""TurboEdit: `method`, and its `options`, which do not import torch."""
