@@ -136,7 +136,7 @@ def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
     height, width = source.size(model)
     picture = source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]
     shares = _grown(_exact(heat, picture, _WORD, model.downscale), grow, 2)
-    return _placed(np.rint(shares * 255).astype(np.uint8), model, source)
+    return placed(np.rint(shares * 255).astype(np.uint8), model, source)
 
 
 def near(
@@ -246,7 +246,7 @@ def _several(words: object) -> tuple[str, ...]:
     return tuple(cast(list[str], given))
 
 
-def _placed(shares: UInt8[np.ndarray, "h w"], model: Model, source: Source) -> Shares:
+def placed(shares: UInt8[np.ndarray, "h w"], model: Model, source: Source) -> Shares:
     """A mask of what the model sees, on the whole picture."""
     if source.picture is None:
         return shares

@@ -17,7 +17,7 @@ from torch import Tensor
 from wordbrush import formats, provenance, stamp
 from wordbrush.files import Opened, atomic_write
 from wordbrush.images import Recorded, save_png, to_image
-from wordbrush.masks import Shares, Where, near
+from wordbrush.masks import Shares, Where, drawn, near, placed, shown
 from wordbrush.methods import key
 from wordbrush.model import Model
 from wordbrush.pasting import Pasted, pasted
@@ -79,7 +79,8 @@ class Result:
 
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
     latents; None where a method has none. looks: where the words of the change looked, where a change is about things:
-    the edit is brought back there and around it. method, options: the edit's, as given. targets: all prompts that were
+    the edit is brought back there and around it. maps: what a method found its mask by, each in [0, 1] at the size of
+    the latents, by a name to show it under. method, options: the edit's, as given. targets: all prompts that were
     edited together; index: this one's place among them. where: the user's masks and words; shares: how much of each of
     the picture's pixels they let change. The verbs fill these six in.
 
@@ -106,6 +107,7 @@ class Result:
     index: int = 0
     where: Where = field(default_factory=Where)
     shares: Shares | None = None
+    maps: Mapping[str, Float[Tensor, "_h _w"]] = field(default_factory=dict[str, Tensor])
 
     def __repr__(self) -> str:
         share, seconds = self.report.edited_share, self.report.seconds
@@ -213,6 +215,27 @@ class Result:
         picture, share = (own, self.pasted.share) if own is not None else _of(self.image)
         record = self.image.info[stamp.KEY]
         return formats.write(picture, self.image, share, path, record, opened, metadata)
+
+    @property
+    def mask_image(self) -> Image.Image:
+        """Where the edit was free to change the picture, white, at the picture's size: a mask to look at, to correct,
+        and to edit with."""
+        height, width = self.source.size(self.model)
+        size = self.source.latent_size
+        mask = torch.ones(size, dtype=torch.bool) if self.mask is None else self.mask.cpu()
+        cells = Image.fromarray(mask.numpy()).resize((width, height), Image.Resampling.NEAREST)
+        shares = placed(np.where(np.asarray(cells), np.uint8(255), np.uint8(0)), self.model, self.source)
+        return drawn(shares if self.shares is None else np.minimum(shares, self.shares))
+
+    def shown_maps(self) -> list[tuple[str, Image.Image]]:
+        """What the method found its mask by and the mask, as captioned pictures; none for a method that finds none."""
+        if not self.maps:
+            return []
+        seen = self.source.image(self.model)
+        found = [(name, overlay(seen, heat)) for name, heat in self.maps.items()]
+        if self.mask is not None and not bool(self.mask.all()):
+            found.append(("what may change", shown(self.source_image, np.asarray(self.mask_image))))
+        return found
 
     def heatmap(self, word: str) -> Image.Image:
         """Where `word` of the target's prompt looks in the edited picture, drawn over the model's rendering of it.

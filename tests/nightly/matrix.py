@@ -83,12 +83,14 @@ TYPES = {
     "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
     "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words --timestep-shift "
-    "--redraw-seed",
+    "--redraw-seed "
+    "--mask-draws --mask-seed --mask-grow",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
     "--limit --word-learning-rate --norm-learning-rate --cut-mix --unmix --compress --local --eta --skip --mixing "
-    "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit",
+    "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit "
+    "--difference-threshold --mask-noise --mask-clamp",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -98,9 +100,10 @@ TYPES = {
     "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
-    "--train-text-encoder --train-word --sizes --to --subject subjects:--from-pocket dreambooth:--keep",
+    "--train-text-encoder --train-word --encoding --own-mask --mask-reference "
+    "--sizes --to --subject subjects:--from-pocket dreambooth:--keep",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
-    "--quick",
+    "--quick --save-mask",
     "picture": "PICTURE --truth --mask --picture",
     "toml": "--option-file",
     "folder": "FOLDER FURTHER --edited --root --class-folder --mappers",
@@ -640,7 +643,7 @@ ACCEPTED = (
     (
         *(
             "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --checkpointing "
-            "--train-text-encoder --train-word --sizes",
+            "--train-text-encoder --train-word --sizes --own-mask",
             "number",
             "1 is true",
         ),

@@ -100,11 +100,12 @@ def _is_preview(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a command writes: its results, a sheet and a preview."""
+    """What a command writes: its results, a sheet and a preview, and a mask beside each result."""
 
     paths: list[Path]
     sheet: Path | None
     preview: Path | None
+    masks: tuple[Path, ...] = ()
 
 
 def planned(
@@ -114,9 +115,11 @@ def planned(
     *,
     sheet: bool = False,
     preview: int | None = None,
+    mask: bool = False,
 ) -> Outputs:
     """The files for results at `paths`, checked. Raises `OutputError`."""
     sheet_path = beside(paths, out, "sheet") if sheet else None
     preview_path = beside(paths, out, "preview") if preview else None
-    check(inputs, [*paths, sheet_path], preview_path)
-    return Outputs(paths, sheet_path, preview_path)
+    masks = tuple(path.with_suffix(".mask.png") for path in paths if mask)
+    check(inputs, [*paths, sheet_path, *masks], preview_path)
+    return Outputs(paths, sheet_path, preview_path, masks)

@@ -178,7 +178,7 @@ def clashes(lines: Sequence[tuple[Job, Line]], folder: Path) -> dict[str, str]:
 def _written(out: str) -> Iterable[Path]:
     """What a command may write: its result, with companions beside it, or a folder of them."""
     path = Path(out)
-    return (path, *(path.with_suffix(f".{name}.png") for name in ("sheet", "preview") if path.suffix))
+    return (path, *(path.with_suffix(f".{name}.png") for name in ("sheet", "preview", "mask") if path.suffix))
 
 
 def _place(path: Path) -> str:

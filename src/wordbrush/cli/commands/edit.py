@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
-from wordbrush.cli.options.flags import DropMetadata, Given, OptionFile, Preview, Sheet
+from wordbrush.cli.options.flags import DropMetadata, Given, OptionFile, Preview, SaveMask, Sheet
 from wordbrush.cli.options.methods import editing_options, inversion_options
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.where import ANYWHERE, Masking
@@ -34,6 +34,7 @@ def edit(
     inversion: str | None = None,
     option_file: OptionFile = None,
     sheet: Sheet = False,
+    save_mask: SaveMask = False,
     preview: Preview = None,
     long_prompt: LongPrompt = False,
     where: Masking = ANYWHERE,
@@ -67,7 +68,7 @@ def edit(
     method, named = presets.chosen(method, preset, word)
     inputs = [picture, option_file, where.mask, *setup.files]
     files = outputs.planned(
-        outputs.destinations(out, target, picture), out, inputs, sheet=sheet, preview=preview
+        outputs.destinations(out, target, picture), out, inputs, sheet=sheet, preview=preview, mask=save_mask
     )
     for prompt in target:
         outputs.require_text("--target", prompt)
@@ -124,7 +125,8 @@ def _write(
     *,
     metadata: bool,
 ) -> list[dict[str, Any]]:
-    """Write the edited pictures with their records, and the sheet, all or none; returns what `--json` prints."""
+    """Write the edited pictures with their records, their masks and the sheet, all or none; returns what `--json`
+    prints."""
     from wordbrush import images, sheets
 
     targets = [result.prompt for result in results]
@@ -134,8 +136,12 @@ def _write(
             notices = result.save(path, opened, metadata=metadata)
             report = result.noted(notices).report.as_json()
             written.append({"out": path, "target": result.prompt, "report": report})
+        for path, result in zip(files.masks, results, strict=bool(files.masks)):
+            images.save_png(result.mask_image, path, {"command": "mask", "of": result.prompt}, opened)
         if files.sheet is not None:
-            pictures = [origin.image, *(result.image for result in results)]
-            sheet = sheets.sheet(pictures, [origin.source.prompt, *targets])
+            pictures = [(origin.source.prompt, origin.image)]
+            for target, result in zip(targets, results, strict=True):
+                pictures += [*result.shown_maps(), (target, result.image)]
+            sheet = sheets.sheet([image for _, image in pictures], [caption for caption, _ in pictures])
             images.save_png(sheet, files.sheet, opened=opened)
     return written

@@ -120,6 +120,13 @@ OptionFile = Annotated[
     Path | None, Parameter(metavar="TOML", help="a file of options; flags take precedence over it")
 ]
 Sheet = Annotated[bool, Parameter(help="also write a sheet: before and after, with captions")]
+SaveMask = Annotated[
+    bool,
+    Parameter(
+        help="also write where the edit was free to change the picture, as NAME.mask.png: look at it, correct it with "
+        "any paint program, and edit with --mask"
+    ),
+]
 DropMetadata = Annotated[
     bool,
     Parameter(

@@ -1,0 +1,1 @@
+"""DiffEdit: `method`, and its `options`, which do not import torch."""
