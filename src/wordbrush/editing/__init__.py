@@ -90,6 +90,7 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.diffedit.method",
         "a mask from where the two captions disagree, drawn again inside of it",
         "wordbrush.editing.diffedit.options",
+        after="straight",
     ),
 }
 
