@@ -86,6 +86,7 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.turbo_edit.options",
         after="straight",
         seen=seen(pocket="run"),
+    ),
     "diffedit": Method(
         "wordbrush.editing.diffedit.method",
         "a mask from where the two captions disagree, drawn again inside of it",
