@@ -93,6 +93,11 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.diffedit.options",
         after="straight",
     ),
+    "pix2pix_zero": Method(
+        "wordbrush.editing.pix2pix_zero.method",
+        "lead the text along a direction, and draw the latents to the source's attention maps",
+        "wordbrush.editing.pix2pix_zero.options",
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""pix2pix-zero: `method`, and its `options`, which do not import torch."""
