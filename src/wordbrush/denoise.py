@@ -190,14 +190,26 @@ def combined(
     return here.from_noise(latents, guidance.combine(noise, progress))
 
 
+Ask = Callable[[Tensor], Tensor]
+"""From latents to the noise that the network predicts for them, in one step up."""
+
+FindNoise = Callable[[Tensor, Ask, Callable[[Tensor], Tensor]], Tensor]
+"""The noise of one step up: from the latents, what asks the network, and what moves the latents along a noise."""
+
+
 @torch.no_grad()
 def noise_up(
-    model: Model, z_0: Float[Tensor, "1 c h w"], conditioning: Conditioning, schedule: Schedule
+    model: Model,
+    z_0: Float[Tensor, "1 c h w"],
+    conditioning: Conditioning,
+    schedule: Schedule,
+    find: FindNoise | None = None,
 ) -> Generator[Step, None, Float[Tensor, "steps_plus_1 c h w"]]:
     """DDIM inversion: walk a picture's latents up to noise, without guidance; returns the path, z_T first.
 
     Each step is the sampler's, with its two levels exchanged, and with the label of the noisier one (Mokady et
-    al. 2023, section 3). Steps are in the order of computation: index 0 leaves the clean picture.
+    al. 2023, section 3). find: the noise of each step; by default what the network says of the latents before it. Steps
+    are in the order of computation: index 0 leaves the clean picture.
     """
     z = z_0
     path = [z_0]
@@ -205,11 +217,21 @@ def noise_up(
         here, to = schedule.levels[i + 1], schedule.levels[i]
         # What v says of noise depends on the level: at one without signal nothing, so there the latents' own counts.
         at = to if to.signal > 0 else replace(here, t=to.t)
-        predicted = here.from_noise(z, model.predict(z, at, conditioning).noise)
+        rows = 0
+
+        def ask(latents: Tensor, at: Level = at) -> Tensor:
+            nonlocal rows
+            rows += len(latents)
+            return model.predict(latents, at, conditioning).noise
+
+        def move(noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to) -> Tensor:
+            return here.from_noise(z, noise).step(here, to)
+
+        predicted = here.from_noise(z, ask(z) if find is None else find(z, ask, move))
         z = predicted.step(here, to)
         check_finite(z, f"inversion step {k + 1} of {schedule.steps}")
         path.append(z)
-        yield Step(k, schedule.steps, z, predicted.clean, len(z))
+        yield Step(k, schedule.steps, z, predicted.clean, rows)
     return torch.cat(path[::-1])
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.denoise import Conditions, Predictor, Step, check_finite, denoise, noise_up
+from wordbrush.denoise import Conditions, Predictor, Step, check_finite, denoise, noise_up, FindNoise
 from wordbrush.errors import NumericsError, OptionsError, SourceError
 from wordbrush.guidance import Guidance, TextGuidance, check_scale
 from wordbrush.images import to_image
@@ -87,17 +87,18 @@ def walk_up(
     prompt: str,
     method: str,
     options: InversionOptions,
+    find: FindNoise | None = None,
 ) -> Generator[Progress, None, Source]:
     """Walk a picture in [−1, 1] up to z_T by unguided DDIM inversion, as the inversions here begin.
 
     Returns the source whose trajectory is this very path; an inversion replaces its states or its null embeddings by
-    what it finds. Defaults are the model's own.
+    what it finds. find: see `noise_up`. Defaults are the model's own.
     """
     schedule = model.schedule(options.steps or model.defaults.inversion_steps)
     scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
     text = Conditioning(model.encode_text([prompt]))
     z_0 = model.encode_image(image)
-    path = yield from watched("inverting", noise_up(model, z_0, text, schedule), model)
+    path = yield from watched("inverting", noise_up(model, z_0, text, schedule, find), model)
     return Source(
         prompt=prompt,
         states=Trajectory(torch.cat([*reversed(path), z_0])),

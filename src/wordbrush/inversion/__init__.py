@@ -46,6 +46,11 @@ METHODS: Mapping[str, Method[Inversion]] = {
     "ddim": Method(
         "wordbrush.inversion.ddim", "the baseline: unguided up, guided down; drifts with guidance", _COMMON
     ),
+    "regularised": Method(
+        "wordbrush.inversion.regularised.method",
+        "DDIM inversion with the noise of each step made white: freer to edit, less exact",
+        "wordbrush.inversion.regularised.options",
+    ),
     "negative_prompt": Method(
         "wordbrush.inversion.negative_prompt",
         "the source's prompt stands for no text: as good as unguided DDIM",
