@@ -118,6 +118,7 @@ def test_methods_are_told() -> None:
         "edit_friendly",
         "negative_prompt",
         "null_text",
+        "regularised",
         "straight",
     ]
     assert "prompt_to_prompt" in wordbrush.editing_methods()

@@ -629,7 +629,7 @@ def inversion_methods() -> dict[str, str]:
     """Name and summary of every inversion.
 
     >>> sorted(inversion_methods())
-    ['ddim', 'direct', 'edict', 'edit_friendly', 'negative_prompt', 'null_text', 'straight']
+    ['ddim', 'direct', 'edict', 'edit_friendly', 'negative_prompt', 'null_text', 'regularised', 'straight']
     """
     return {name: method.summary for name, method in inversion.METHODS.items()}
 
@@ -638,7 +638,7 @@ def editing_methods() -> dict[str, str]:
     """Name and summary of every editing method.
 
     >>> list(editing_methods())
-    ['prompt_to_prompt', 'mask_based', 'sdedit', 'infedit', 'turbo_edit', 'diffedit']
+    ['prompt_to_prompt', 'mask_based', 'sdedit', 'infedit', 'turbo_edit', 'diffedit', 'pix2pix_zero']
     """
     return {name: method.summary for name, method in editing.METHODS.items()}
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,10 +16,14 @@ from wordbrush import edit, from_seed, invert, record
 from wordbrush.attention import Heads, Site
 from wordbrush.editing.pix2pix_zero.direction import Direction
 from wordbrush.editing.pix2pix_zero.held_maps import MapDistance, maps
+from wordbrush.editing.pix2pix_zero.method import plan
+from wordbrush.editing.pix2pix_zero.options import Options
 from wordbrush.errors import OptionsError, PromptError
 from wordbrush.evaluation.bench.cases import split
 from wordbrush.images import to_image
 from wordbrush.model import Conditioning, Model, TextEmbeds
+from wordbrush.options import parse
+from wordbrush.request import EditRequest
 from wordbrush.result import Result
 from wordbrush.source import Source
 
@@ -64,7 +68,7 @@ def algorithm(
     pairs: which column of the target is held to which of the source.
     """
     caption = Conditioning(model.encode_text([source.prompt]))
-    levels, kept, said = source.schedule.levels, [], []
+    levels, kept, said = source.schedule.levels, list[list[Tensor]](), list[Tensor]()
     for i in range(source.steps):
         explicit = Explicit()
         said.append(model.predict(source.states.at(i), levels[i], caption, attend=explicit, step=i).noise)
@@ -76,11 +80,11 @@ def algorithm(
         with torch.enable_grad():
             own, explicit = z.clone().requires_grad_(), Explicit()
             model.predict(own, here, Conditioning(text), attend=explicit, step=i)
-            loss = sum(
+            distances = [
                 ((found[..., ours] - reference[..., theirs]) ** 2).sum() / found.shape[1]
                 for found, reference in zip(explicit.maps, kept[i], strict=True)
-            )
-            (gradient,) = torch.autograd.grad(loss, own)  # pyright: ignore[reportArgumentType]
+            ]
+            (gradient,) = torch.autograd.grad(torch.stack(distances).sum(), own)
         z = z - rate * gradient
         eps = model.predict(z, here, Conditioning(text)).noise
         if source.method == "straight":
@@ -94,10 +98,11 @@ def algorithm(
     return z
 
 
-CASES = [("sd1", "seed", (32, 32))]
-CASES += [
-    pytest.param(*each, marks=pytest.mark.slow)
-    for each in [("sd2", "seed", (48, 32)), ("sdxl", "straight", (32, 48)), ("sd1", "direct", (32, 32))]
+CASES = [
+    pytest.param("sd1", "seed", (32, 32)),
+    pytest.param("sd2", "seed", (48, 32), marks=pytest.mark.slow),
+    pytest.param("sdxl", "straight", (32, 48), marks=pytest.mark.slow),
+    pytest.param("sd1", "direct", (32, 32), marks=pytest.mark.slow),
 ]
 
 
@@ -131,8 +136,7 @@ def test_the_distance_and_its_gradient_are_those_of_explicit_maps() -> None:
 
     query, key = rand(2, 3, 5, 4).requires_grad_(), rand(2, 3, 7, 4)
     reference, held = rand(2, 3, 5, 7).softmax(-1), (rand(2, 1, 1, 7) > 0).double()
-    distance = MapDistance.apply(query, key, reference, held)
-    assert isinstance(distance, Tensor)
+    distance = cast(Tensor, MapDistance.apply(query, key, reference, held))
     weights = torch.tensor([1.0, -2.0], dtype=torch.float64)
     (ours,) = torch.autograd.grad((weights * distance).sum(), query)
     explicit = torch.softmax(query @ key.mT / 2, -1)
@@ -151,7 +155,9 @@ def test_the_distance_and_its_gradient_are_those_of_explicit_maps() -> None:
 def test_a_direction_is_a_difference_of_means_and_a_value(shape: str, tiny: Tiny, tmp_path: Path) -> None:
     model = tiny(shape, torch.float64)
     found = Direction.of(model, CATS, DOGS)
-    mean = [torch.stack([model.encode_text([each]).hidden[0] for each in own]).mean(0) for own in (CATS, DOGS)]
+    mean = [
+        torch.stack([model.encode_text([each]).hidden[0] for each in own]).mean(0) for own in (CATS, DOGS)
+    ]
     torch.testing.assert_close(found.hidden[0], mean[1] - mean[0])
     assert (found.pooled is None) == (shape == "sd1")
     found.save(tmp_path / "a.direction")
@@ -164,6 +170,7 @@ def test_a_direction_is_a_difference_of_means_and_a_value(shape: str, tiny: Tiny
         assert not torch.equal(led.pooled, text.pooled)
 
 
+@pytest.mark.slow
 def test_sentences_their_file_and_their_saved_direction_are_one_edit(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny()
     source = from_seed(model, CAT, steps=2)
@@ -184,7 +191,7 @@ def test_directions_that_do_not_fit_are_refused(tiny: Tiny, tmp_path: Path) -> N
     Direction.of(model.with_chunks(2), CATS, DOGS).save(tmp_path / "long.direction")
     (tmp_path / "empty.txt").write_text(" \n\n")
     (tmp_path / "none.direction").write_bytes(b"no direction")
-    for told, said in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"source_sentences": CATS}, "got none in target_sentences"),
         ({"source_sentences": CATS, "target_sentences": DOGS, "direction": "x"}, "got both"),
         ({"direction": str(tmp_path / "other.direction")}, "of another model"),
@@ -193,7 +200,8 @@ def test_directions_that_do_not_fit_are_refused(tiny: Tiny, tmp_path: Path) -> N
         ({"direction": str(tmp_path / "missing.direction")}, "cannot read"),
         ({"source_sentences": str(tmp_path / "empty.txt"), "target_sentences": DOGS}, "got none"),
         ({"attention_guidance": -1.0}, "attention_guidance"),
-    ]:
+    ]
+    for told, said in wrong:
         with pytest.raises(OptionsError, match=said):
             made(model, source, **told)
     with pytest.raises(OptionsError, match="expected one target"):
@@ -208,10 +216,12 @@ def test_directions_that_do_not_fit_are_refused(tiny: Tiny, tmp_path: Path) -> N
 # Options ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_option_does_something_and_rows_are_counted(tiny: Tiny) -> None:
     model = tiny()
     source = from_seed(model, CAT, steps=3)
     usual = made(model, source)
+    told: dict[str, Any]
     for told in (
         {"attention_guidance": 1.0},
         {"attention_until": 0.4},
@@ -229,12 +239,8 @@ def test_each_option_does_something_and_rows_are_counted(tiny: Tiny) -> None:
 
 
 def test_templates_say_the_things_that_change(tiny: Tiny) -> None:
-    from wordbrush.editing.pix2pix_zero.method import plan
-    from wordbrush.editing.pix2pix_zero.options import Options
-    from wordbrush.request import EditRequest
-
     targets = ("a dog on a beach", "a red cat on a beach", "a cat on a beach at night")
-    swap, colour, light = plan(tiny(), EditRequest(targets, Options(sentences="templates"), CAT))
+    swap, colour, light = plan(tiny(), EditRequest(targets, parse(Options, {"sentences": "templates"}), CAT))
     assert swap.sentences is not None and colour.sentences is not None and light.sentences is not None
     assert ("a photo of a cat", "a photo of a dog") in list(zip(*swap.sentences, strict=True))
     assert ("a cat in a forest", "a red cat in a forest") in list(zip(*colour.sentences, strict=True))

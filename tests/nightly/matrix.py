@@ -84,20 +84,24 @@ TYPES = {
     "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
     "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words --timestep-shift "
     "--redraw-seed "
-    "--mask-draws --mask-seed --mask-grow",
+    "--mask-draws --mask-seed --mask-grow "
+    "--rounds --rolls --roll-seed",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
     "--limit --word-learning-rate --norm-learning-rate --cut-mix --unmix --compress --local --eta --skip --mixing "
     "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit "
-    "--difference-threshold --mask-noise --mask-clamp",
+    "--difference-threshold --mask-noise --mask-clamp "
+    "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
-    "--init --templates --side-by-side textual-inversion:--token custom-diffusion:--token elite:--token "
+    "--init --templates --side-by-side --source-sentences --target-sentences "
+    "textual-inversion:--token custom-diffusion:--token elite:--token "
     "convert:--token",
-    "choice": "NAME --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
+    "choice": "NAME --sentences --held-maps "
+    " --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --train-word --encoding --own-mask --mask-reference "
@@ -109,7 +113,7 @@ TYPES = {
     "folder": "FOLDER FURTHER --edited --root --class-folder --mappers",
     "lines": "CASES JOBS --captions",
     "size": "--size",
-    "weights": "--lpips-weights",
+    "weights": "--lpips-weights --direction",
     "model": "--model --clip --encoder",
     "device": "--device",
     "concept": "--concept FILES CONCEPT",

@@ -1,15 +1,14 @@
 """Edit directions: what leads a text from one meaning to another, as a value (Parmar et al. 2023, section 3.2).
 
-The direction is the mean of the embeddings of many sentences about the target, less that of as many about the source.
-One sentence's embedding has much that is about its other words; in a mean of many that is nearly alike on both sides and
-cancels. Embeddings are of tokens, and the mean is position by position, as in the released code.
+The direction is the mean of the embeddings of many sentences about the target, less that of many about the source.
+One sentence's embedding has much that is about its other words; in a mean of many that is nearly alike on both sides
+and cancels. Embeddings are of tokens, and the mean is position by position, as in the released code.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load

@@ -1,15 +1,15 @@
-"""Cross-attention guidance: how far maps are from the source's, and which way the latents lead back (Parmar et al. 2023,
-section 3.3).
+"""Cross-attention guidance: how far maps are from the source's, and which way the latents lead back (Parmar et al.
+2023, section 3.3).
 
-Fused attention builds no maps, and this distance needs them: each is built where its layer attends, and its gradient by
-the queries is taken there in closed form. So one layer's maps exist at a time, and what is kept for the backward pass is
-as large as the queries.
+Fused attention builds no maps, and this distance needs them: each is built where its layer attends, and its gradient
+by the queries is taken there in closed form. So one layer's maps exist at a time, and what is kept for the backward
+pass is as large as the queries.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -23,8 +23,8 @@ from wordbrush.recording import Recording
 class MapDistance(torch.autograd.Function):
     """‖M diag(a) − R‖², summed over positions and tokens and averaged over heads; M = softmax(QKᵀ/√d).
 
-    With S = QKᵀ/√d and G = 2 (M diag(a) − R) diag(a) it is ∂/∂S = M ∘ (G − Σ_tokens M ∘ G), and ∂/∂Q = ∂/∂S K/√d. The text
-    is given, so nothing flows to the keys.
+    With S = QKᵀ/√d and G = 2 (M diag(a) − R) diag(a) the gradient is ∂/∂S = M ∘ (G − Σ_tokens M ∘ G), and
+    ∂/∂Q = ∂/∂S K/√d. The text is given, so nothing flows to the keys.
     """
 
     @staticmethod
@@ -64,8 +64,8 @@ def maps(
 class HeldMaps:
     """An `Attend` that changes nothing and adds up how far each row's cross-attention maps are from the source's.
 
-    edits: for each row, which of its tokens are held to which of the source's: ‖M diag(1 − B) − M_source A‖². recording:
-    the source's queries and keys in this step. distance: of each row, all layers so far.
+    edits: for each row, which of its tokens are held to which of the source's: ‖M diag(1 − B) − M_source A‖².
+    recording: the source's queries and keys in this step. distance: of each row, all layers so far.
     """
 
     edits: Sequence[AttentionEdit]
@@ -81,7 +81,6 @@ class HeldMaps:
                 pairs = [edit.at(step) for edit in self.edits]
                 reference = torch.stack([of_source[0] @ a.to(of_source) for a, _ in pairs])
                 held = torch.stack([1 - b.to(of_source) for _, b in pairs])[:, None, None]
-            own = MapDistance.apply(query, key, reference, held)
-            assert isinstance(own, Tensor)
+            own = cast(Tensor, MapDistance.apply(query, key, reference, held))
             self.distance = own if self.distance is None else self.distance + own
         return heads.attend(query, key, heads.value())

@@ -1,21 +1,24 @@
 """pix2pix-zero (Parmar et al. 2023, "Zero-shot Image-to-Image Translation", algorithm 1).
 
-The source's text embedding c is led along an edit direction, c + Δc (`direction`, section 3.2). In each step the latents
-first go down the distance between their cross-attention maps and the source's,
+The source's text embedding c is led along an edit direction, c + Δc (`direction`, section 3.2). In each step the
+latents first go down the distance between their cross-attention maps and the source's,
 
     z_t ← z_t − λ ∇‖M(z_t, c + Δc) − M(z_source, c)‖²                         (section 3.3, eq. 4)
 
 and then take the sampler's step from there. So the layout is held by moving the latents, and no map is replaced.
 
-As published, and not as released: each target has one z_t. The released code computes the distance in both halves of the
-guidance's batch and goes on with the latents of the half without the edited text, so that the edited text's maps move
-nothing; `held_maps="source"` holds the maps of the source's text, which is what that amounts to for real pictures. All
-steps are taken (released: all but the first and the last). The average over heads is one row's (released: both rows', so
-its λ is twice as large for the same step). A real picture's caption as the negative prompt, as released, is what an
-inversion with `negative_prompt` has; the straight path has its own form of it.
+As published, and not as released: each target has one z_t. The released code has one for each half of the guidance's
+batch, and goes on with that of the half without the edited text, so the edited text's maps move nothing that stays.
+`held_maps="source"` holds the maps of the source's text instead, which is what remains of it for real pictures, where
+the caption is in that half. All steps are taken (released: all but the first and the last). The average over heads is
+one row's (released: both rows', so its λ is twice ours for the same step). A caption as the negative prompt, as
+released for real pictures, is what the inversion `negative_prompt` has; the straight path has its own form of it.
 
 The source's maps are those of its known states: nothing is drawn again to find them, and no step keeps them
 (`held_maps`). Noise regularisation is an inversion of its own, `regularised`.
+
+Where the target's own caption is the text, words may be added or taken out. Then the words that both captions have
+are held to each other (`attention_edit`), and new ones to nothing.
 """
 
 import time
@@ -130,8 +133,8 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
         raise OptionsError(f"expected sentences about the source and about the target, got none in {missing}")
     if (any(told) or options.direction is not None) and len(alignments) > 1:
         raise OptionsError(
-            f"expected one target with a direction of its own, got {len(alignments)}, which would all be the same: edit "
-            "them one by one"
+            f"expected one target with a direction of its own, got {len(alignments)}, which would all be the "
+            "same: edit them one by one"
         )
     if any(told):
         sentences = read_sentences(options.source_sentences), read_sentences(options.target_sentences)
@@ -217,7 +220,9 @@ class _Run:
 
     def __post_init__(self) -> None:
         model, steps, source = self.model, self.source.steps, self.source.row(self.model)
-        texts = [each.text(model, source.conditioning.text, self.options.direction_scale) for each in self.plans]
+        texts = [
+            each.text(model, source.conditioning.text, self.options.direction_scale) for each in self.plans
+        ]
         self._text = Conditioning(TextEmbeds.concat(texts))
         self._looking = self._text  # what the maps are of that are held
         if self.options.held_maps == "source":
@@ -228,7 +233,7 @@ class _Run:
         kept = self.source.recording
         self._is_kept = [kept is not None and kept.reads[i].covers(own) for i, own in enumerate(self._reads)]
         # What the source's row says is computed for its maps, and read again in the step.
-        self._recording = Recording(RecordOptions(precision="full"), self._reads, self._tensors)
+        self._recording = Recording(RecordOptions.model_validate({"precision": "full"}), self._reads, self._tensors)
         self._row = SourceRow(source.states, source.conditioning, self._recording)
 
     def edited(self) -> Generator[Progress, None, tuple[Float[Tensor, "n steps_plus_1 c h w"], int]]:

@@ -50,4 +50,6 @@ class Options(BaseOptions):
         description="fraction of the source's run after which the edit begins, with all its steps: the later, the less "
         "changes (1: nothing)",
     )
-    guidance_scale: float | None = Field(None, ge=0, le=100, description="text guidance (default: the source's)")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="text guidance (default: the source's)"
+    )

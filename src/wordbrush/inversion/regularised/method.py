@@ -1,7 +1,7 @@
 """DDIM inversion with noise regularisation (Parmar et al. 2023, section 3.1: pix2pix-zero's inversion).
 
-The noise that the network predicts on the way up is not white: neighbouring values are alike, and its variance is not 1.
-In each step a few gradient steps are taken on the noise itself, on
+The noise that the network predicts on the way up is not white: neighbouring values are alike, and its variance is not
+1. In each step a few gradient steps are taken on the noise itself, on
 
     Σ_scales Σ_channels (mean of η · η shifted down)² + (mean of η · η shifted right)²             (autocorrelation)
     σ² + μ² − 1 − log σ²                                                                           (divergence)
