@@ -116,9 +116,11 @@ def test_methods_are_told() -> None:
         "direct",
         "edict",
         "edit_friendly",
+        "fixed_point",
         "negative_prompt",
         "null_text",
         "regularised",
+        "renoise",
         "straight",
     ]
     assert "prompt_to_prompt" in wordbrush.editing_methods()

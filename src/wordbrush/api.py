@@ -629,7 +629,8 @@ def inversion_methods() -> dict[str, str]:
     """Name and summary of every inversion.
 
     >>> sorted(inversion_methods())
-    ['ddim', 'direct', 'edict', 'edit_friendly', 'negative_prompt', 'null_text', 'regularised', 'straight']
+    ['ddim', 'direct', 'edict', 'edit_friendly', 'fixed_point', 'negative_prompt', 'null_text', 'regularised', \
+'renoise', 'straight']
     """
     return {name: method.summary for name, method in inversion.METHODS.items()}
 

@@ -193,8 +193,11 @@ def combined(
 Ask = Callable[[Tensor], Tensor]
 """From latents to the noise that the network predicts for them, in one step up."""
 
-FindNoise = Callable[[Tensor, Ask, Callable[[Tensor], Tensor]], Tensor]
-"""The noise of one step up: from the latents, what asks the network, and what moves the latents along a noise."""
+Move = Callable[[Tensor], Tensor]
+"""From a noise to where the latents before a step up are led along it."""
+
+FindNoise = Callable[[int, Tensor, Ask, Move], Tensor]
+"""The noise of one step up: from its timestep, the latents before it, and these two."""
 
 
 @torch.no_grad()
@@ -227,7 +230,7 @@ def noise_up(
         def move(noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to) -> Tensor:
             return here.from_noise(z, noise).step(here, to)
 
-        predicted = here.from_noise(z, ask(z) if find is None else find(z, ask, move))
+        predicted = here.from_noise(z, ask(z) if find is None else find(to.t, z, ask, move))
         z = predicted.step(here, to)
         check_finite(z, f"inversion step {k + 1} of {schedule.steps}")
         path.append(z)

@@ -85,14 +85,16 @@ TYPES = {
     "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words --timestep-shift "
     "--redraw-seed "
     "--mask-draws --mask-seed --mask-grow "
-    "--rounds --rolls --roll-seed",
+    "--rounds --rolls --roll-seed "
+    "--iterations --renoise-steps --average-from --average-late",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
     "--limit --word-learning-rate --norm-learning-rate --cut-mix --unmix --compress --local --eta --skip --mixing "
     "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit "
     "--difference-threshold --mask-noise --mask-clamp "
-    "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence",
+    "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence "
+    "--tolerance",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",

@@ -46,6 +46,16 @@ METHODS: Mapping[str, Method[Inversion]] = {
     "ddim": Method(
         "wordbrush.inversion.ddim", "the baseline: unguided up, guided down; drifts with guidance", _COMMON
     ),
+    "fixed_point": Method(
+        "wordbrush.inversion.implicit.fixed_point",
+        "DDIM inversion whose steps are iterated until they can be undone: exact without guidance",
+        "wordbrush.inversion.implicit.options:FixedPointOptions",
+    ),
+    "renoise": Method(
+        "wordbrush.inversion.implicit.renoise",
+        "the same, along the mean of the noises that were found on the way",
+        "wordbrush.inversion.implicit.options:ReNoiseOptions",
+    ),
     "regularised": Method(
         "wordbrush.inversion.regularised.method",
         "DDIM inversion with the noise of each step made white: freer to edit, less exact",

@@ -50,6 +50,8 @@ def test_an_inversion_costs_what_the_unet_computes(tiny: Tiny) -> None:
         "direct": (4, 0),
         "ddim": (4 + 2 * 4, 0),
         "regularised": (4 + 2 * 4, 0),
+        "fixed_point": (4 * 3 + 2 * 4, 0),
+        "renoise": (4 * 3 + 2 * 4, 0),
         "negative_prompt": (4 + 4, 0),
         # Up, and for each step one conditional row, three that are optimised, and the one that lands.
         # (A rate this small never comes near enough to stop early.)

@@ -48,34 +48,33 @@ from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.words import Alignment, Word, align
+from wordbrush.words import Alignment, align
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
 STRENGTH = Dial(option="start", source=1.0, full=0.0)
 
-TEMPLATES = (
-    "{}",
-    "a photo of {}",
-    "a picture of {}",
-    "a painting of {}",
-    "a drawing of {}",
-    "{} on a beach",
-    "{} in a forest",
-    "{} in the snow",
-    "{} in a meadow",
-    "{} in the mountains",
-    "{} in a city",
-    "{} on a street",
-    "{} in a room",
-    "{} at night",
-    "{} at sunset",
-    "{} in the rain",
-    "a photo of {} in a forest",
-    "a photo of {} on a street at night",
-    "a drawing of {} on a beach",
-    "a painting of {} in the mountains at sunset",
+ENDINGS = (
+    "",
+    "on a beach",
+    "in a forest",
+    "in the snow",
+    "in a meadow",
+    "in the mountains",
+    "in a city",
+    "on a street",
+    "in a room",
+    "at night",
+    "at sunset",
+    "in the rain",
+    "in a forest at night",
+    "on a street in the rain",
+    "in a room at sunset",
 )
+"""What may follow a thing in a sentence."""
+
+RATE = 0.05  # the released 0.1 for real pictures, of an average over twice as many maps
+POCKET_RATE = 1.0  # chosen on rendered scenes (`docs/methods/pix2pix-zero.md`)
 _HALF = 2.0**12
 """What a distance is multiplied by in half precision, so that its gradient is not too small."""
 
@@ -150,20 +149,19 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
 
 
 def _sentences(model: Model, alignment: Alignment) -> tuple[list[str], list[str]]:
-    """What changes between two captions, in many sentences: the things that change, or else the captions."""
-    parts = read(alignment).parts
-    source, target = alignment.source.prompt, alignment.target.prompt
-    if parts and all(part.source and part.target for part in parts):
-        source = " and ".join(_phrase(part.source) for part in parts)
-        target = " and ".join(_phrase(part.target) for part in parts)
-    pairs = [(template.format(source), template.format(target)) for template in TEMPLATES]
+    """Both captions up to the last thing that changes, with many endings. What changes stands where it does in the
+    caption, since embeddings are added position by position."""
+    matches = alignment.matches
+    about = {word for part in read(alignment).parts for word in (*part.source, *part.target)}
+    changed = [
+        i for i, each in enumerate(matches) if each.kind != "same" or about & {*each.source, *each.target}
+    ]
+    begun = matches[: changed[-1] + 1] if changed else matches
+    before = " ".join(word.text for match in begun for word in match.source)
+    after = " ".join(word.text for match in begun for word in match.target)
+    pairs = [(f"{before} {ending}".strip(), f"{after} {ending}".strip()) for ending in ENDINGS]
     pairs = [pair for pair in pairs if all(_fits(model, sentence) for sentence in pair)]
-    return [before for before, _ in pairs], [after for _, after in pairs]
-
-
-def _phrase(words: Sequence[Word]) -> str:
-    said = " ".join(word.text for word in words)
-    return f"{'an' if said[:1].lower() in 'aeiou' else 'a'} {said}"
+    return [source for source, _ in pairs], [target for _, target in pairs]
 
 
 def _fits(model: Model, sentence: str) -> bool:
@@ -197,11 +195,18 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     results: list[Result] = []
     for planned, trajectory in zip(plans, trajectories, strict=True):
         count = 1 if planned.sentences is None else len(planned.sentences[1])
-        details = {"direction": planned.file or f"{count} {'sentence' if count == 1 else 'sentences'}"}
+        said = planned.file or f"{count} {'sentence' if count == 1 else 'sentences'}"
+        details = {"direction": said, "attention_guidance": _rate(model, options)}
         report = Report(planned.alignment.describe(), share, scale, rows, seconds, notices, details)
         target = planned.alignment.target.prompt
         results.append(Result(target, report, source, trajectory, model, free[0, 0]))
     return results
+
+
+def _rate(model: Model, options: Options) -> float:
+    """λ."""
+    usual = POCKET_RATE if model.name == "pocket" else RATE
+    return usual if options.attention_guidance is None else options.attention_guidance
 
 
 @dataclass(eq=False)
@@ -228,12 +233,15 @@ class _Run:
         if self.options.held_maps == "source":
             self._looking = source.conditioning.expand(len(texts))
         self._held = [each.held(self.options.held_maps) for each in self.plans]
-        until = round(self.options.attention_until * steps) if self.options.attention_guidance else 0
+        self._rate = _rate(model, self.options)
+        until = round(self.options.attention_until * steps) if self._rate else 0
         self._reads = tuple(Reads(self._reads_source(i) and i < until, i < until) for i in range(steps))
         kept = self.source.recording
         self._is_kept = [kept is not None and kept.reads[i].covers(own) for i, own in enumerate(self._reads)]
         # What the source's row says is computed for its maps, and read again in the step.
-        self._recording = Recording(RecordOptions.model_validate({"precision": "full"}), self._reads, self._tensors)
+        self._recording = Recording(
+            RecordOptions.model_validate({"precision": "full"}), self._reads, self._tensors
+        )
         self._row = SourceRow(source.states, source.conditioning, self._recording)
 
     def edited(self) -> Generator[Progress, None, tuple[Float[Tensor, "n steps_plus_1 c h w"], int]]:
@@ -282,7 +290,7 @@ class _Run:
         self.rows += len(z)
         self.gradient_rows += len(z)
         check_finite(gradient, f"the attention guidance of step {step + 1}")
-        return z - self.options.attention_guidance / gain * gradient * self.free
+        return z - self._rate / gain * gradient * self.free
 
     @torch.no_grad()
     def _record(self, step: int) -> None:

@@ -11,10 +11,10 @@ from wordbrush.options import Texts
 class Options(BaseOptions):
     """Where the text is led, and how firmly the source's attention is held."""
 
-    sentences: Literal["captions", "templates"] = Field(
+    sentences: Literal["captions", "endings"] = Field(
         "captions",
-        description="what the direction is made of where none is given: the two captions, or what changes between them "
-        "in many sentences",
+        description="what the direction is made of where none is given: the two captions, or their beginnings, up to "
+        "what changes, with many endings",
     )
     source_sentences: Texts = Field(
         (),
@@ -30,11 +30,12 @@ class Options(BaseOptions):
     direction_scale: float = Field(
         1.0, ge=0, le=10, description="how far the text goes along the direction (1: to its end)"
     )
-    attention_guidance: float = Field(
-        0.1,
+    attention_guidance: float | None = Field(
+        None,
         ge=0,
         le=100,
-        description="how far the latents go down the distance of the attention maps to the source's, in each step",
+        description="how far the latents go down the distance of the attention maps to the source's, in each step "
+        "(default: 0.05, the released 0.1; with the built-in model 1)",
     )
     attention_until: float = Field(
         1.0, ge=0, le=1, description="fraction of the steps after which the maps are not held any more"

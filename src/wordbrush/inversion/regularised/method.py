@@ -44,7 +44,7 @@ def invert(
         prompt,
         "regularised",
         options,
-        lambda z, ask, move: regularised(ask(z), options, generator),
+        lambda t, z, ask, move: regularised(ask(z), options, generator),
     )
     text = Conditioning(model.encode_text([prompt]))
     return replace(up, states=(yield from reconstruct(model, up, text, up.guidance_scale)))
