@@ -97,6 +97,7 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.pix2pix_zero.method",
         "lead the text along a direction, and draw the latents to the source's attention maps",
         "wordbrush.editing.pix2pix_zero.options",
+        after="straight",
     ),
 }
 

@@ -50,16 +50,19 @@ METHODS: Mapping[str, Method[Inversion]] = {
         "wordbrush.inversion.implicit.fixed_point",
         "DDIM inversion whose steps are iterated until they can be undone: exact without guidance",
         "wordbrush.inversion.implicit.options:FixedPointOptions",
+        seen=seen(pocket="run"),
     ),
     "renoise": Method(
         "wordbrush.inversion.implicit.renoise",
         "the same, along the mean of the noises that were found on the way",
         "wordbrush.inversion.implicit.options:ReNoiseOptions",
+        seen=seen(pocket="run"),
     ),
     "regularised": Method(
         "wordbrush.inversion.regularised.method",
         "DDIM inversion with the noise of each step made white: freer to edit, less exact",
         "wordbrush.inversion.regularised.options",
+        seen=seen(pocket="run"),
     ),
     "negative_prompt": Method(
         "wordbrush.inversion.negative_prompt",
