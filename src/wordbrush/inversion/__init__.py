@@ -60,7 +60,7 @@ METHODS: Mapping[str, Method[Inversion]] = {
     ),
     "regularised": Method(
         "wordbrush.inversion.regularised.method",
-        "DDIM inversion with the noise of each step made white: freer to edit, less exact",
+        "DDIM inversion with the noise of each step made whiter, as pix2pix-zero has it",
         "wordbrush.inversion.regularised.options",
         seen=seen(pocket="run"),
     ),

@@ -6,9 +6,8 @@ The noise that the network predicts on the way up is not white: neighbouring val
     Σ_scales Σ_channels (mean of η · η shifted down)² + (mean of η · η shifted right)²             (autocorrelation)
     σ² + μ² − 1 − log σ²                                                                           (divergence)
 
-so that z_T is more like what sampling begins from. The price is exactness: the noise of a step is then not what the
-network says, and the way down does not lead back so well. What sampling makes of z_T with guidance is the source, as in
-`ddim`.
+so that z_T is more like what sampling begins from. The noise of a step is then not what the network says, so nothing
+promises that the way down leads back; what sampling makes of z_T with guidance is the source, as in `ddim`.
 
 As released: correlations are averaged before they are squared (the paper sums products), the pyramid halves until a
 side is at most 8, and λ = 20 for both. Deviations: shifts are at least 1 (the released code also draws 0, which is no
