@@ -90,6 +90,8 @@ def test_without_rounds_it_is_ddim_inversion(shape: str, tiny: Tiny) -> None:
     plain = drain(ddim(model, image, CAT, parse(InversionOptions, {"steps": 3})))
     assert torch.equal(inverted(rounds=0).trajectory, plain.trajectory)
     assert torch.equal(inverted().trajectory, inverted().trajectory)
+    if shape != "sd1":
+        return
     different: tuple[dict[str, float], ...] = (
         {},
         {"rounds": 2},
