@@ -49,15 +49,15 @@ def test_an_inversion_costs_what_the_unet_computes(tiny: Tiny) -> None:
     expected = {
         "direct": (4, 0),
         "ddim": (4 + 2 * 4, 0),
-        "regularised": (4 + 2 * 4, 0),
-        "fixed_point": (4 * 3 + 2 * 4, 0),
-        "renoise": (4 * 3 + 2 * 4, 0),
         "negative_prompt": (4 + 4, 0),
         # Up, and for each step one conditional row, three that are optimised, and the one that lands.
         # (A rate this small never comes near enough to stop early.)
         "null_text": (4 + 4 * (1 + 3 + 1), 4 * 3),
         "edict": (4 * 2 * 2, 0),
         "edit_friendly": (4 * 2, 0),
+        "regularised": (4 + 2 * 4, 0),
+        "fixed_point": (4 * 3 + 2 * 4, 0),
+        "renoise": (4 * 3 + 2 * 4, 0),
     }
     costs: list[Cost] = []
     for inversion, counted in expected.items():
