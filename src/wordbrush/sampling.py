@@ -1,11 +1,11 @@
 """Where sources come from: a seed, sampled down to its picture, or a picture, walked up to noise."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -158,6 +158,39 @@ def reconstruct(
     loop = denoise(model, source.z_T, conditions, source.schedule, TextGuidance(guidance_scale))
     states = yield from watched("reconstructing", loop, model)
     return Trajectory(torch.cat([source.z_T, *states]))
+
+
+def redrawn(
+    model: Model,
+    source: Source,
+    conditions: Conditions,
+    schedule: Schedule,
+    guidance: Guidance,
+    *,
+    noise: Float[Tensor, "1 c h w"],
+    free: Bool[Tensor, "1 1 h w"],
+    targets: int,
+    others: Mapping[str, Model] | None = None,
+) -> Generator[Progress, None, tuple[Float[Tensor, "n steps_plus_1 c h w"], int]]:
+    """Noise a source's picture to the first level of a schedule, and draw it again from there, n times.
+
+    Outside of `free` the picture is put back in every step, noised with the same noise. Returns the trajectories, and
+    the rows that the UNet computed. conditions, guidance, others: as for `denoise`.
+    """
+    picture, rows = source.z_0.to(model.device, model.latent_dtype), 0
+    known = [level.mix(picture, noise) for level in schedule.levels[:-1]] + [picture]
+    z = known[0].expand(targets, -1, -1, -1)
+
+    def kept(i: int, latents: Tensor, _: Tensor) -> Tensor:
+        return torch.where(free, latents, known[i + 1])
+
+    def count(step: Step) -> None:
+        nonlocal rows
+        rows += step.rows
+
+    loop = denoise(model, z, conditions, schedule, guidance, others=others, after_step=kept)
+    states = yield from watched("editing", loop, model, see=count)
+    return torch.stack([z, *states], dim=1), rows
 
 
 def recorded(

@@ -86,7 +86,8 @@ TYPES = {
     "--redraw-seed "
     "--mask-draws --mask-seed --mask-grow "
     "--rounds --rolls --roll-seed "
-    "--iterations --renoise-steps --average-from --average-late",
+    "--iterations --renoise-steps --average-from --average-late "
+    "--tuning-steps --tuning-batch --tuning-seed --embedding-steps",
     "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold --finish "
     "--start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
     "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
@@ -94,7 +95,8 @@ TYPES = {
     "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit "
     "--difference-threshold --mask-noise --mask-clamp "
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence "
-    "--tolerance",
+    "--tolerance "
+    "--interpolation --embedding-rate --tuning-rate",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
@@ -120,7 +122,8 @@ TYPES = {
     "device": "--device",
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
-    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work --study",
+    "place": "--keep batch:--out compare:--out bench:--out pie:--out subjects:--out directional:--out --work --study "
+    "--tuned-in",
     "learned": "textual-inversion:--out dreambooth:--out lora:--out custom-diffusion:--out svdiff:--out cones:--out "
     "elite:--out convert:--out merge:--out",
     "source": "invert:--out",

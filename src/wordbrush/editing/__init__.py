@@ -99,6 +99,11 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.pix2pix_zero.options",
         after="straight",
     ),
+    "imagic": Method(
+        "wordbrush.editing.imagic.method",
+        "learns one picture and a text that stands for it, and goes from there towards the target's text",
+        "wordbrush.editing.imagic.options",
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from wordbrush.options import FitOptions, MaybeSaid, Said, Texts
+from wordbrush.options import FitOptions, MaybeSaid, Options, Said, Texts
 
 if TYPE_CHECKING:
     from wordbrush.training.pictures import Pictures
@@ -31,6 +31,32 @@ class PictureOptions(FitOptions):
         description="weight the loss by min(signal-to-noise ratio, this); 5 is usual (default: equal weights)",
     )
     sample_prompt: MaybeSaid = Field("", description="prompt of the samples (default: the concept's own)")
+
+
+class OnePictureOptions(Options):
+    """What an edit is told of how it learns its one picture before it draws; what is None depends on the model."""
+
+    tuning_steps: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="steps in which the network learns the picture; 0: it stays as it is (default: by the model)",
+    )
+    tuning_rate: float | None = Field(
+        None, gt=0, le=1, description="learning rate of these steps (default: by the model)"
+    )
+    tuning_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="rows of a step, each with a noise of its own (default: by the model)",
+    )
+    tuning_seed: int = Field(0, ge=0, lt=2**63, description="of the noise that is learned with")
+    tuned_in: MaybeSaid = Field(
+        "",
+        description="a folder where what is learned is kept, with checkpoints: another edit of the picture finds it, "
+        "and a run that was stopped goes on (default: in memory, for this run)",
+    )
 
 
 class ClassOptions(PictureOptions):

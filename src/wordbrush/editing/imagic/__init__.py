@@ -1,0 +1,1 @@
+"""Imagic: `method`, and its `options`, which do not import torch."""
