@@ -164,6 +164,36 @@ class DifferenceGuidance:
 
 
 @dataclass(frozen=True)
+class TwoModelGuidance:
+    """eps_∅ + w ((1 − v) eps_text + v eps_picture − eps_∅), for a branch "picture" that another model predicts, which
+    has learned one picture (`denoise`'s `others`; Zhang et al. 2023, SINE, section 3.2).
+
+    scale: w. share: v, from 0, which is `TextGuidance`, to 1, where the text says nothing.
+    """
+
+    scale: float
+    share: float
+
+    def branches(self, progress: float) -> tuple[str, ...]:
+        """Null, picture and text, but for those that have no weight; text is always there."""
+        null = () if self.scale == 1 else ("null",)
+        return (*null, *(("picture",) if self.share else ()), "text")
+
+    def reads_source(self, progress: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise."""
+        towards = noise["text"]
+        if self.share:
+            towards = (1 - self.share) * towards + self.share * noise["picture"]
+        if self.scale == 1:
+            return towards
+        return noise["null"] + self.scale * (towards - noise["null"])
+
+
+@dataclass(frozen=True)
 class SwitchedGuidance:
     """One guidance first, and another from a fraction of the run on."""
 

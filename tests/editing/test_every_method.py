@@ -36,7 +36,11 @@ class Case:
     from_seeds: bool = True
 
 
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case] = {
+    "imagic": Case({"embedding_steps": 1, "tuning_steps": 1}),
+    "sine": Case({"tuning_steps": 1}),
+    "unitune": Case({"tuning_steps": 1}),
+}
 
 
 @pytest.fixture(scope="session")

@@ -96,13 +96,15 @@ TYPES = {
     "--difference-threshold --mask-noise --mask-clamp "
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence "
     "--tolerance "
-    "--interpolation --embedding-rate --tuning-rate",
+    "--interpolation --embedding-rate --tuning-rate "
+    "--picture-weight --until --patches",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
     "--init --templates --side-by-side --source-sentences --target-sentences "
     "textual-inversion:--token custom-diffusion:--token elite:--token "
+    "--rare-words "
     "convert:--token",
     "choice": "NAME --sentences --held-maps "
     " --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "

@@ -103,6 +103,19 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.imagic.method",
         "learns one picture and a text that stands for it, and goes from there towards the target's text",
         "wordbrush.editing.imagic.options",
+        after="straight",
+    ),
+    "sine": Method(
+        "wordbrush.editing.sine.method",
+        "two models guide: one that knows the words, and a copy that has learned the picture",
+        "wordbrush.editing.sine.options",
+        after="straight",
+    ),
+    "unitune": Method(
+        "wordbrush.editing.unitune.method",
+        "learns one picture as rare words, and draws them with the target's under much guidance",
+        "wordbrush.editing.unitune.options",
+        after="straight",
     ),
 }
 

@@ -1,0 +1,1 @@
+"""SINE: `method`, and its `options`, which do not import torch."""

@@ -1,0 +1,1 @@
+"""UniTune: `method`, and its `options`, which do not import torch."""
