@@ -93,19 +93,19 @@ def test_the_drawn_words_are_rare(tiny: Tiny) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_learned_is_in_the_edit() -> None:
-    """On a rendered scene the edit is nearer to the true answer than without learning the picture."""
+def test_rare_words_alone_draw_the_picture() -> None:
+    """On a rendered scene; a model that has not learned it draws something else under them."""
     model = Model.load("pocket", device="cpu")
     (one,) = split(777, 1, "change object")
     source = invert(model, one.picture, one.source_prompt)
     off = [
-        float(np.abs(np.asarray(result.rendering, float) - np.asarray(one.truth, float)).mean())
+        float(np.abs(np.asarray(result.rendering, float) - np.asarray(one.picture, float)).mean())
         for result in (
-            edit(model, source, one.target_prompt, method="unitune", options=told)
+            edit(model, source, "zwx", method="unitune", options={"rare_words": "zwx lis old", **told})
             for told in ({}, {"tuning_steps": 0})
         )
     ]
-    assert off[0] < 0.8 * off[1]
+    assert off[0] < 0.5 * off[1]
 
 
 def test_what_does_not_work_is_said(tiny: Tiny) -> None:
