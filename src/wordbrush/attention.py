@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -184,9 +184,12 @@ class Heads:
         padded = F.pad(columns.to(self.hidden), (0, self.channels - columns.shape[-1]))
         return padded[:, None].expand(-1, self.layer.heads, -1, -1)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "b heads positions d"]:
-        """softmax(QKᵀ/√d) V by the fused kernel."""
-        return F.scaled_dot_product_attention(query, key, value)
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, among: Bool[Tensor, "#b 1 1 tokens"] | None = None
+    ) -> Float[Tensor, "b heads positions d"]:
+        """softmax(QKᵀ/√d) V by the fused kernel. among: the keys to attend to, at least one in each row; by default
+        all."""
+        return F.scaled_dot_product_attention(query, key, value, among)
 
     def _text(self) -> TextProjections:
         if self._projections is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wordbrush.attention import Attend
 from wordbrush.errors import NumericsError
+from wordbrush.features import Features
 from wordbrush.guidance import Guidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.recording import Recording
@@ -65,6 +66,7 @@ def denoise(
     rows: Callable[[int], Rows] | None = None,
     source: SourceRow | None = None,
     attend: Attend | None = None,
+    features: Features | None = None,
     after_step: AfterStep | None = None,
 ) -> Generator[Step, None, Float[Tensor, "n c h w"]]:
     """Sample n pictures from z_T down to z_0; yields after each step. Beside a source they take the steps of its states
@@ -73,11 +75,12 @@ def denoise(
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
     source: what the pictures are edits of; needed where `rows` asks for its row, or for what is recorded of it.
-    attend: computes the attention layers. after_step: decides the latents to go on with (local blend).
+    attend: computes the attention layers. features: changes what residual blocks add. after_step: decides the latents
+    to go on with (local blend).
 
     Raises `NumericsError` as soon as latents are not finite.
     """
-    ask = Predictor(model, conditions, schedule, guidance, others or {}, rows, source, attend)
+    ask = Predictor(model, conditions, schedule, guidance, others or {}, rows, source, attend, features)
     walk = ddim() if source is None else source.states.walk()
     for i in range(schedule.steps):
         ask.rows, ask.source_noise = 0, None
@@ -106,6 +109,7 @@ class Predictor:
     layout: Callable[[int], Rows] | None = None
     source: SourceRow | None = None
     attend: Attend | None = None
+    features: Features | None = None
     where: Callable[[int], str] | None = None
     rows: int = 0
     source_noise: Float[Tensor, "1 c h w"] | None = None
@@ -145,6 +149,7 @@ class Predictor:
             here,
             conditioning,
             attend=self.attend,
+            features=self.features,
             step=i,
         )
         # Checked in every row: fused attention can turn a source row's NaN into zeros for the targets.

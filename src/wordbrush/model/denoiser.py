@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wordbrush import features as residual
 from wordbrush.attention import Attend, Site, install
 from wordbrush.errors import ModelError, short
+from wordbrush.features import Block, Features
 from wordbrush.model.conditioning import Conditioning
 from wordbrush.schedule import Level, Prediction
 
@@ -42,6 +44,7 @@ class Denoiser:
                 f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {short(self.prediction)}"
             )
         object.__setattr__(self, "_unlike", install(self.unet))
+        residual.install(self.unet)
 
     @property
     def unlike(self) -> str:
@@ -61,10 +64,11 @@ class Denoiser:
         conditioning: Conditioning,
         *,
         attend: Attend | None = None,
+        features: Features | None = None,
         step: int | None = None,
     ) -> Prediction:
         """The prediction of each row at a level; raises like `output`."""
-        output = self.output(latents, level.t, conditioning, attend=attend, step=step)
+        output = self.output(latents, level.t, conditioning, attend=attend, features=features, step=step)
         return PREDICTIONS[self.prediction](level, latents, output)
 
     def output(
@@ -74,10 +78,11 @@ class Denoiser:
         conditioning: Conditioning,
         *,
         attend: Attend | None = None,
+        features: Features | None = None,
         step: int | None = None,
     ) -> Float[Tensor, "rows c h w"]:
-        """What the network itself says, in the latents' type; `attend` computes the attention layers, and is given the
-        `step`. timesteps: one for all rows, or one each.
+        """What the network itself says, in the latents' type; `attend` computes the attention layers, `features`
+        changes what residual blocks add, and both are given the `step`. timesteps: one for all rows, or one each.
 
         Raises `ModelError` where `attend` is given and this UNet's attention is not Stable Diffusion's, or for other
         extra channels than it reads, or where a distilled model is not told its guidance scale.
@@ -103,13 +108,15 @@ class Denoiser:
                 "this model is distilled and reads the guidance scale as an input, got none: "
                 "give the scale in its conditioning, or use the model it was distilled from"
             )
-        return self.unet(
-            self._input(latents, conditioning.channels),
-            timesteps,
-            encoder_hidden_states=conditioning.text.hidden,
-            return_dict=False,
-            **extra,
-        )[0].to(latents.dtype)
+        with residual.during(features, 0 if step is None else step):
+            output = self.unet(
+                self._input(latents, conditioning.channels),
+                timesteps,
+                encoder_hidden_states=conditioning.text.hidden,
+                return_dict=False,
+                **extra,
+            )[0]
+        return output.to(latents.dtype)
 
     def map_positions(self, latent_size: tuple[int, int]) -> int:
         """Positions of the cross-attention sites at which word maps are read, for latents of this size."""
@@ -140,6 +147,18 @@ class Denoiser:
             site = Site(name, layer.is_cross_attention, *grids[level])
             found[site] = layer.heads, layer.to_q.out_features // layer.heads
         return found
+
+    def decoder_blocks(self, place: float) -> tuple[Block, ...]:
+        """The decoder's blocks (`features.blocks`) from a place on: 0 is the first, and 1 is behind the last.
+
+        Raises `ModelError` for a UNet without any.
+        """
+        found = residual.blocks(self.unet)
+        if not found:
+            raise ModelError("this model's UNet has no attention in its up blocks")
+        return found[
+            math.ceil(place * len(found) - 1e-3) :
+        ]  # a third of nine blocks is three, however it is rounded
 
     def _grids(self, latent_size: tuple[int, int]) -> list[tuple[int, int]]:
         """Height and width of each level, the latents' own first: the UNet halves its grid, rounding up."""

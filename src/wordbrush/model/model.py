@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wordbrush.attention import Attend
 from wordbrush.errors import ModelError
+from wordbrush.features import Features
 from wordbrush.inputs import AppliedConcept
 from wordbrush.loading import Defaults, Vocabulary, load_parts
 from wordbrush.loading.fit import require_fit
@@ -330,8 +331,11 @@ class Model:
         conditioning: Conditioning,
         *,
         attend: Attend | None = None,
+        features: Features | None = None,
         step: int | None = None,
     ) -> Prediction:
-        """The prediction of each row at a noise level, by `Denoiser.predict`; without `attend`, bit for bit what the
-        untouched UNet computes. step: the sampler's step, for `attend`."""
-        return self.denoiser.predict(latents, level, conditioning, attend=attend, step=step)
+        """The prediction of each row at a noise level, by `Denoiser.predict`; without `attend` and `features`, bit for
+        bit what the untouched UNet computes. step: the sampler's step, for both."""
+        return self.denoiser.predict(
+            latents, level, conditioning, attend=attend, features=features, step=step
+        )
