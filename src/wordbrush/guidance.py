@@ -85,6 +85,36 @@ class TextImageGuidance:
 
 
 @dataclass(frozen=True)
+class FadingGuidance:
+    """ε̃ + w (eps_text − ε̃), where ε̃ = (1 − p) eps_first + p eps_last: leads away from one branch in the beginning of
+    the run and more and more from another (Tumanyan et al. 2023, equation 8 with their released code's linear
+    schedule). p: the fraction of the run."""
+
+    scale: float
+    first: str = "null"
+    last: str = "negative"
+
+    def branches(self, progress: float) -> tuple[str, ...]:
+        """Both and text; the last is not needed in the very beginning, and at scale 1 text alone is."""
+        if self.scale == 1:
+            return ("text",)
+        return (self.first, self.last, "text") if progress > 0 else (self.first, "text")
+
+    def reads_source(self, progress: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise."""
+        if self.first not in noise:
+            return noise["text"]
+        away = noise[self.first]
+        if self.last in noise:
+            away = (1 - progress) * away + progress * noise[self.last]
+        return away + self.scale * (noise["text"] - away)
+
+
+@dataclass(frozen=True)
 class PerpendicularGuidance:
     """Guides away from a negative prompt only as far as that does not oppose the prompt (Armandpour et al. 2023,
     Perp-Neg): of eps_negative − eps_∅ the part that is perpendicular to eps_text − eps_∅ is subtracted."""

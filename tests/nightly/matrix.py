@@ -97,10 +97,11 @@ TYPES = {
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence "
     "--tolerance "
     "--interpolation --embedding-rate --tuning-rate "
-    "--picture-weight --until --patches",
+    "--picture-weight --until --patches "
+    "--mutual-start --mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
-    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words",
+    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt "
     "--init --templates --side-by-side --source-sentences --target-sentences "
     "textual-inversion:--token custom-diffusion:--token elite:--token "
@@ -111,7 +112,8 @@ TYPES = {
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --train-word --encoding --own-mask --mask-reference "
-    "--sizes --to --subject subjects:--from-pocket dreambooth:--keep",
+    "--sizes --to --subject subjects:--from-pocket dreambooth:--keep "
+    "--negative-schedule",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
     "--quick --save-mask",
     "picture": "PICTURE --truth --mask --picture",

@@ -117,6 +117,16 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.unitune.options",
         after="straight",
     ),
+    "masactrl": Method(
+        "wordbrush.editing.masactrl.method",
+        "draw the new words' picture, and take how things look from the source: poses, sizes, places",
+        "wordbrush.editing.masactrl.options",
+    ),
+    "plug_and_play": Method(
+        "wordbrush.editing.plug_and_play.method",
+        "keep the layout of a picture, and let the new words choose colours and textures",
+        "wordbrush.editing.plug_and_play.options",
+    ),
 }
 
 

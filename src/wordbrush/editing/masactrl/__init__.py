@@ -1,0 +1,1 @@
+"""MasaCtrl: `method`, and its `options`, which do not import torch."""

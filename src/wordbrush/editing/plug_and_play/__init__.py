@@ -1,0 +1,1 @@
+"""Plug-and-Play: `method`, and its `options`, which do not import torch."""
