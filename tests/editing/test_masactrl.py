@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -11,8 +12,9 @@ from torch import Tensor
 
 import injecting
 from injecting import SOURCE, Branch, Maps, Run, weights
-from wordbrush import edit, from_seed
+from wordbrush import edit, from_seed, invert
 from wordbrush.errors import OptionsError, PromptError
+from wordbrush.evaluation.bench.cases import split
 from wordbrush.features import blocks
 from wordbrush.model import Model
 from wordbrush.source import Source
@@ -31,6 +33,7 @@ def guided(scale: float, target: str = DOG) -> list[Branch]:
     return [Branch("", lambda _: 1 - scale), Branch(target, lambda _: scale)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent_size", [(16, 16), (16, 24)])
 @pytest.mark.parametrize("shape", LATE)
 def test_targets_ask_the_source_from_a_step_and_a_layer_on(
@@ -52,7 +55,14 @@ def test_targets_ask_the_source_from_a_step_and_a_layer_on(
     assert result.report.details["mutual_blocks"]
 
 
-@pytest.mark.parametrize("foreground", ["auto", ("cat", "dog"), ("beach",)])
+@pytest.mark.parametrize(
+    "foreground",
+    [
+        "auto",
+        pytest.param(("cat", "dog"), marks=pytest.mark.slow),
+        pytest.param(("beach",), marks=pytest.mark.slow),
+    ],
+)
 def test_with_masks_the_foreground_asks_the_foreground(foreground: Any, tiny: Tiny, seeded: Seeded) -> None:
     """Equations 5 to 7, with the maps of all steps so far."""
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
@@ -79,6 +89,7 @@ def test_with_masks_the_foreground_asks_the_foreground(foreground: Any, tiny: Ti
     assert result.report.unet_rows == 3 * 3
 
 
+@pytest.mark.slow
 def test_several_targets_are_each_its_own(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
     targets = [DOG, "a red fox on a beach"]
@@ -114,6 +125,7 @@ def test_a_third_of_the_decoder_is_the_released_codes_layer() -> None:
         assert sorted(name for block in late for name in block.self_attention) == sorted(names[layer:])
 
 
+@pytest.mark.slow
 def test_options_decide_how_much_is_the_sources(tiny: Tiny) -> None:
     model = tiny()
     source = from_seed(model, CAT, steps=4)
@@ -176,3 +188,20 @@ def test_what_does_not_work_is_said(tiny: Tiny) -> None:
         edit(model, source, DOG, method="masactrl", options={"foreground": ("cat",)})
     with pytest.raises(PromptError):
         edit(model, source, DOG + " dog" * 100, method="masactrl")
+
+
+@pytest.mark.slow
+def test_things_change_size_and_the_rest_is_nearer_to_the_source_than_without() -> None:
+    """On rendered scenes: the source's keys and values keep how the picture looks, and not where things are."""
+    model = Model.load("pocket", device="cpu")
+    with_source, without = list[float](), list[float]()
+    for one in split(555, 3, "change size"):
+        source = invert(model, one.picture, one.source_prompt, method="straight")
+        picture, outside = np.asarray(one.picture, float), ~one.mask
+        for place, kept in ((1 / 3, with_source), (1.0, without)):
+            told = {"mutual_place": place}
+            result = edit(model, source, one.target_prompt, method="masactrl", options=told)
+            kept.append(float(((np.asarray(result.rendering, float) - picture)[outside] ** 2).mean()))
+            changed = np.abs(np.asarray(result.rendering, float) - picture)[one.mask].mean()
+            assert changed > 20, "the thing has another size"
+    assert sum(with_source) < 0.9 * sum(without)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -16,6 +17,7 @@ from wordbrush import edit, from_seed, invert
 from wordbrush.editing.plug_and_play import method
 from wordbrush.editing.plug_and_play.options import Options
 from wordbrush.errors import OptionsError, PromptError
+from wordbrush.evaluation.bench.cases import split
 from wordbrush.features import blocks
 from wordbrush.model import Model
 from wordbrush.progress import drain
@@ -47,6 +49,7 @@ def injected(shape: str) -> Run:
     return Run(maps, features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent_size", [(16, 16), (16, 24)])
 @pytest.mark.parametrize("shape", PLACES)
 def test_features_and_maps_are_the_sources(
@@ -62,7 +65,7 @@ def test_features_and_maps_are_the_sources(
     assert result.report.details["feature_block"] == PLACES[shape][0]
 
 
-@pytest.mark.parametrize("schedule", ["linear", "constant"])
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("constant", marks=pytest.mark.slow)])
 def test_guidance_leads_away_from_the_negative_prompt(schedule: str, tiny: Tiny, seeded: Seeded) -> None:
     """Equation 8: α falls over the run, or is 0."""
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
@@ -95,6 +98,7 @@ def test_places_are_the_released_codes_in_stable_diffusion() -> None:
     assert layers == [f"up_blocks.{i}.attentions.{j}.transformer_blocks.0.attn1" for i, j in expected]
 
 
+@pytest.mark.slow
 def test_several_targets_are_each_its_own(tiny: Tiny, seeded: Seeded) -> None:
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
     targets = [DOG, "a red fox on a beach"]
@@ -174,6 +178,7 @@ def test_options_decide_how_much_is_the_sources(tiny: Tiny) -> None:
         assert not torch.equal(default, made(**other)), other
 
 
+@pytest.mark.slow
 def test_options_without_effect_are_said(tiny: Tiny) -> None:
     model = tiny()
     source = from_seed(model, CAT, steps=2)
@@ -221,3 +226,21 @@ def test_what_does_not_work_is_said(tiny: Tiny) -> None:
         edit(model, source, DOG + " dog" * 100, method="plug_and_play")
     with pytest.raises(PromptError):
         edit(model, source, DOG, method="plug_and_play", options={"negative_prompt": "dog " * 100})
+
+
+@pytest.mark.slow
+def test_what_is_not_said_to_change_keeps_its_place() -> None:
+    """On rendered scenes: with features and maps the rest of the picture is nearer to the source, and the whole picture
+    nearer to the true answer."""
+    model = Model.load("pocket", device="cpu")
+    errors: dict[str, list[float]] = {"default": [], "without": []}
+    nothing = {"feature_steps": 0.0, "attention_steps": 0.0}
+    for one in split(555, 2, "change colour"):
+        source = invert(model, one.picture, one.source_prompt, method="straight")
+        picture, truth = (np.asarray(each, float) for each in (one.picture, one.truth))
+        for name, told in (("default", {}), ("without", nothing)):
+            result = edit(model, source, one.target_prompt, method="plug_and_play", options=told)
+            ours = np.asarray(result.rendering, float)
+            errors[name] += [((ours - picture)[~one.mask] ** 2).mean(), ((ours - truth) ** 2).mean()]
+    for part in (0, 1):
+        assert sum(errors["default"][part::2]) < 0.5 * sum(errors["without"][part::2])
