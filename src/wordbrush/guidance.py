@@ -87,7 +87,7 @@ class TextImageGuidance:
 @dataclass(frozen=True)
 class FadingGuidance:
     """ε̃ + w (eps_text − ε̃), where ε̃ = (1 − p) eps_first + p eps_last: leads away from one branch in the beginning of
-    the run and more and more from another (Tumanyan et al. 2023, equation 8 with their released code's linear
+    the run and more and more from another (Tumanyan et al. 2023, negative-prompting with their released code's linear
     schedule). p: the fraction of the run."""
 
     scale: float

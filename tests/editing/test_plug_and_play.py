@@ -67,7 +67,7 @@ def test_features_and_maps_are_the_sources(
 
 @pytest.mark.parametrize("schedule", ["linear", pytest.param("constant", marks=pytest.mark.slow)])
 def test_guidance_leads_away_from_the_negative_prompt(schedule: str, tiny: Tiny, seeded: Seeded) -> None:
-    """Equation 8: α falls over the run, or is 0."""
+    """α falls over the run, or is 0."""
     model, source = tiny("sd1", torch.float64), seeded("sd1", steps=3)
 
     def alpha(step: int) -> float:

@@ -2,17 +2,19 @@
 Editing").
 
 The target is drawn by its own words from the source's noise, and from a step S and a layer L on its self-attention
-looks at the source instead of itself: its queries ask the source's keys and values (equation 4),
+looks at the source instead of itself: its queries ask the source's keys and values,
 
-    Attention(Q, K_s, V_s)   if t > S and l > L,   else   Attention(Q, K, V).
+    Attention(Q, K_s, V_s)   if t > S and l > L,   else   Attention(Q, K, V).                           (1)
 
 The first steps and the coarse layers, which are its own, decide the layout; the rest says how things look, and takes
 that from where the source shows them. So a thing may stand, lie or be somewhere else and still be the same thing. The
 cross-attention is not touched.
 
-Guided by masks, what the words name looks at what they name in the source, and the rest at the rest (equations 5 to 7):
+Guided by masks, what the words name looks at what they name in the source, and the rest at the rest:
 
-    f_o = Attention(Q, K_s, V_s; M_s),   f_b = Attention(Q, K_s, V_s; 1 − M_s),   f = f_o M_t + f_b (1 − M_t).
+    f_o = Attention(Q, K_s, V_s; M_s)                                                                  (2)
+    f_b = Attention(Q, K_s, V_s; 1 − M_s)                                                              (3)
+    f = f_o M_t + f_b (1 − M_t)                                                                        (4)
 
 The masks are the words' cross-attention, averaged over the sites of one size and over all steps so far (the released
 code: over the step's). From its least to its most, M_s is what exceeds a threshold, and M_t is not rounded, as in the
@@ -229,11 +231,11 @@ class MutualSelfAttention:
         query = heads.query()
         key, value = heads.key(rows.source_row).expand(whole), heads.value(rows.source_row).expand(whole)
         if self.maps is None:
-            return heads.attend(query, key, value)  # (4); the source's own row attends to itself
+            return heads.attend(query, key, value)  # (1); the source's own row attends to itself
         is_source, is_target = self._masks(self.maps, site, rows)
-        of_object = heads.attend(query, key, value, _some(is_source)[:, None, None])  # (5)
-        of_rest = heads.attend(query, key, value, _some(~is_source)[:, None, None])  # (6)
-        return torch.lerp(of_rest, of_object, is_target[:, None, :, None].to(of_rest))  # (7)
+        of_object = heads.attend(query, key, value, _some(is_source)[:, None, None])  # (2)
+        of_rest = heads.attend(query, key, value, _some(~is_source)[:, None, None])  # (3)
+        return torch.lerp(of_rest, of_object, is_target[:, None, :, None].to(of_rest))  # (4)
 
     def _masks(
         self, maps: WordMaps, site: Site, rows: Rows

@@ -14,7 +14,7 @@ their place in the decoder, so that one number means the same in every network: 
 Diffusion's output blocks is the second of the decoder's nine that have attention, whose maps are the source's from
 there on.
 
-The guidance may lead away from a negative prompt (section 4, "negative prompting"; equation 8),
+The guidance may lead away from a negative prompt (the paper's negative-prompting),
 
     ε = w ε(P) + (1 − w) (α ε(∅) + (1 − α) ε(P_negative)),
 
@@ -36,6 +36,7 @@ from wordbrush.denoise import denoise
 from wordbrush.editing import Dial
 from wordbrush.editing.plug_and_play.options import Options
 from wordbrush.errors import PromptError
+from wordbrush.features import Block
 from wordbrush.guidance import FadingGuidance, Guidance, TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
@@ -72,7 +73,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     targets = plan(model, request)
     scale = source.guidance_scale if options.guidance_scale is None else options.guidance_scale
     n, free = len(targets), request.free(source).to(model.device)
-    block, layers = model.denoiser.decoder_blocks(options.feature_place)[0], _layers(model, options)
+    block, layers = _block(model, options), _layers(model, options)
     trajectories, rows = source.trajectory.expand(n, -1, -1, -1, -1).to(model.device), 0
     notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
     if options.start < 1:
@@ -120,13 +121,19 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     ]
 
 
+def _block(model: Model, options: Options) -> Block:
+    # A place within the last block is behind its beginning.
+    found = model.denoiser.decoder_blocks(options.feature_place)
+    return found[0] if found else model.denoiser.decoder_blocks(0.0)[-1]
+
+
 def _layers(model: Model, options: Options) -> frozenset[str]:
     blocks = model.denoiser.decoder_blocks(options.attention_place)
     return frozenset(name for block in blocks for name in block.self_attention)
 
 
 def _guidance(by: Guidance, options: Options) -> Guidance:
-    """The source's guidance, which leads away from the negative prompt where it leads away from anything (8)."""
+    """The source's guidance, which leads away from the negative prompt where it leads away from anything."""
     if options.negative_prompt is None or not isinstance(by, TextGuidance):
         return by
     if options.negative_schedule == "constant":
