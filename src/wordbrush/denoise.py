@@ -21,7 +21,7 @@ from wordbrush.model import Conditioning, Model
 from wordbrush.recording import Recording
 from wordbrush.rows import Rows
 from wordbrush.schedule import Level, Prediction, Schedule
-from wordbrush.states import States, ddim
+from wordbrush.states import States, Walk, ddim
 
 Conditions = Mapping[str, Conditioning | Sequence[Conditioning]]
 """What each branch of the guidance sees: one row for each target or one for all, the same in every step or one
@@ -68,9 +68,10 @@ def denoise(
     attend: Attend | None = None,
     features: Features | None = None,
     after_step: AfterStep | None = None,
+    walk: Walk | None = None,
 ) -> Generator[Step, None, Float[Tensor, "n c h w"]]:
     """Sample n pictures from z_T down to z_0; yields after each step. Beside a source they take the steps of its states
-    (`States.walk`), else those of deterministic DDIM.
+    (`States.walk`), else those of `walk`, by default deterministic DDIM's.
 
     conditions: what each branch sees. others: branches that another model predicts.
     rows: the batch of each step; by default the n pictures alone.
@@ -81,7 +82,8 @@ def denoise(
     Raises `NumericsError` as soon as latents are not finite.
     """
     ask = Predictor(model, conditions, schedule, guidance, others or {}, rows, source, attend, features)
-    walk = ddim() if source is None else source.states.walk()
+    if walk is None:
+        walk = ddim() if source is None else source.states.walk()
     for i in range(schedule.steps):
         ask.rows, ask.source_noise = 0, None
         here, to = schedule.levels[i], schedule.levels[i + 1]
@@ -204,6 +206,9 @@ Move = Callable[[Tensor], Tensor]
 FindNoise = Callable[[int, Tensor, Ask, Move], Tensor]
 """The noise of one step up: from its timestep, the latents before it, and these two."""
 
+Last = tuple[Level, Tensor] | None
+"""The level of the step before, and the clean latents that were predicted there."""
+
 
 @torch.no_grad()
 def noise_up(
@@ -212,14 +217,18 @@ def noise_up(
     conditioning: Conditioning,
     schedule: Schedule,
     find: FindNoise | None = None,
+    *,
+    is_second_order: bool = False,
 ) -> Generator[Step, None, Float[Tensor, "steps_plus_1 c h w"]]:
     """DDIM inversion: walk a picture's latents up to noise, without guidance; returns the path, z_T first.
 
     Each step is the sampler's, with its two levels exchanged, and with the label of the noisier one (Mokady et
-    al. 2023, section 3). find: the noise of each step; by default what the network says of the latents before it. Steps
-    are in the order of computation: index 0 leaves the clean picture.
+    al. 2023, section 3). find: the noise of each step; by default what the network says of the latents before it.
+    is_second_order: the steps are those of DPM-Solver++(2M), upwards: what the step before predicted is read as well.
+    Steps are in the order of computation: index 0 leaves the clean picture.
     """
     z = z_0
+    last: Last = None
     path = [z_0]
     for k, i in enumerate(reversed(range(schedule.steps))):
         here, to = schedule.levels[i + 1], schedule.levels[i]
@@ -232,11 +241,13 @@ def noise_up(
             rows += len(latents)
             return model.predict(latents, at, conditioning).noise
 
-        def move(noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to) -> Tensor:
-            return here.from_noise(z, noise).step(here, to)
+        def move(noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to, last: Last = last) -> Tensor:
+            predicted = here.from_noise(z, noise)
+            along = predicted.extrapolated(z, here, to, *last) if is_second_order and last else predicted
+            return along.step(here, to)
 
-        predicted = here.from_noise(z, ask(z) if find is None else find(to.t, z, ask, move))
-        z = predicted.step(here, to)
+        predicted = here.from_noise(z, noise := ask(z) if find is None else find(to.t, z, ask, move))
+        z, last = move(noise), (here, predicted.clean)
         check_finite(z, f"inversion step {k + 1} of {schedule.steps}")
         path.append(z)
         yield Step(k, schedule.steps, z, predicted.clean, rows)

@@ -111,6 +111,19 @@ class InversionOptions(Options):
     negative_prompt: str = Field("", description="what guidance leads away from: what shall not be seen")
 
 
+Solver = Literal["ddim", "dpm++"]
+"""What takes the steps: DDIM, or DPM-Solver++(2M)."""
+
+
+class SolvedOptions(InversionOptions):
+    """Those of the inversions that walk up and down by a solver of the user's choice."""
+
+    solver: Solver = Field(
+        "ddim",
+        description="what takes the steps: dpm++ (DPM-Solver++ 2M) is of second order and needs fewer of them",
+    )
+
+
 class StrengthOptions(Options):
     """What every edit has: one slider. `editing.dialled` says it in the method's own option."""
 
@@ -135,7 +148,7 @@ class CompressOptions(Options):
     size: int | None = Field(None, ge=1, description="bytes")
 
 
-class SeedOptions(InversionOptions):
+class SeedOptions(SolvedOptions):
     """What a picture is generated from, besides its prompt."""
 
     seed: int = Field(ge=0, lt=2**63)

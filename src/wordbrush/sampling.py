@@ -20,7 +20,7 @@ from wordbrush.progress import Progress
 from wordbrush.recording import Reads, Recorder, Recording, fitting, kept_in
 from wordbrush.schedule import Schedule
 from wordbrush.source import Source
-from wordbrush.states import NoiseMaps, Trajectory
+from wordbrush.states import SOLVERS, MultistepPath, NoiseMaps, Trajectory
 
 
 def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[Tensor, "1 c h w"]:
@@ -47,6 +47,7 @@ def sample(
     negative_prompt: str = "",
     height: int | None = None,
     width: int | None = None,
+    solver: str = "ddim",
 ) -> Generator[Progress, None, Source]:
     """Generate a picture from a seed, with its trajectory, as a source. Defaults are the model's own.
 
@@ -66,18 +67,23 @@ def sample(
     z_T = initial_latents(model, seed, *size)  # noqa: N806
     null = model.encode_text([negative_prompt])
     conditions = {"text": Conditioning(model.encode_text([prompt])), "null": Conditioning(null)}
-    loop = denoise(model, z_T, conditions, schedule, TextGuidance(scale))
+    path = SOLVERS[solver]
+    loop = denoise(model, z_T, conditions, schedule, TextGuidance(scale), walk=path.free(schedule.steps))
     states = yield from watched("generating", loop, model)
     return Source(
         prompt=prompt,
-        states=Trajectory(torch.cat([z_T, *states])),
+        states=path(torch.cat([z_T, *states])),
         null=null,
         schedule=schedule,
         guidance_scale=scale,
         method="seed",
         model_hash=model.hash,
         concepts=model.concepts,
-        options={"seed": seed, **({"negative_prompt": negative_prompt} if negative_prompt else {})},
+        options={
+            "seed": seed,
+            **({"negative_prompt": negative_prompt} if negative_prompt else {}),
+            **({"solver": solver} if solver != "ddim" else {}),
+        },
     )
 
 
@@ -88,8 +94,10 @@ def walk_up(
     method: str,
     options: InversionOptions,
     find: FindNoise | None = None,
+    solver: str = "ddim",
 ) -> Generator[Progress, None, Source]:
-    """Walk a picture in [−1, 1] up to z_T by unguided DDIM inversion, as the inversions here begin.
+    """Walk a picture in [−1, 1] up to z_T without guidance, as the inversions here begin: DDIM inversion, or that of
+    another of the `SOLVERS`.
 
     Returns the source whose trajectory is this very path; an inversion replaces its states or its null embeddings by
     what it finds. find: see `noise_up`. Defaults are the model's own.
@@ -98,10 +106,12 @@ def walk_up(
     scale = model.defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
     text = Conditioning(model.encode_text([prompt]))
     z_0 = model.encode_image(image)
-    path = yield from watched("inverting", noise_up(model, z_0, text, schedule, find), model)
+    kind = SOLVERS[solver]
+    loop = noise_up(model, z_0, text, schedule, find, is_second_order=kind is MultistepPath)
+    path = yield from watched("inverting", loop, model)
     return Source(
         prompt=prompt,
-        states=Trajectory(torch.cat([*reversed(path), z_0])),
+        states=kind(torch.cat([*reversed(path), z_0])),
         null=model.encode_text([options.negative_prompt]),
         schedule=schedule,
         guidance_scale=scale,
@@ -155,9 +165,12 @@ def reconstruct(
 ) -> Generator[Progress, None, Trajectory]:
     """What sampling makes of a source's z_T with this text and its null embeddings: the reconstruction's states."""
     conditions = {"text": text, "null": source.unconditional()}
-    loop = denoise(model, source.z_T, conditions, source.schedule, TextGuidance(guidance_scale))
+    path, guidance = type(source.states), TextGuidance(guidance_scale)
+    assert issubclass(path, Trajectory), "only what was walked up can be walked down again"
+    walk = path.free(source.steps)
+    loop = denoise(model, source.z_T, conditions, source.schedule, guidance, walk=walk)
     states = yield from watched("reconstructing", loop, model)
-    return Trajectory(torch.cat([source.z_T, *states]))
+    return path(torch.cat([source.z_T, *states]))
 
 
 def redrawn(

@@ -44,6 +44,17 @@ class Level:
     signal: float
     sigma: float
 
+    @property
+    def log_snr(self) -> float:
+        """λ = log(signal / sigma), half of the logarithm of the signal-to-noise ratio (Lu et al. 2022, section 2)."""
+        return (
+            math.inf
+            if self.sigma == 0
+            else -math.inf
+            if self.signal == 0
+            else math.log(self.signal / self.sigma)
+        )
+
     def mix(self, clean: Float[Tensor, "*s"], noise: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """signal · clean + sigma · noise: latents at this level (DDPM, eq. 4)."""
         return self.signal * clean + self.sigma * noise
@@ -93,6 +104,24 @@ class Prediction:
         """The latents at another level before fresh noise is added: μ of a stochastic step."""
         direction = math.sqrt(max(0.0, to.sigma**2 - spread(here, to, eta) ** 2))
         return to.signal * self.clean + direction * self.noise
+
+    def extrapolated(
+        self, z: Float[Tensor, "*s"], here: Level, to: Level, before: Level, last: Float[Tensor, "*s"]
+    ) -> "Prediction":
+        """What the clean latents will be predicted to be in the middle of the step from `here` to `to`, for z.
+
+        A step along it is one of DPM-Solver++(2M) (Lu et al. 2022b, "DPM-Solver++", algorithm 2). Those predicted at
+        the level before were `last`; half of the change since, per unit of λ, is added once more:
+        D = ẑ + h / (2 h_before) (ẑ − last), h = λ(to) − λ(here). The noise is what D leaves of z, so that DDIM's step
+        along it, to.signal · D + to.sigma · (z − here.signal · D) / here.sigma, is equation 13 of that paper.
+
+        To or from a level without noise or without signal h is infinite: there the prediction is left as it is.
+        """
+        step, before_step = to.log_snr - here.log_snr, here.log_snr - before.log_snr
+        if not (math.isfinite(step) and math.isfinite(before_step)):
+            return self
+        clean = self.clean + step / (2 * before_step) * (self.clean - last)
+        return Prediction(clean, (z - here.signal * clean) / here.sigma)
 
     def carry(self, z: Float[Tensor, "*s"], here: Level, to: Level) -> Float[Tensor, "*s"]:
         """Other latents than those that were predicted for, moved from one level to another along this noise.

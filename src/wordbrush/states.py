@@ -33,6 +33,25 @@ def ddim(at: Callable[[int], Tensor] | None = None) -> Walk:
     return step
 
 
+def multistep(steps: int, at: Callable[[int], Tensor] | None = None) -> Walk:
+    """Deterministic steps of second order, DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): each reads what the step
+    before predicted. The first and the last are DDIM's: the first has none before it, and the last one's leap in λ is
+    so large that what is extrapolated over it means little.
+
+    at: the latents of the source before each step, where there is a source.
+    """
+    last: tuple[Level, Tensor] | None = None
+
+    def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
+        nonlocal last
+        guided = predict(z, None if at is None else at(i))
+        along = guided if last is None or i == steps - 1 else guided.extrapolated(z, here, to, *last)
+        last = here, guided.clean
+        return along.step(here, to), guided
+
+    return step
+
+
 @runtime_checkable
 class States(Protocol):
     """A source's latents at each step, how edits of it go on, and what to store. What most kinds have in common is said
@@ -110,6 +129,38 @@ class Trajectory(States):
     def tensors(self) -> dict[str, Tensor]:
         """See `States`."""
         return {"trajectory": self.latents}
+
+    @classmethod
+    def free(cls, steps: int) -> Walk:
+        """A run of so many steps without a source."""
+        return ddim()
+
+
+@dataclass(frozen=True, eq=False)
+class MultistepPath(Trajectory):
+    """A trajectory whose steps are those of DPM-Solver++(2M)."""
+
+    kind: ClassVar[str] = "multistep"
+
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, MultistepPath]":
+        """See `States`: the last of its own steps, because the path between them is no line."""
+        after = before.rest(start)
+        return after, MultistepPath(self.latents[before.steps - after.steps :])
+
+    def walk(self) -> Walk:
+        """See `States`."""
+        return multistep(len(self.latents) - 1, self.at)
+
+    @classmethod
+    def free(cls, steps: int) -> Walk:
+        """See `Trajectory`."""
+        return multistep(steps)
+
+
+SOLVERS: Mapping[str, type[Trajectory]] = {"ddim": Trajectory, "dpm++": MultistepPath}
+"""The trajectories by the name of what takes their steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,6 +332,8 @@ def restored(
     match kind:
         case Trajectory.kind:
             return Trajectory(tensors["trajectory"])
+        case MultistepPath.kind:
+            return MultistepPath(tensors["trajectory"])
         case StraightPath.kind:
             return StraightPath(tensors["z_0"], tensors["noise"], schedule.levels)
         case NoiseMaps.kind:

@@ -10,7 +10,7 @@ from wordbrush.denoise import denoise
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion import ddim
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions
+from wordbrush.options import SolvedOptions
 from wordbrush.progress import drain
 from wordbrush.schedule import Level, Prediction
 
@@ -19,7 +19,7 @@ Tiny = Callable[..., Model]
 
 def reconstruction_error(model: Model, steps: int, guidance_scale: float) -> float:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    options = InversionOptions(steps=steps, guidance_scale=guidance_scale)
+    options = SolvedOptions(steps=steps, guidance_scale=guidance_scale)
     source = drain(ddim.invert(model, image, "a cat on a beach", options))
     z_0 = model.encode_image(image)
     return float((source.trajectory[-1:] - z_0).norm() / z_0.norm())
@@ -50,7 +50,7 @@ def test_guidance_amplifies_the_drift(tiny: Tiny) -> None:
 
 def test_the_trajectory_is_what_sampling_makes_of_the_noise(tiny: Tiny) -> None:
     model = tiny("sd2")
-    source = drain(ddim.invert(model, torch.zeros(1, 3, 32, 32), "a cat", InversionOptions(steps=3)))
+    source = drain(ddim.invert(model, torch.zeros(1, 3, 32, 32), "a cat", SolvedOptions(steps=3)))
     assert source.guidance_scale == model.defaults.guidance_scale
     text, null = model.encode_text(["a cat"]), model.encode_text([""])
     guidance = TextGuidance(source.guidance_scale)

@@ -11,7 +11,7 @@ from wordbrush.editing.prompt_to_prompt.options import Options
 from wordbrush.images import to_image
 from wordbrush.inversion import direct
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import InversionOptions
+from wordbrush.options import SolvedOptions
 from wordbrush.progress import drain
 
 Tiny = Callable[..., Model]
@@ -21,7 +21,7 @@ Tiny = Callable[..., Model]
 def test_the_source_reconstructs_the_autoencoders_picture_exactly(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    source = drain(direct.invert(model, image, "a cat", InversionOptions(steps=3)))
+    source = drain(direct.invert(model, image, "a cat", SolvedOptions(steps=3)))
     z_0 = model.encode_image(image)
     assert torch.equal(source.trajectory[-1:], z_0)
     assert source.image(model).tobytes() == to_image(model.decode(z_0)[0]).tobytes()
@@ -40,14 +40,14 @@ def test_it_costs_one_row_a_step(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) ->
         return forward(sample, *args, **kwargs)
 
     monkeypatch.setattr(model.denoiser.unet, "forward", counted)
-    drain(direct.invert(model, torch.zeros(1, 3, 32, 32), "a cat", InversionOptions(steps=5)))
+    drain(direct.invert(model, torch.zeros(1, 3, 32, 32), "a cat", SolvedOptions(steps=5)))
     assert rows == [1] * 5
 
 
 def test_outside_of_the_blend_an_edit_is_the_picture_bit_by_bit(tiny: Tiny) -> None:
     model = tiny("sd1")
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    source = drain(direct.invert(model, image, "a cat on a beach", InversionOptions(steps=4)))
+    source = drain(direct.invert(model, image, "a cat on a beach", SolvedOptions(steps=4)))
     options = Options(blend_threshold=0.75)
     (result,) = drain(reference.prompt_to_prompt(model, source, ["a dog on a beach"], options))
     assert 0.02 < result.report.edited_share < 0.98

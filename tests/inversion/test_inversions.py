@@ -14,7 +14,7 @@ from wordbrush.errors import ModelError, NumericsError, OptionsError, PromptErro
 from wordbrush.inversion import METHODS
 from wordbrush.methods import find
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.progress import drain
 from wordbrush.source import Source
 
@@ -120,4 +120,4 @@ def test_methods_are_found_by_name() -> None:
 
 def test_a_prompt_too_long_is_refused_before_any_work(tiny: Tiny) -> None:
     with pytest.raises(PromptError, match="shorten it"):
-        next(METHODS["direct"].load().invert(tiny("sd1"), picture(), "cat " * 40, InversionOptions(steps=1)))
+        next(METHODS["direct"].load().invert(tiny("sd1"), picture(), "cat " * 40, SolvedOptions(steps=1)))

@@ -14,7 +14,7 @@ from wordbrush.inversion import ddim
 from wordbrush.inversion.null_text import method as null_text
 from wordbrush.inversion.null_text.options import Options
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import InversionOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.progress import drain
 from wordbrush.source import Source
 
@@ -35,7 +35,7 @@ def invert(model: Model, **options: Any) -> Source:
 def test_without_inner_steps_it_is_guided_ddim(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
     source = invert(model, inner_steps=0)
-    baseline = drain(ddim.invert(model, picture(), PROMPT, InversionOptions(steps=4, guidance_scale=7.5)))
+    baseline = drain(ddim.invert(model, picture(), PROMPT, SolvedOptions(steps=4, guidance_scale=7.5)))
     torch.testing.assert_close(source.trajectory, baseline.trajectory, atol=1e-11, rtol=0)
     assert torch.equal(source.null.hidden, model.encode_text([""]).hidden.expand(4, -1, -1))
 

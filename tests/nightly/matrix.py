@@ -113,7 +113,8 @@ TYPES = {
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "
     "--train-text-encoder --train-word --encoding --own-mask --mask-reference "
     "--sizes --to --subject subjects:--from-pocket dreambooth:--keep "
-    "--negative-schedule",
+    "--negative-schedule "
+    "--solver",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record --drop-metadata "
     "--quick --save-mask",
     "picture": "PICTURE --truth --mask --picture",

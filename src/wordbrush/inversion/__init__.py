@@ -30,7 +30,7 @@ DEFAULT = "direct"
 MEASURED: Mapping[str, str] = {"pocket": "straight"}
 """The models for which another default was measured, and that default."""
 
-_COMMON = "wordbrush.options:InversionOptions"
+_COMMON = "wordbrush.options:SolvedOptions"
 
 METHODS: Mapping[str, Method[Inversion]] = {
     "straight": Method(

@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import InversionOptions
+from wordbrush.options import SolvedOptions
 from wordbrush.progress import Progress
 from wordbrush.sampling import reconstruct, walk_up
 from wordbrush.source import Source
 
 
 def invert(
-    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
+    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: SolvedOptions
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
-    up = yield from walk_up(model, image, prompt, "ddim", options)
+    up = yield from walk_up(model, image, prompt, "ddim", options, solver=options.solver)
     text = Conditioning(model.encode_text([prompt]))
     return replace(up, states=(yield from reconstruct(model, up, text, up.guidance_scale)))

@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions
+from wordbrush.options import SolvedOptions
 from wordbrush.progress import Progress
 from wordbrush.sampling import walk_up
 from wordbrush.source import Source
 
 
 def invert(
-    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: InversionOptions
+    model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: SolvedOptions
 ) -> Generator[Progress, None, Source]:
     """Invert a picture in [−1, 1] that `prompt` describes."""
-    return (yield from walk_up(model, image, prompt, "direct", options))
+    return (yield from walk_up(model, image, prompt, "direct", options, solver=options.solver))

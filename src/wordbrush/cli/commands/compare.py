@@ -15,7 +15,7 @@ from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.several import AllInversions, AllMethods
 from wordbrush.cli.terminal import Terminal
 from wordbrush.errors import OutputError
-from wordbrush.options import InversionOptions, Options
+from wordbrush.options import Options, SolvedOptions
 
 if TYPE_CHECKING:
     from wordbrush.evaluation.compare.result import Comparison
@@ -150,10 +150,10 @@ def _show(comparison: "Comparison", folder: Path, terminal: Terminal) -> int:
 def _inversions(names: Sequence[str] | None, *, is_generated: bool) -> dict[str, type[Options]]:
     """Inversions by name, with their options; for a generated picture its own run is the first of them."""
     if names is None:
-        return {**({SEED: InversionOptions} if is_generated else {}), **several.inversions(None)}
+        return {**({SEED: SolvedOptions} if is_generated else {}), **several.inversions(None)}
     chosen: dict[str, type[Options]] = {}
     for name in names:
-        chosen |= {SEED: InversionOptions} if name == SEED else several.inversions([name])
+        chosen |= {SEED: SolvedOptions} if name == SEED else several.inversions([name])
     return chosen
 
 

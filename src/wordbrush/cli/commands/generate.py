@@ -4,6 +4,7 @@ import wordbrush
 from wordbrush.cli import outputs
 from wordbrush.cli.options.flags import Preview, Whole
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
+from wordbrush.options import Solver
 
 
 def generate(
@@ -15,6 +16,7 @@ def generate(
     steps: Whole | None = None,
     guidance_scale: float | None = None,
     negative_prompt: str = "",
+    solver: Solver = "ddim",
     width: Whole | None = None,
     height: Whole | None = None,
     preview: Preview = None,
@@ -37,6 +39,8 @@ def generate(
         text guidance: how strongly the picture follows the prompt (default: the model's own)
     negative_prompt
         what guidance leads away from: what shall not be seen
+    solver
+        what takes the steps: dpm++ (DPM-Solver++ 2M) is of second order and needs fewer of them
     width
         in pixels (default: the model's own)
     height
@@ -59,6 +63,7 @@ def generate(
             steps=steps,
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
+            solver=solver,
             width=width,
             height=height,
             on_progress=show,

@@ -9,7 +9,7 @@ from wordbrush import api, editing, inversion, methods
 from wordbrush.errors import InputError, OptionsError, PromptError
 from wordbrush.filenames import unique
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.words import Word, align
 
 SEED = "seed"
@@ -119,7 +119,7 @@ class Checked:
     def generating(self) -> Mapping[str, Any]:
         """The options that the source is generated with: those of "seed", or the first inversion's that apply."""
         options = self.inversions.get(SEED, next(iter(self.inversions.values())))
-        return {name: value for name, value in options.items() if name in InversionOptions.model_fields}
+        return {name: value for name, value in options.items() if name in SolvedOptions.model_fields}
 
 
 def truths(images: Sequence[Path], masks: Sequence[Path], targets: int) -> list[Truth]:
@@ -160,7 +160,7 @@ def _chosen(
                     f"'{SEED}' is no inversion of a picture, it is for pictures that --seed N generates: leave the "
                     f"picture or '{SEED}' out"
                 )
-            parse(InversionOptions, values)
+            parse(SolvedOptions, values)
         else:
             parse(methods.find(table, name, kind).options(), values)
     return {methods.key(name): dict(values) for name, values in options.items()}

@@ -24,7 +24,7 @@ from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.pixels import psnr
 from wordbrush.evaluation.results.cost import Cost, measured, warm_up
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.progress import Progress
 from wordbrush.word_map import word_map
 
@@ -135,7 +135,7 @@ def _fitted(model: Model, picture: api.ImageOrPath, notices: list[str]) -> Image
 def _generated(model: Model, asked: Checked) -> Generator[Progress, None, Start]:
     assert asked.seed is not None
     options = asked.generating
-    settings = parse(InversionOptions, options).model_dump()
+    settings = parse(SolvedOptions, options).model_dump()
     run = sampling.sample(model, asked.prompt, asked.seed, **settings)
     found, cost = yield from _measured(model, run, SEED)
     return Start(SEED, options, found, cost, reconstruction=math.inf)
