@@ -241,7 +241,9 @@ def noise_up(
             rows += len(latents)
             return model.predict(latents, at, conditioning).noise
 
-        def move(noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to, last: Last = last) -> Tensor:
+        def move(
+            noise: Tensor, z: Tensor = z, here: Level = here, to: Level = to, last: Last = last
+        ) -> Tensor:
             predicted = here.from_noise(z, noise)
             along = predicted.extrapolated(z, here, to, *last) if is_second_order and last else predicted
             return along.step(here, to)

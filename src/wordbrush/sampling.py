@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from wordbrush.denoise import Conditions, Predictor, Step, check_finite, denoise, noise_up, FindNoise
+from wordbrush.denoise import Conditions, FindNoise, Predictor, Step, check_finite, denoise, noise_up
 from wordbrush.errors import NumericsError, OptionsError, SourceError
 from wordbrush.guidance import Guidance, TextGuidance, check_scale
 from wordbrush.images import to_image

@@ -96,9 +96,8 @@ TYPES = {
     "--difference-threshold --mask-noise --mask-clamp "
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence "
     "--tolerance "
-    "--interpolation --embedding-rate --tuning-rate "
-    "--picture-weight --until --patches "
-    "--mutual-start --mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place",
+    "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start --mutual-place "
+    "--foreground-threshold --feature-steps --feature-place --attention-steps --attention-place",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground",
