@@ -1,5 +1,6 @@
 """Null-text inversion: only the null embedding moves, and it moves the source closer to the picture."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,12 @@ from wordbrush.errors import OptionsError
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion import ddim
 from wordbrush.inversion.null_text import method as null_text
+from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
 from wordbrush.inversion.null_text.options import Options
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import SolvedOptions, parse
-from wordbrush.progress import drain
+from wordbrush.options import InversionOptions, SolvedOptions, parse
+from wordbrush.progress import Progress, drain
+from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
 
 Tiny = Callable[..., Model]
@@ -27,7 +30,7 @@ def picture() -> torch.Tensor:
 
 
 def invert(model: Model, **options: Any) -> Source:
-    settings = parse(Options, {"steps": 4, "guidance_scale": 7.5, **options})
+    settings = parse(Options, {"steps": 4, "guidance_scale": 7.5, "solver": "adam", **options})
     return drain(null_text.invert(model, picture(), PROMPT, settings))
 
 
@@ -118,8 +121,8 @@ def test_the_weights_stay_frozen_and_the_conditional_prediction_is_made_once(
 
 
 def test_progress_tells_both_stages(tiny: Tiny) -> None:
-    stages = []
-    options = Options(steps=2, inner_steps=1)
+    stages: list[Progress] = []
+    options = parse(Options, {"steps": 2, "inner_steps": 1, "solver": "adam"})
     drain(null_text.invert(tiny("sd1"), picture(), PROMPT, options), stages.append)
     assert [(p.stage, p.step, p.total) for p in stages] == [
         ("inverting", 1, 2),
@@ -133,3 +136,123 @@ def test_progress_tells_both_stages(tiny: Tiny) -> None:
 def test_options_out_of_range_are_named(options: dict[str, Any], tiny: Tiny) -> None:
     with pytest.raises(OptionsError, match=next(iter(options))):
         invert(tiny("sd1"), **options)
+
+
+GAUSS_NEWTON: dict[str, Any] = {"solver": "gauss_newton", "early_stop": 0.0}
+
+
+def level(t: int, bar: float) -> Level:
+    return Level(t, math.sqrt(bar), math.sqrt(1 - bar))
+
+
+@pytest.mark.parametrize("bar", [0.3, 0.0])
+@pytest.mark.parametrize("scale", [7.5, 0.0, 1.5])
+def test_the_wanted_prediction_lands_on_the_pivot(bar: float, scale: float) -> None:
+    """The guided step written out in ᾱ; without signal it is the clean latents that are guided."""
+    draw = torch.Generator().manual_seed(3)
+    z, pivot, text = (torch.randn(1, 4, 5, 3, dtype=torch.float64, generator=draw) for _ in range(3))
+    here, to = level(500, bar), level(400, 0.55)
+    conditional = Prediction(text, text) if bar == 0 else here.from_noise(z, text)
+    aim = Aim.at(pivot, z, here, to, conditional, TextGuidance(scale))
+
+    def landed(null: torch.Tensor) -> torch.Tensor:
+        guided = null + scale * (text - null)
+        clean = guided if bar == 0 else (z - math.sqrt(1 - bar) * guided) / math.sqrt(bar)
+        return math.sqrt(0.55) * clean + math.sqrt(0.45) * (z if bar == 0 else guided)
+
+    torch.testing.assert_close(landed(aim.wanted), pivot, atol=1e-12, rtol=0)
+    other = aim.wanted + torch.randn(1, 4, 5, 3, dtype=torch.float64, generator=draw)
+    assert aim.error(other) == pytest.approx(float((landed(other) - pivot).square().mean()), rel=1e-12)
+
+
+def test_at_scale_1_nothing_can_be_reached() -> None:
+    z = torch.ones(1, 4, 2, 2, dtype=torch.float64)
+    here, to = level(500, 0.3), level(400, 0.55)
+    assert Aim.at(z, z, here, to, here.from_noise(z, z), TextGuidance(1.0)).reach == 0
+    assert Aim.at(z, z, here, here, here.from_noise(z, z), TextGuidance(3.0)).reach == 0
+
+
+def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> None:
+    """Against the pseudoinverse: after as many gradients as there are unknowns, one step finds another aim's best embedding."""
+    draw = torch.Generator().manual_seed(5)
+    unknowns, values = 3, 16
+    jacobian = torch.randn(values, unknowns, dtype=torch.float64, generator=draw)
+
+    def say(hidden: torch.Tensor) -> torch.Tensor:
+        return (jacobian @ hidden.flatten()).reshape(1, 4, 2, 2)
+
+    def aim() -> Aim:
+        hidden = torch.randn(1, 1, unknowns, dtype=torch.float64, generator=draw)
+        noise = 0.1 * torch.randn(1, 4, 2, 2, dtype=torch.float64, generator=draw)
+        return Aim(say(hidden) + noise, 1.0, False)
+
+    def begin(aim: Aim) -> Found:
+        hidden = torch.zeros(1, 1, unknowns, dtype=torch.float64, requires_grad=True)
+        return Found(hidden, say(hidden), aim.error(say(hidden)))
+
+    solver = GaussNewton(rate=0.03)
+    for _ in range(4):
+        first = aim()
+        solver.last = None
+        solver.optimised(begin(first), first, say, 0.0, 6)
+    assert torch.linalg.matrix_rank(torch.stack(solver.moved).flatten(1)) == unknowns
+    wanted, solver.last = aim(), None
+    found = solver.optimised(begin(wanted), wanted, say, 0.0, 1)
+    best: torch.Tensor = torch.linalg.pinv(jacobian) @ wanted.wanted.flatten()
+    assert solver.rows == 1 and solver.backward == 0
+    assert wanted.error(found.said) < 1.1 * wanted.error(say(best)) < 0.1 * begin(wanted).error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
+def test_gauss_newton_brings_the_source_nearer_and_edits_walk_down_with_it(shape: str, tiny: Tiny) -> None:
+    model = tiny(shape, torch.float64)
+    pivots = invert(model, guidance_scale=1.0, inner_steps=0, solver="gauss_newton").trajectory
+    plain = invert(model, solver="gauss_newton", inner_steps=0)
+    source = invert(model, **GAUSS_NEWTON, inner_steps=4)
+    z_0 = model.encode_image(picture())
+    assert (source.z_0 - z_0).square().mean() < (plain.z_0 - z_0).square().mean()
+    assert torch.equal(plain.null.hidden, model.encode_text([PROMPT]).hidden.expand(4, -1, -1))
+    # The prompt in place of no text is no guidance.
+    torch.testing.assert_close(plain.trajectory, pivots, atol=1e-11, rtol=0)
+    given = reference.conditions(model.encode_text([PROMPT]), source.null)
+    states = denoise(model, source.z_T, given, source.schedule, TextGuidance(7.5))
+    path = torch.cat([s.latents for s in states])
+    torch.testing.assert_close(path, source.trajectory[1:], atol=1e-10, rtol=0)
+
+
+def test_a_step_that_is_near_enough_has_the_prompts_row_alone(tiny: Tiny) -> None:
+    model = tiny("sd1")
+    seen: list[Progress] = []
+    options = parse(Options, {"steps": 3, "early_stop": 1e9})
+    source = drain(null_text.invert(model, picture(), PROMPT, options), seen.append)
+    assert [(p.rows, p.gradient_rows) for p in seen] == [(1, 0)] * 6
+    assert torch.equal(source.null.hidden, model.encode_text([PROMPT]).hidden.expand(3, -1, -1))
+
+
+def test_its_rows_are_the_unets(tiny: Tiny) -> None:
+    model = tiny("sd1")
+    seen: list[Progress] = []
+    options = parse(Options, {"steps": 3, "early_stop": 0.0, "guidance_scale": 7.5})
+    with reference.counting(model) as passed:
+        drain(null_text.invert(model, picture(), PROMPT, options), seen.append)
+    assert sum(p.rows for p in seen) == passed.rows > 6
+    assert 0 < sum(p.gradient_rows for p in seen) < passed.with_gradient
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"solver": None, "learning_rate": 0.1}, "learning_rate is Adam's.*say solver adam"),
+        ({"solver": "gauss_newton", "negative_prompt": "a dog"}, "reads no negative_prompt.*say solver adam"),
+    ],
+)
+def test_options_that_the_solver_does_not_read(options: dict[str, Any], says: str, tiny: Tiny) -> None:
+    with pytest.raises(OptionsError, match=says):
+        invert(tiny("sd1"), **options)
+
+
+def test_a_negative_prompt_is_optimised_by_adam() -> None:
+    assert null_text.decided(parse(Options, {"negative_prompt": "a dog"})).solver == "adam"
+    given = null_text.decided(parse(Options, {"early_stop": 0.1}))
+    assert (given.solver, given.early_stop, given.inner_steps) == ("gauss_newton", 0.1, 4)

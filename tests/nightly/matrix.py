@@ -106,7 +106,7 @@ TYPES = {
     "textual-inversion:--token custom-diffusion:--token elite:--token "
     "--rare-words "
     "convert:--token",
-    "choice": "NAME --sentences --held-maps "
+    "choice": "NAME --solver --sentences --held-maps "
     " --dtype --protocol --preset --lpips --text --self-pairs --word-edit --full-masks --lpips-network "
     "--option --method --inversion --kind --forced-border --cut-masks --whole-canvas --structure-0-to-255 "
     "--rightmost-panel --shard --schedule --optimizer --crop --precision --layers --checkpointing --tensorboard "

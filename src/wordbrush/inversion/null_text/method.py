@@ -1,17 +1,20 @@
-"""Null-text inversion (Mokady et al. 2023, Algorithm 1).
+"""Null-text inversion (Mokady et al. 2023, "Null-text Inversion for Editing Real Images using Guided Diffusion Models",
+algorithm 1).
 
 The picture is walked up by unguided DDIM inversion (the pivots z*_t). Walking down again with guidance, the null
-embedding of each step is optimised so that the step lands on the next pivot; prompt and weights stay as they
+embedding of each step is optimised so that the step lands on the next pivot (eq. 4); prompt and weights stay as they
 are. The embeddings make a faithful source at the full guidance scale, for any number of edits.
 
-As released: the conditional eps is computed once per step, each step starts from the embedding of the one
-before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The released rate,
-1 − i/100, is the same at its 50 steps and would turn negative beyond 100.
+Two solvers. `adam` is the released one: the conditional eps is computed once per step, each step starts from the
+embedding of the one before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The
+released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss_newton` (ours) reaches
+the same for a fraction of its rows: see `gauss_newton`.
 """
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,41 +22,134 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.denoise import check_finite, combined
+from wordbrush.errors import OptionsError
 from wordbrush.guidance import TextGuidance
-from wordbrush.inversion.null_text.options import Options
+from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
+from wordbrush.inversion.null_text.options import SOLVERS, Options
 from wordbrush.model import Conditioning, Model, TextEmbeds
+from wordbrush.options import filled
 from wordbrush.progress import Progress
 from wordbrush.sampling import walk_up
 from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
 from wordbrush.states import Trajectory
 
+T = TypeVar("T")
+
+Predict = Callable[[Tensor], Prediction]
+
+Landing = tuple[Tensor, TextEmbeds, int, int]
+"""Where a step leads, the null embedding that it is made with, and the rows that this took: all, and differentiated
+ones."""
+
 
 def invert(
     model: Model, image: Float[Tensor, "1 3 height width"], prompt: str, options: Options
 ) -> Generator[Progress, None, Source]:
-    """Invert a picture in [−1, 1] that `prompt` describes."""
+    """Invert a picture in [−1, 1] that `prompt` describes.
+
+    Raises `OptionsError` for options that exclude each other.
+    """
+    settled = decided(options)
     up = yield from walk_up(model, image, prompt, "null_text", options)
+    return (yield from optimised(model, up, settled))
+
+
+def decided(options: Options) -> Options:
+    """The options with a value for each that the user left out.
+
+    Raises `OptionsError` for one that the solver does not read.
+    """
+    solver = options.solver or ("adam" if options.negative_prompt else "gauss_newton")
+    if solver == "gauss_newton" and options.negative_prompt:
+        raise OptionsError(
+            "gauss_newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say solver "
+            "adam"
+        )
+    if solver == "gauss_newton" and options.learning_rate is not None:
+        raise OptionsError(
+            "learning_rate is Adam's, and gauss_newton finds its own steps: leave it out, or say solver adam"
+        )
+    return filled(options, {"solver": solver, **SOLVERS[solver]})
+
+
+def optimised(model: Model, up: Source, options: Options) -> Generator[Progress, None, Source]:
+    """From the source whose trajectory is the pivots one with a null embedding for each step, and where they lead.
+    options: decided."""
+    steps = _by_gauss_newton if options.solver == "gauss_newton" else _by_adam
+    embeds: list[TextEmbeds] = []
+    trajectory = [up.z_T]
+    for i, (z, null, rows, gradient_rows) in enumerate(steps(model, up, options)):
+        check_finite(z, f"null-text step {i + 1} of {up.steps}")
+        embeds.append(null)
+        trajectory.append(z)
+        yield Progress("optimising null text", i + 1, up.steps, rows=rows, gradient_rows=gradient_rows)
+    return replace(up, states=Trajectory(torch.cat(trajectory)), null=TextEmbeds.concat(embeds))
+
+
+def _by_adam(model: Model, up: Source, options: Options) -> Generator[Landing]:
     schedule, guidance = up.schedule, TextGuidance(up.guidance_scale)
-    text, null = Conditioning(model.encode_text([prompt])), up.null
-    embeds: list[Tensor] = []
-    z = up.z_T
-    trajectory = [z]
-    for i in range(schedule.steps):
+    text = Conditioning(model.encode_text([up.prompt]))
+    null, z, steps = up.null, up.z_T, schedule.steps
+    rate = _said(options.learning_rate)
+    enough, growth = _said(options.early_stop), _said(options.early_stop_growth)
+    for i in range(steps):
         here, to = schedule.levels[i], schedule.levels[i + 1]
         with torch.no_grad():
             conditional = model.predict(z, here, text)
         land = partial(_land, model, guidance, z, here, to, conditional)
-        rate = options.learning_rate * (1 - i / (2 * schedule.steps))
-        enough = options.early_stop + i * options.early_stop_growth
-        null, tries = _optimised(null, land, up.states.at(i + 1), rate, enough, options.inner_steps)
+        null, tries = _adam(
+            null,
+            land,
+            up.states.at(i + 1),
+            rate * (1 - i / (2 * steps)),
+            enough + i * growth,
+            _said(options.inner_steps),
+        )
         with torch.no_grad():
             z = land(null)
-        check_finite(z, f"null-text step {i + 1} of {schedule.steps}")
-        embeds.append(null.hidden)
-        trajectory.append(z)
-        yield Progress("optimising null text", i + 1, schedule.steps, rows=2 + tries, gradient_rows=tries)
-    return replace(up, states=Trajectory(torch.cat(trajectory)), null=_per_step(embeds, null))
+        yield z, null, 2 + tries, tries
+
+
+def _by_gauss_newton(model: Model, up: Source, options: Options) -> Generator[Landing]:
+    """The same problem in other steps. Each begins from the prompt's own embedding, whose prediction is the prompt's
+    row: where that leads near enough to the pivot, the step has no other row."""
+    schedule, guidance, solver = up.schedule, TextGuidance(up.guidance_scale), GaussNewton()
+    text = model.encode_text([up.prompt])
+    # Small steps need more digits than bfloat16 has.
+    wide = torch.promote_types(text.hidden.dtype, torch.float32)
+    enough, growth = _said(options.early_stop), _said(options.early_stop_growth)
+    z = up.z_T
+    for i in range(schedule.steps):
+        here, to = schedule.levels[i], schedule.levels[i + 1]
+        predict = partial(_differentiable, model, z, here, text)
+        begin = text.hidden.to(wide, copy=True).requires_grad_()
+        first = predict(begin)
+        conditional = Prediction(first.clean.detach(), first.noise.detach())
+        aim = Aim.at(up.states.at(i + 1), z, here, to, conditional, guidance)
+
+        def say(hidden: Tensor, predict: Predict = predict, aim: Aim = aim) -> Tensor:
+            return aim.said(predict(hidden))
+
+        began = Found(begin, aim.said(first), aim.error(aim.said(first)))
+        found = solver.optimised(began, aim, say, enough + i * growth, _said(options.inner_steps))
+        null = TextEmbeds(found.hidden.detach().to(text.hidden.dtype), text.pooled, text.spots)
+        said = found.said.detach()
+        without = Prediction(said, z) if aim.is_clean else here.from_noise(z, said)
+        z = combined(guidance, z, here, {"null": without, "text": conditional}, 0.0).step(here, to)
+        yield z, null, 1 + solver.rows, solver.backward
+
+
+def _said(value: T | None) -> T:
+    assert value is not None, "this option is decided by the solver"
+    return value
+
+
+def _differentiable(model: Model, z: Tensor, here: Level, null: TextEmbeds, hidden: Tensor) -> Prediction:
+    """What the network predicts with this embedding, as a function of it."""
+    with torch.enable_grad():
+        embeds = TextEmbeds(hidden.to(null.hidden.dtype), null.pooled, null.spots)
+        return model.predict(z, here, Conditioning(embeds))
 
 
 def _land(
@@ -70,7 +166,7 @@ def _land(
     return combined(guidance, z, here, found, 0.0).step(here, to)  # the guidance is the same in every step
 
 
-def _optimised(
+def _adam(
     null: TextEmbeds,
     land: Callable[[TextEmbeds], Tensor],
     pivot: Tensor,
@@ -86,14 +182,9 @@ def _optimised(
     while tries < inner_steps:
         tries += 1
         with torch.enable_grad():
-            loss = F.mse_loss(land(TextEmbeds(hidden.to(null.hidden.dtype), null.pooled)), pivot)
+            loss = F.mse_loss(land(TextEmbeds(hidden.to(null.hidden.dtype), null.pooled, null.spots)), pivot)
         (hidden.grad,) = torch.autograd.grad(loss, [hidden])
         adam.step()
         if float(loss.detach()) < enough:
             break
-    return TextEmbeds(hidden.detach().to(null.hidden.dtype), null.pooled), tries
-
-
-def _per_step(hidden: list[Tensor], null: TextEmbeds) -> TextEmbeds:
-    pooled = None if null.pooled is None else null.pooled.expand(len(hidden), -1)
-    return TextEmbeds(torch.cat(hidden), pooled)
+    return TextEmbeds(hidden.detach().to(null.hidden.dtype), null.pooled, null.spots), tries

@@ -1,18 +1,41 @@
 """The options of null-text inversion."""
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 from pydantic import Field
 
 from wordbrush.options import InversionOptions
+
+SOLVERS: Mapping[str, Mapping[str, Any]] = {
+    "gauss_newton": {"inner_steps": 4, "early_stop": 5e-4, "early_stop_growth": 0.0},
+    "adam": {"inner_steps": 10, "learning_rate": 1e-2, "early_stop": 1e-5, "early_stop_growth": 2e-5},
+}
+"""What an option is for each solver, where the user leaves it out. Adam's are the released code's."""
 
 
 class Options(InversionOptions):
     """How to invert."""
 
-    inner_steps: int = Field(
-        10, ge=0, le=1000, description="optimisation steps for each sampling step, at most"
+    solver: Literal["gauss_newton", "adam"] | None = Field(
+        None,
+        description="gauss_newton starts from the prompt's embedding and takes few steps, none where the error is "
+        "small already; adam is the published loop, from no text (default: gauss_newton; with a negative prompt adam)",
     )
-    learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's rate at the first sampling step")
-    early_stop: float = Field(
-        1e-5, ge=0, description="mean squared error to the pivot that ends a step's optimisation"
+    inner_steps: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="optimisation steps for each sampling step, at most (default: 4; adam 10)",
     )
-    early_stop_growth: float = Field(2e-5, ge=0, description="how much that error may grow with each step")
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Adam's rate at the first sampling step (default: 0.01)"
+    )
+    early_stop: float | None = Field(
+        None,
+        ge=0,
+        description="mean squared error to the pivot that ends a step's optimisation (default: 5e-4; adam 1e-5)",
+    )
+    early_stop_growth: float | None = Field(
+        None, ge=0, description="how much that error may grow with each step (default: 0; adam 2e-5)"
+    )
