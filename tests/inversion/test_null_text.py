@@ -34,6 +34,13 @@ def invert(model: Model, **options: Any) -> Source:
     return drain(null_text.invert(model, picture(), PROMPT, settings))
 
 
+def walked_up(model: Model) -> torch.Tensor:
+    """The pivots, z_T first."""
+    z_0 = model.encode_image(picture())
+    up = noise_up(model, z_0, Conditioning(model.encode_text([PROMPT])), model.schedule(4))
+    return torch.cat([z_0, *(step.latents for step in up)]).flip(0)
+
+
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_without_inner_steps_it_is_guided_ddim(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
@@ -47,20 +54,7 @@ def test_without_inner_steps_it_is_guided_ddim(shape: str, tiny: Tiny) -> None:
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_optimising_brings_every_step_nearer_to_its_pivot(shape: str, tiny: Tiny) -> None:
     model = tiny(shape)
-    pivots = torch.cat(
-        [
-            model.encode_image(picture()),
-            *(
-                s.latents
-                for s in noise_up(
-                    model,
-                    model.encode_image(picture()),
-                    Conditioning(model.encode_text([PROMPT])),
-                    model.schedule(4),
-                )
-            ),
-        ]
-    ).flip(0)
+    pivots = walked_up(model)
     plain, optimised = invert(model, inner_steps=0), invert(model, inner_steps=8, early_stop=0.0)
 
     def errors(source: Source) -> list[float]:
@@ -173,7 +167,7 @@ def test_at_scale_1_nothing_can_be_reached() -> None:
 
 
 def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> None:
-    """Against the pseudoinverse: after as many gradients as there are unknowns, one step finds another aim's best embedding."""
+    """Against the pseudoinverse: after enough gradients one row finds another aim's best embedding."""
     draw = torch.Generator().manual_seed(5)
     unknowns, values = 3, 16
     jacobian = torch.randn(values, unknowns, dtype=torch.float64, generator=draw)
@@ -207,15 +201,25 @@ def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_gauss_newton_brings_the_source_nearer_and_edits_walk_down_with_it(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
-    pivots = invert(model, guidance_scale=1.0, inner_steps=0, solver="gauss_newton").trajectory
     plain = invert(model, solver="gauss_newton", inner_steps=0)
+    unguided = invert(model, solver="gauss_newton", inner_steps=0, guidance_scale=1.0)
     source = invert(model, **GAUSS_NEWTON, inner_steps=4)
-    z_0 = model.encode_image(picture())
-    assert (source.z_0 - z_0).square().mean() < (plain.z_0 - z_0).square().mean()
-    assert torch.equal(plain.null.hidden, model.encode_text([PROMPT]).hidden.expand(4, -1, -1))
+    text = model.encode_text([PROMPT])
     # The prompt in place of no text is no guidance.
-    torch.testing.assert_close(plain.trajectory, pivots, atol=1e-11, rtol=0)
-    given = reference.conditions(model.encode_text([PROMPT]), source.null)
+    assert torch.equal(plain.null.hidden, text.hidden.expand(4, -1, -1))
+    torch.testing.assert_close(plain.trajectory, unguided.trajectory, atol=1e-11, rtol=0)
+    # From where a step begins, the prompt's embedding leads no nearer to the pivot, and somewhere less near.
+    gains: list[float] = []
+    for i in range(4):
+        here, to = source.schedule.levels[i], source.schedule.levels[i + 1]
+        with torch.no_grad():
+            step = model.predict(source.states.at(i), here, Conditioning(text)).step(here, to)
+        pivot = walked_up(model)[i + 1]
+        gains.append(
+            float((step - pivot).square().mean() - (source.states.at(i + 1) - pivot).square().mean())
+        )
+    assert min(gains) >= -1e-12 and max(gains) > 1e-9, gains
+    given = reference.conditions(text, source.null)
     states = denoise(model, source.z_T, given, source.schedule, TextGuidance(7.5))
     path = torch.cat([s.latents for s in states])
     torch.testing.assert_close(path, source.trajectory[1:], atol=1e-10, rtol=0)
