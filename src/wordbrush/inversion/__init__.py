@@ -71,7 +71,7 @@ METHODS: Mapping[str, Method[Inversion]] = {
     ),
     "null_text": Method(
         "wordbrush.inversion.null_text.method",
-        "optimises a null embedding for each step: faithful under guidance, slow",
+        "optimises a null embedding for each step: faithful under guidance",
         "wordbrush.inversion.null_text.options",
     ),
     "edict": Method(

@@ -119,12 +119,13 @@ class GaussNewton:
             self.rows += 1
             trial = Found(hidden, said, aim.error(said))
             change = (said - best.said).detach()
+            is_first = not self.moved  # its rate is a guess
             self._learn(step, change, aim, is_gradient)
             has_failed = trial.error >= best.error and not is_gradient
             gained = trial.error < _GAIN * best.error
             if trial.error < best.error:
                 best, gradient = trial, None
-            if is_gradient and not gained:
+            if is_gradient and not gained and not is_first:
                 break  # what is left is out of reach, or not worth its rows: the next step sees it too
         if best is not begin:
             self.last = best.hidden.detach()
