@@ -11,6 +11,7 @@ where it cannot reach far enough, a new direction is taken: the gradient Jᵀr, 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -135,14 +136,13 @@ class GaussNewton:
         """The Gauss–Newton step in the space of the kept displacements; None where too little is expected of it."""
         if not self.moved or aim.is_clean:
             return None
-        residual = (best.said.detach() - aim.wanted).flatten().double()
-        did = torch.stack([change.flatten().double() for change in self.changed])
+        # On the CPU: not every device has doubles, and this is small.
+        residual = (best.said.detach() - aim.wanted).flatten().cpu().double()
+        did = torch.stack([change.flatten().cpu().double() for change in self.changed])
         squares = did @ did.T
-        squares += (
-            _RIDGE * squares.diagonal().mean() * torch.eye(len(did), device=did.device, dtype=did.dtype)
-        )
-        shares: Tensor = torch.linalg.solve(squares, -(did @ residual))
-        left: Tensor = (residual + shares @ did).square().sum() / residual.square().sum()
+        squares += _RIDGE * squares.diagonal().mean() * torch.eye(len(did), dtype=did.dtype)
+        shares = cast(Tensor, cast(Any, torch.linalg).solve(squares, -(did @ residual)))
+        left = (residual + shares @ did).square().sum() / residual.square().sum()
         if float(left) > _WORTH:
             return None
         moved = torch.stack(self.moved)
