@@ -28,7 +28,7 @@ from wordbrush.sampling import walk_up
 
 SEED, SCALE, STEPS = 777, 7.5, 50
 WAYS: dict[str, list[dict[str, Any]]] = {
-    "Adam, as published": [{"solver": "adam", "inner_steps": n} for n in (1, 3, 10)],
+    "Adam, as published": [{"null_optimizer": "adam", "inner_steps": n} for n in (1, 3, 10)],
     "Gauss–Newton, from the prompt": [{"early_stop": e} for e in (2e-3, 1e-3, 5e-4)],
     "the prompt alone": [{"inner_steps": 0}],
 }

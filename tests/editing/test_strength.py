@@ -26,7 +26,7 @@ INVERSIONS: dict[str, dict[str, Any]] = {
     "straight": {"steps": 4},
     "direct": {"steps": 4},
     "ddim": {"steps": 4},
-    "null_text": {"steps": 4, "solver": "adam", "inner_steps": 2, "learning_rate": 0.1},
+    "null_text": {"steps": 4, "null_optimizer": "adam", "inner_steps": 2, "learning_rate": 0.1},
     "negative_prompt": {"steps": 4},
     "edict": {"steps": 4, "skip": 0.0},
     "edit_friendly": {"steps": 4, "skip": 0.0},

@@ -22,7 +22,7 @@ Tiny = Callable[..., Model]
 SHAPES = ["sd1", "sd2", "sdxl"]
 PROMPT = "a cat on a beach"
 FAST: dict[str, dict[str, Any]] = {
-    "null_text": {"solver": "adam", "inner_steps": 2, "learning_rate": 0.1},
+    "null_text": {"null_optimizer": "adam", "inner_steps": 2, "learning_rate": 0.1},
     "edict": {"skip": 0.0},  # as many steps as are asked for
     "edit_friendly": {"skip": 0.0},
 }

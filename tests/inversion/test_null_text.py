@@ -16,7 +16,7 @@ from wordbrush.inversion.null_text import method as null_text
 from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
 from wordbrush.inversion.null_text.options import Options
 from wordbrush.model import Conditioning, Model
-from wordbrush.options import InversionOptions, SolvedOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.progress import Progress, drain
 from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
@@ -30,7 +30,7 @@ def picture() -> torch.Tensor:
 
 
 def invert(model: Model, **options: Any) -> Source:
-    settings = parse(Options, {"steps": 4, "guidance_scale": 7.5, "solver": "adam", **options})
+    settings = parse(Options, {"steps": 4, "guidance_scale": 7.5, "null_optimizer": "adam", **options})
     return drain(null_text.invert(model, picture(), PROMPT, settings))
 
 
@@ -116,7 +116,7 @@ def test_the_weights_stay_frozen_and_the_conditional_prediction_is_made_once(
 
 def test_progress_tells_both_stages(tiny: Tiny) -> None:
     stages: list[Progress] = []
-    options = parse(Options, {"steps": 2, "inner_steps": 1, "solver": "adam"})
+    options = parse(Options, {"steps": 2, "inner_steps": 1, "null_optimizer": "adam"})
     drain(null_text.invert(tiny("sd1"), picture(), PROMPT, options), stages.append)
     assert [(p.stage, p.step, p.total) for p in stages] == [
         ("inverting", 1, 2),
@@ -132,7 +132,7 @@ def test_options_out_of_range_are_named(options: dict[str, Any], tiny: Tiny) -> 
         invert(tiny("sd1"), **options)
 
 
-GAUSS_NEWTON: dict[str, Any] = {"solver": "gauss_newton", "early_stop": 0.0}
+GAUSS_NEWTON: dict[str, Any] = {"null_optimizer": "gauss_newton", "early_stop": 0.0}
 
 
 def level(t: int, bar: float) -> Level:
@@ -184,16 +184,16 @@ def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> 
         hidden = torch.zeros(1, 1, unknowns, dtype=torch.float64, requires_grad=True)
         return Found(hidden, say(hidden), aim.error(say(hidden)))
 
-    solver = GaussNewton(rate=0.03)
+    optimizer = GaussNewton(rate=0.03)
     for _ in range(4):
         first = aim()
-        solver.last = None
-        solver.optimised(begin(first), first, say, 0.0, 6)
-    assert torch.linalg.matrix_rank(torch.stack(solver.moved).flatten(1)) == unknowns
-    wanted, solver.last = aim(), None
-    found = solver.optimised(begin(wanted), wanted, say, 0.0, 1)
+        optimizer.last = None
+        optimizer.optimised(begin(first), first, say, 0.0, 6)
+    assert torch.linalg.matrix_rank(torch.stack(optimizer.moved).flatten(1)) == unknowns
+    wanted, optimizer.last = aim(), None
+    found = optimizer.optimised(begin(wanted), wanted, say, 0.0, 1)
     best: torch.Tensor = torch.linalg.pinv(jacobian) @ wanted.wanted.flatten()
-    assert solver.rows == 1 and solver.backward == 0
+    assert optimizer.rows == 1 and optimizer.backward == 0
     assert wanted.error(found.said) < 1.1 * wanted.error(say(best)) < 0.1 * begin(wanted).error
 
 
@@ -201,8 +201,8 @@ def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_gauss_newton_brings_the_source_nearer_and_edits_walk_down_with_it(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
-    plain = invert(model, solver="gauss_newton", inner_steps=0)
-    unguided = invert(model, solver="gauss_newton", inner_steps=0, guidance_scale=1.0)
+    plain = invert(model, null_optimizer="gauss_newton", inner_steps=0)
+    unguided = invert(model, null_optimizer="gauss_newton", inner_steps=0, guidance_scale=1.0)
     source = invert(model, **GAUSS_NEWTON, inner_steps=4)
     text = model.encode_text([PROMPT])
     # The prompt in place of no text is no guidance.
@@ -247,16 +247,19 @@ def test_its_rows_are_the_unets(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"solver": None, "learning_rate": 0.1}, "learning_rate is Adam's.*say solver adam"),
-        ({"solver": "gauss_newton", "negative_prompt": "a dog"}, "reads no negative_prompt.*say solver adam"),
+        ({"null_optimizer": None, "learning_rate": 0.1}, "learning_rate is Adam's.*say null_optimizer adam"),
+        (
+            {"null_optimizer": "gauss_newton", "negative_prompt": "a dog"},
+            "reads no negative_prompt.*null_optimizer adam",
+        ),
     ],
 )
-def test_options_that_the_solver_does_not_read(options: dict[str, Any], says: str, tiny: Tiny) -> None:
+def test_options_that_the_optimiser_does_not_read(options: dict[str, Any], says: str, tiny: Tiny) -> None:
     with pytest.raises(OptionsError, match=says):
         invert(tiny("sd1"), **options)
 
 
 def test_a_negative_prompt_is_optimised_by_adam() -> None:
-    assert null_text.decided(parse(Options, {"negative_prompt": "a dog"})).solver == "adam"
+    assert null_text.decided(parse(Options, {"negative_prompt": "a dog"})).null_optimizer == "adam"
     given = null_text.decided(parse(Options, {"early_stop": 0.1}))
-    assert (given.solver, given.early_stop, given.inner_steps) == ("gauss_newton", 0.1, 4)
+    assert (given.null_optimizer, given.early_stop, given.inner_steps) == ("gauss_newton", 0.1, 4)

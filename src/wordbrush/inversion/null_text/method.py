@@ -5,7 +5,7 @@ The picture is walked up by unguided DDIM inversion (the pivots z*_t). Walking d
 embedding of each step is optimised so that the step lands on the next pivot (eq. 4); prompt and weights stay as they
 are. The embeddings make a faithful source at the full guidance scale, for any number of edits.
 
-Two solvers. `adam` is the released one: the conditional eps is computed once per step, each step starts from the
+Two optimisers. `adam` is the released one: the conditional eps is computed once per step, each step starts from the
 embedding of the one before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The
 released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss_newton` (ours) reaches
 the same for a fraction of its rows: see `gauss_newton`.
@@ -25,7 +25,7 @@ from wordbrush.denoise import check_finite, combined
 from wordbrush.errors import OptionsError
 from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
-from wordbrush.inversion.null_text.options import SOLVERS, Options
+from wordbrush.inversion.null_text.options import OPTIMIZERS, Options
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import filled
 from wordbrush.progress import Progress
@@ -58,25 +58,25 @@ def invert(
 def decided(options: Options) -> Options:
     """The options with a value for each that the user left out.
 
-    Raises `OptionsError` for one that the solver does not read.
+    Raises `OptionsError` for one that the optimiser does not read.
     """
-    solver = options.solver or ("adam" if options.negative_prompt else "gauss_newton")
-    if solver == "gauss_newton" and options.negative_prompt:
+    optimizer = options.null_optimizer or ("adam" if options.negative_prompt else "gauss_newton")
+    if optimizer == "gauss_newton" and options.negative_prompt:
         raise OptionsError(
-            "gauss_newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say solver "
-            "adam"
+            "gauss_newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say "
+            "null_optimizer adam"
         )
-    if solver == "gauss_newton" and options.learning_rate is not None:
+    if optimizer == "gauss_newton" and options.learning_rate is not None:
         raise OptionsError(
-            "learning_rate is Adam's, and gauss_newton finds its own steps: leave it out, or say solver adam"
+            "learning_rate is Adam's, and gauss_newton finds its own steps: leave it out, or say null_optimizer adam"
         )
-    return filled(options, {"solver": solver, **SOLVERS[solver]})
+    return filled(options, {"null_optimizer": optimizer, **OPTIMIZERS[optimizer]})
 
 
 def optimised(model: Model, up: Source, options: Options) -> Generator[Progress, None, Source]:
     """From the source whose trajectory is the pivots one with a null embedding for each step, and where they lead.
     options: decided."""
-    steps = _by_gauss_newton if options.solver == "gauss_newton" else _by_adam
+    steps = _by_gauss_newton if options.null_optimizer == "gauss_newton" else _by_adam
     embeds: list[TextEmbeds] = []
     trajectory = [up.z_T]
     for i, (z, null, rows, gradient_rows) in enumerate(steps(model, up, options)):
@@ -114,7 +114,7 @@ def _by_adam(model: Model, up: Source, options: Options) -> Generator[Landing]:
 def _by_gauss_newton(model: Model, up: Source, options: Options) -> Generator[Landing]:
     """The same problem in other steps. Each begins from the prompt's own embedding, whose prediction is the prompt's
     row: where that leads near enough to the pivot, the step has no other row."""
-    schedule, guidance, solver = up.schedule, TextGuidance(up.guidance_scale), GaussNewton()
+    schedule, guidance, optimizer = up.schedule, TextGuidance(up.guidance_scale), GaussNewton()
     text = model.encode_text([up.prompt])
     # Small steps need more digits than bfloat16 has.
     wide = torch.promote_types(text.hidden.dtype, torch.float32)
@@ -132,16 +132,16 @@ def _by_gauss_newton(model: Model, up: Source, options: Options) -> Generator[La
             return aim.said(predict(hidden))
 
         began = Found(begin, aim.said(first), aim.error(aim.said(first)))
-        found = solver.optimised(began, aim, say, enough + i * growth, _said(options.inner_steps))
+        found = optimizer.optimised(began, aim, say, enough + i * growth, _said(options.inner_steps))
         null = TextEmbeds(found.hidden.detach().to(text.hidden.dtype), text.pooled, text.spots)
         said = found.said.detach()
         without = Prediction(said, z) if aim.is_clean else here.from_noise(z, said)
         z = combined(guidance, z, here, {"null": without, "text": conditional}, 0.0).step(here, to)
-        yield z, null, 1 + solver.rows, solver.backward
+        yield z, null, 1 + optimizer.rows, optimizer.backward
 
 
 def _said(value: T | None) -> T:
-    assert value is not None, "this option is decided by the solver"
+    assert value is not None, "this option is decided by the optimiser"
     return value
 
 
