@@ -4,23 +4,25 @@ A mask has the aspect of its picture, at any size: 1 (white) may change, 0 (blac
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from wordbrush import images
+from wordbrush import changes, images
 from wordbrush.errors import ImageError, PromptError, short
 from wordbrush.inputs import FileRecord
 from wordbrush.model import Model
 from wordbrush.picture import Picture
 from wordbrush.source import Source
-from wordbrush.word_map import word_map
+from wordbrush.word_map import sampled, word_map
+from wordbrush.words import Alignment, Word
 
 Shares = UInt8[np.ndarray, "_height _width"]
 """How much each pixel of a picture may change: 0 stays as it is, 255 is free. Functions take them at several sizes."""
@@ -137,6 +139,61 @@ def word_shares(model: Model, source: Source, word: str, grow: int) -> Shares:
     picture = source.decoded(model) if source.picture is None else source.picture.seen(height, width)[0]
     shares = _grown(_exact(heat, picture, _WORD, model.downscale), grow, 2)
     return placed(np.rint(shares * 255).astype(np.uint8), model, source)
+
+
+@dataclass(eq=False)
+class Changed:
+    """Where the words of a change say that a picture may change, for methods that edit inside of a mask and were given
+    none.
+
+    Where a thing is swapped, described in another way or taken out: where it is. Where one is added, and where the
+    place is another: everywhere but where the things are that stay. Light, style and how things stand are everywhere.
+    Nothing is read for this but the captions and the model's own attention.
+
+    room: by how many latents the mask of a thing reaches further. rows: what the UNet has computed for maps so far;
+    each word is looked for once.
+    """
+
+    model: Model
+    source: Source
+    room: int
+    rows: int = 0
+    _found: dict[tuple[str, int], Shares] = field(init=False, default_factory=dict[tuple[str, int], Shares])
+
+    def shares(self, alignment: Alignment) -> Shares | None:
+        """How much each pixel of the source's picture may change; None if all of them may, or if the words are nowhere
+        to be found in it. Nothing may where the captions say the same."""
+        change = changes.read(alignment)
+        if change.kinds - changes.LOCAL - {"place"}:
+            return None
+        named = changes.things(alignment.source)
+        touched = {word for part in change.parts for word in part.source}
+        about, stay = ([word for word in named if (word in touched) is wanted] for wanted in (True, False))
+        shares = self._of(about, self.room * self.model.downscale)
+        if change.kinds & {"add", "place"}:
+            shares = np.maximum(shares, 255 - self._of(stay, 0))
+        is_lost = bool(change.parts) and not shares.any()
+        return None if is_lost or (shares == 255).all() else shares
+
+    def _of(self, words: Iterable[Word], grow: int) -> Shares:
+        """Where any of the words is."""
+        source = self.source
+        size = source.size(self.model) if source.picture is None else source.picture.image.size[::-1]
+        shares = np.zeros(size, np.uint8)
+        for word in words:
+            if (word.text, grow) not in self._found:
+                self._found[word.text, grow] = word_shares(self.model, source, word.text, grow)
+                self.rows += len(sampled(source.schedule))
+            shares = np.maximum(shares, self._found[word.text, grow])
+        return shares
+
+
+def unfound(alignment: Alignment, where: Bool[Tensor, "h w"]) -> str:
+    """What to say of a mask of words that is the whole picture although only things change; nothing of others."""
+    change = changes.read(alignment)
+    if not (change.kinds & (changes.LOCAL - {"add"}) and change.is_local and bool(where.all())):
+        return ""
+    return "the words were not found in a part of the picture, so all of it may change: say where with a mask"
 
 
 def near(

@@ -1,6 +1,6 @@
 """What an editing method is asked for, as one value."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wordbrush import masks
 from wordbrush.errors import InputError, SourceError
 from wordbrush.model import Model
 from wordbrush.picture import Picture
+from wordbrush.progress import Progress
 from wordbrush.source import Source
+from wordbrush.words import Alignment
 
 Need = Literal["source", "picture", "mask", "instruction", "references"]
 
@@ -62,7 +65,23 @@ class EditRequest:
         """The mask at the size of the latents: those that a free pixel is part of; without a mask all of them."""
         if self.mask is None:
             return torch.ones(1, 1, *source.latent_size, dtype=torch.bool)
-        return F.adaptive_max_pool2d(self.mask, source.z_T.shape[-2:]) > _TOUCHED
+        return touched(self.mask, source)
+
+    def regions(
+        self, model: Model, source: Source, targets: Sequence[Alignment], room: int
+    ) -> Generator[Progress, None, Float[Tensor, "targets 1 height width"]]:
+        """Where each target may change the picture, at the size of the model's rendering: the user's mask for all of
+        them; without one, where the words of each change are (`masks.Changed`)."""
+        height, width = source.size(model)
+        if self.mask is not None:
+            return self.mask.expand(len(targets), -1, -1, -1)
+        found, changed = torch.ones(len(targets), 1, height, width), masks.Changed(model, source, room)
+        for i, target in enumerate(targets):
+            shares = changed.shares(target)
+            if shares is not None:
+                found[i] = masks.seen(shares, source, model)[0] if shares.any() else 0
+        yield Progress("finding words", 1, 1, rows=changed.rows)
+        return found
 
     def started(self, model: Model) -> Source:
         """The source to edit. Raises `SourceError` if it was made with another model."""
@@ -70,3 +89,8 @@ class EditRequest:
             raise SourceError("expected a source to edit, got none: invert a picture, or generate one")
         self.source.check(model)
         return self.source
+
+
+def touched(mask: Float[Tensor, "n 1 height width"], source: Source) -> Bool[Tensor, "n 1 h w"]:
+    """Masks at the size of the latents: those that a free pixel is part of, so that no thin mask vanishes."""
+    return F.adaptive_max_pool2d(mask, source.z_T.shape[-2:]) > _TOUCHED

@@ -80,8 +80,9 @@ class Result:
     trajectory: the target's latents, z_T first. mask: where the edit was free to change the picture, at the size of the
     latents; None where a method has none. looks: where the words of the change looked, where a change is about things:
     the edit is brought back there and around it. maps: what a method found its mask by, each in [0, 1] at the size of
-    the latents, by a name to show it under. method, options: the edit's, as given. targets: all prompts that were
-    edited together; index: this one's place among them. where: the user's masks and words; shares: how much of each of
+    the latents, by a name to show it under. decoded: the rendering in [−1, 1] of a method that has a decoder of its
+    own; None for the model's. method, options: the edit's, as given. targets: all prompts that were edited together;
+    index: this one's place among them. where: the user's masks and words; shares: how much of each of
     the picture's pixels they let change. The verbs fill these six in.
 
     >>> model = Model.load("pocket")
@@ -101,6 +102,7 @@ class Result:
     model: Model
     mask: Bool[Tensor, "height width"] | None = None
     looks: Looks = (None, None)
+    decoded: Float[Tensor, "3 high wide"] | None = None
     method: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     targets: tuple[str, ...] = ()
@@ -163,7 +165,7 @@ class Result:
 
     @cached_property
     def _decoded(self) -> Float[Tensor, "3 height width"]:
-        return self.model.decode(self.trajectory[-1:])[0].cpu()
+        return self.model.decode(self.trajectory[-1:])[0].cpu() if self.decoded is None else self.decoded
 
     @cached_property
     def source_image(self) -> Image.Image:

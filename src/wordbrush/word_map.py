@@ -12,6 +12,11 @@ from wordbrush.rows import Rows
 from wordbrush.schedule import Schedule
 
 
+def sampled(schedule: Schedule, samples: int = 10) -> range:
+    """The steps of a trajectory at which a word's map is read; each takes one row of the UNet."""
+    return range(0, schedule.steps, max(1, schedule.steps // samples))
+
+
 @torch.no_grad()
 def word_map(
     model: Model,
@@ -34,8 +39,7 @@ def word_map(
     maps = WordMaps(
         plain, column[None, :, None], lambda _: Rows(1, ("text",)), model.map_positions((height, width))
     )
-    stride = max(1, schedule.steps // samples)
-    for i in range(0, schedule.steps, stride):
+    for i in sampled(schedule, samples):
         model.predict(trajectory[i : i + 1].to(model.device), schedule.levels[i], text, attend=maps, step=i)
     heat = F.interpolate(maps.mean, size=(height, width), mode="bilinear")[0, 0].cpu().float()
     return (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)

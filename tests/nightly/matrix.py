@@ -80,33 +80,35 @@ ALSO = {
 """What a flag needs beside it to be read at all."""
 
 TYPES = {
-    "whole": "--seed --steps --width --height --preview --count --from-pocket --pocket --kid-subset --noise-seed "
-    "--self-limit --inner-steps --port --record-memory --warmup-steps --batch-size --accumulate --checkpoint-every "
-    "--sample-every --class-pictures --pictures --rank --vectors --length --progressive --words --timestep-shift "
-    "--redraw-seed --mask-draws --mask-seed --mask-grow --rounds --rolls --roll-seed --iterations --renoise-steps "
-    "--average-from --average-late --tuning-steps --tuning-batch --tuning-seed --embedding-steps",
-    "number": "--guidance-scale --blend-start --blend-threshold --blend-difference --spare-threshold --hold "
-    "--finish --start --strength --mask-threshold --learning-rate --early-stop --early-stop-growth --most-alike "
-    "--weight-decay --max-norm --ema --snr-gamma --flip --prior-weight --alpha --text-learning-rate --threshold "
-    "--limit --word-learning-rate --norm-learning-rate --cut-mix --unmix --compress --local --eta --skip --mixing "
-    "--source-guidance-scale --cross-control --self-control --fresh-noise --pseudo-guidance --noise-limit "
-    "--difference-threshold --mask-noise --mask-clamp --direction-scale --attention-guidance --attention-until "
-    "--autocorrelation --divergence --tolerance --interpolation --embedding-rate --tuning-rate --picture-weight "
-    "--until --patches --mutual-start --mutual-place --foreground-threshold --feature-steps --feature-place "
-    "--attention-steps --attention-place",
+    "whole": "--repeats --shrink --room --decoder-steps --seed --steps --width --height --preview --count "
+    "--from-pocket --pocket --kid-subset --noise-seed --self-limit --inner-steps --port --record-memory "
+    "--warmup-steps --batch-size --accumulate --checkpoint-every --sample-every --class-pictures --pictures --rank "
+    "--vectors --length --progressive --words --timestep-shift --redraw-seed --mask-draws --mask-seed --mask-grow "
+    "--rounds --rolls --roll-seed --iterations --renoise-steps --average-from --average-late --tuning-steps "
+    "--tuning-batch --tuning-seed --embedding-steps",
+    "number": "--decoder-rate --preservation-ratio --guidance-scale --blend-start --blend-threshold "
+    "--blend-difference --spare-threshold --hold --finish --start --strength --mask-threshold --learning-rate "
+    "--early-stop --early-stop-growth --most-alike --weight-decay --max-norm --ema --snr-gamma --flip "
+    "--prior-weight --alpha --text-learning-rate --threshold --limit --word-learning-rate --norm-learning-rate "
+    "--cut-mix --unmix --compress --local --eta --skip --mixing --source-guidance-scale --cross-control "
+    "--self-control --fresh-noise --pseudo-guidance --noise-limit --difference-threshold --mask-noise --mask-clamp "
+    "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence --tolerance "
+    "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
+    "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt --init "
     "--templates --side-by-side --source-sentences --target-sentences textual-inversion:--token "
     "custom-diffusion:--token elite:--token --rare-words convert:--token",
-    "choice": "NAME --null-optimizer --sentences --held-maps --dtype --protocol --preset --lpips --text "
-    "--self-pairs --word-edit --full-masks --lpips-network --option --method --inversion --kind --forced-border "
-    "--cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule --optimizer --crop "
-    "--precision --layers --checkpointing --tensorboard --train-text-encoder --train-word --encoding --own-mask "
-    "--mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep --negative-schedule --solver",
+    "choice": "NAME --begin-from --paste-level --null-optimizer --sentences --held-maps --dtype --protocol --preset "
+    "--lpips --text --self-pairs --word-edit --full-masks --lpips-network --option --method --inversion --kind "
+    "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
+    "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
+    "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
+    "--negative-schedule --solver",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
-    "--drop-metadata --quick --save-mask",
+    "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",
     "toml": "--option-file",
     "folder": "FOLDER FURTHER --edited --root --class-folder --mappers",
@@ -617,8 +619,17 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
 ACCEPTED = (
     ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
     ("--seed --noise-seed --redraw-seed --timestep-shift --port --self-limit", "0", "in the range"),
+    (
+        "--seed --noise-seed --port --self-limit --redraw-seed --shrink --room --decoder-steps",
+        "0",
+        "in the range",
+    ),
     ("number window", "0", "in the range"),
-    ("--max-norm --snr-gamma --alpha --prior-weight", "above 100|exponent", "in the range"),
+    (
+        "--max-norm --snr-gamma --alpha --prior-weight --preservation-ratio",
+        "above 100|exponent",
+        "in the range",
+    ),
     ("--preview", "beyond 64 bits", "every so many steps: more than there are, so there is none"),
     ("--self-limit", "beyond 64 bits", "no site is as large: no limit"),
     ("pairs", "equals", "punctuation around a word does not count"),

@@ -127,6 +127,24 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "keep the layout of a picture, and let the new words choose colours and textures",
         "wordbrush.editing.plug_and_play.options",
     ),
+    "fixed_seed": Method(
+        "wordbrush.editing.fixed_seed.method",
+        "the source's noise drawn with other words, and nothing else: the baseline of the papers' tables",
+        "wordbrush.editing.fixed_seed.options",
+        after="straight",
+    ),
+    "blended_latent": Method(
+        "wordbrush.editing.blended_latent.method",
+        "draws the inside of a mask, or of where the words are, and puts the picture back around it in every step",
+        "wordbrush.editing.blended_latent.options",
+        after="straight",
+    ),
+    "inpainting": Method(
+        "wordbrush.editing.inpainting.method",
+        "draws the inside of a mask anew, from noise: by a network made for it, or by blending",
+        "wordbrush.editing.inpainting.options",
+        after="straight",
+    ),
 }
 
 

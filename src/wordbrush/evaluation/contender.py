@@ -15,6 +15,7 @@ from typing import Any
 from wordbrush import api, editing, inversion, methods
 from wordbrush.errors import WordbrushError
 from wordbrush.images import Pixels
+from wordbrush.masks import Where
 from wordbrush.model import Model
 from wordbrush.options import Options, parse
 from wordbrush.progress import Progress
@@ -24,17 +25,23 @@ from wordbrush.source import Source
 
 @dataclass(frozen=True)
 class Contender:
-    """An editing method after an inversion, and the options given to each."""
+    """An editing method after an inversion, and the options given to each.
+
+    true_mask: whether it is told where the answer differs from the picture, by a protocol that knows: an upper bound,
+    whose name says so.
+    """
 
     method: str
     inversion: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     inversion_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    true_mask: bool = False
 
     @property
     def label(self) -> str:
         """Its name in tables, folders and rows: `direct+prompt-to-prompt`."""
-        return methods.typed(f"{self.inversion}+{self.method}")
+        label = methods.typed(f"{self.inversion}+{self.method}")
+        return f"{label}, true mask" if self.true_mask else label
 
     @property
     def inversion_class(self) -> type[Options]:
@@ -57,10 +64,15 @@ class Contender:
         return (yield from api.invert_steps(model, picture, prompt, method=self.inversion, options=options))
 
     def edit(
-        self, model: Model, source: Source, targets: Sequence[str]
+        self, model: Model, source: Source, targets: Sequence[str], where: Where = api.ANYWHERE
     ) -> Generator[Progress, None, list[Result]]:
         """Edit a source into several targets, in one batch. Raises like `wordbrush.edit`."""
-        return (yield from api.edit_steps(model, source, targets, method=self.method, options=self.options))
+        options = self.options
+        return (
+            yield from api.edit_steps(
+                model, source, targets, method=self.method, options=options, where=where
+            )
+        )
 
     def attempt(
         self,
@@ -68,6 +80,7 @@ class Contender:
         source: Source,
         targets: Sequence[str],
         failures: tuple[type[Exception], ...] = (WordbrushError,),
+        where: Where = api.ANYWHERE,
     ) -> Generator[Progress, None, list["Outcome"]]:
         """Edit a source into several targets in one batch, and decode the pictures.
 
@@ -75,7 +88,7 @@ class Contender:
         cannot edit does not lose the others; its outcome holds the reason.
         """
         try:
-            results = yield from self.edit(model, source, targets)
+            results = yield from self.edit(model, source, targets, where)
             for result in results:
                 _ = result.rendering  # decoded here: the autoencoder may fail too
             return [Outcome(result) for result in results]
@@ -84,7 +97,7 @@ class Contender:
                 return [Outcome(error=reason(error))]
         outcomes: list[Outcome] = []
         for target in targets:
-            outcomes += yield from self.attempt(model, source, [target], failures)
+            outcomes += yield from self.attempt(model, source, [target], failures, where)
         return outcomes
 
 

@@ -57,6 +57,11 @@ class Denoiser:
         size: int | tuple[int, int] = self.unet.config.sample_size
         return (size, size) if isinstance(size, int) else size
 
+    @property
+    def extra_channels(self) -> int:
+        """How many channels it reads beside the latents': a picture's, or a mask and a masked picture's."""
+        return int(self.unet.config.in_channels) - self.channels
+
     def predict(
         self,
         latents: Float[Tensor, "rows c h w"],
@@ -174,12 +179,17 @@ class Denoiser:
 
     def _input(self, latents: Tensor, channels: Tensor | None) -> Tensor:
         """The latents and the extra channels, as the UNet reads them."""
-        wanted = int(self.unet.config.in_channels) - self.channels
+        wanted = self.extra_channels
         given = 0 if channels is None else channels.shape[1]
         if given != wanted:
+            todo = "use a method for models of this kind" if wanted else "leave them out"
+            if wanted == self.channels + 1:
+                todo = (
+                    "use a method for models of this kind; this one inpaints (method inpainting after the inversion "
+                    "straight, with a mask from a file)"
+                )
             raise ModelError(
-                f"this model reads {wanted} channels beside the latents' {self.channels}, got {given}: "
-                + ("use a method for models of this kind" if wanted else "leave them out")
+                f"this model reads {wanted} channels beside the latents' {self.channels}, got {given}: {todo}"
             )
         latents = latents.to(self.unet.device, self.unet.dtype)
         return latents if channels is None else torch.cat([latents, channels.to(latents)], dim=1)

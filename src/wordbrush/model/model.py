@@ -256,6 +256,11 @@ class Model:
         return self.autoencoder.channels
 
     @property
+    def extra_channels(self) -> int:
+        """How many channels the UNet reads beside the latents': 0, a picture's, or a mask and a masked picture's."""
+        return self.denoiser.extra_channels
+
+    @property
     def tokens(self) -> int:
         """Tokens of an encoded prompt: the text encoder's context, or several in a row (see `with_chunks`)."""
         return self.text.tokens

@@ -134,6 +134,38 @@ def test_an_edit_can_be_made_again_wherever_its_folder_went(
 
 
 @pytest.mark.slow
+def test_the_true_mask_is_an_upper_bound_with_a_name_of_its_own(
+    tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
+) -> None:
+    """Every case has its own mask, so they are edited one by one; the records name the masks, and find them again."""
+    told = replace(DIRECT, true_mask=True)
+    assert told.label == f"{DIRECT.label}, true mask"
+    bench = at(tmp_path, 5)
+    rows = drain(bench.run([DIRECT, told]))
+    assert {row["method"] for row in rows} == {
+        *BOUNDS,
+        *(DIRECT.label, told.label, pasted(DIRECT.label), pasted(told.label)),
+    }
+    masked = [case for case in bench.cases if case.mask.any()]
+    for case in masked:
+        picture, own = (
+            np.asarray(image, int) for image in (bench.picture(pasted(told.label), case), case.picture)
+        )
+        assert (picture[~case.mask] == own[~case.mask]).all()
+        white = np.asarray(load(tmp_path / "masks" / f"{case.name}.png"))[:, :, 0]
+        assert np.array_equal(white > 127, case.mask)
+    again = replay(bench.path(pasted(told.label), masked[0]), model=tiny("sd1"))
+    assert again.differences == ()
+    assert any(
+        pixel_hash(bench.picture(told.label, case)) != pixel_hash(bench.picture(DIRECT.label, case))
+        for case in masked
+    )
+    assert "an upper bound" in bench_report.tables(bench, rows, "")
+    without = [row for row in rows if "true mask" not in row["method"]]
+    assert "an upper bound" not in bench_report.tables(bench, without, "")
+
+
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(
     tmp_path: Path, at: Callable[..., Bench], tiny: Callable[..., Model]
 ) -> None:

@@ -238,6 +238,11 @@ def _footer(bench: Bench, rows: Rows, command: str) -> str:
         "- *…, pasted* is the same edit as a user gets it: brought back into the picture, whose own pixels stay where "
         "nothing changed"
     )
+    if any(", true mask" in label for label in _labels(rows)):
+        lines.append(
+            "- *…, true mask* was told where the answer differs from the picture: an upper bound, not to be compared "
+            "with rows that were not"
+        )
     lines += [f"- *{label}* {what}" for label, what in BOUNDS.items() if label in _labels(rows)]
     return "## How it was made\n\n" + "\n".join(lines)
 

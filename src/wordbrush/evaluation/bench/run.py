@@ -19,11 +19,12 @@ edited in one batch, as a user would edit one picture in several ways; the cost 
 import json
 import os
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -31,14 +32,16 @@ from wordbrush import api, images, provenance
 from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError, short
 from wordbrush.evaluation.bench.cases import Case
 from wordbrush.evaluation.bench.scores import scored
-from wordbrush.evaluation.contender import Contender
+from wordbrush.evaluation.contender import Contender, Outcome
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.results.cost import measured
 from wordbrush.files import atomic_write
+from wordbrush.masks import Mask, Where
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 from wordbrush.reading import json_mapping
 from wordbrush.records import Records
+from wordbrush.source import Source
 
 TRUTH, SOURCE = "the truth", "the source"
 KEPT_TRUTH, KEPT_SOURCE = "the truth, autoencoded", "the source, autoencoded"
@@ -127,9 +130,7 @@ class Bench:
         inversion = contender.invert(self.model, self.out / scene, first.source_prompt)
         source, inverting = drain(measured(self.model, inversion))
         source = source.made_of(scene.as_posix())  # the records hold wherever the folder is
-        targets = [case.target_prompt for case in group]
-        editing = contender.attempt(self.model, source, targets, (PromptError, NumericsError))
-        outcomes, cost = drain(measured(self.model, editing))
+        outcomes, cost = drain(measured(self.model, self._attempts(contender, source, group)))
         cost += inverting
         rows: list[dict[str, Any]] = []
         for case, outcome in zip(group, outcomes, strict=True):
@@ -159,6 +160,32 @@ class Bench:
                 for label, picture in made.items()
             ]
         return rows
+
+    def _attempts(
+        self, contender: Contender, source: Source, group: Sequence[Case]
+    ) -> Generator[Progress, None, list[Outcome]]:
+        """The cases of one scene in one batch; one by one where each has a mask of its own."""
+        failures = PromptError, NumericsError
+        if not contender.true_mask:
+            targets = [case.target_prompt for case in group]
+            return (yield from contender.attempt(self.model, source, targets, failures))
+        outcomes: list[Outcome] = []
+        for case in group:
+            where = self._true_mask(case)
+            outcomes += yield from contender.attempt(
+                self.model, source, [case.target_prompt], failures, where
+            )
+        return outcomes
+
+    def _true_mask(self, case: Case) -> Where:
+        """The case's true mask, from a file that its record names; none where nothing changes, since nothing would be
+        left to edit."""
+        if not case.mask.any():
+            return api.ANYWHERE
+        name = Path("masks", f"{case.name}.png")
+        images.save_png(Image.fromarray(np.where(case.mask, np.uint8(255), np.uint8(0))), self.out / name)
+        mask = Mask.of(self.out / name)
+        return Where(replace(mask, file=mask.file.model_copy(update={"path": name.as_posix()})))
 
     def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:
         judges = self.judges.hash

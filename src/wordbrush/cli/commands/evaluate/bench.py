@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -23,6 +24,14 @@ Kind = Annotated[
     str | None,
     Parameter(help='draw this kind of change alone, e.g. "add object": few of 200 cases are of one kind'),
 ]
+TrueMasks = Annotated[
+    bool,
+    Parameter(
+        help="tell every method where the answer differs from the picture, as no user's mask could: an upper bound, in "
+        "rows of their own",
+        negative="",
+    ),
+]
 Seed = Annotated[Whole, Parameter(help="decides which cases are drawn", validator=validators.Number(gte=0))]
 
 
@@ -43,6 +52,7 @@ def bench(
     kind: Kind = None,
     method: AllMethods = None,
     inversion: AllInversions = None,
+    true_masks: TrueMasks = False,
     judging: Judging = SHIPPED,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
@@ -61,7 +71,8 @@ def bench(
         from wordbrush.evaluation.bench import cases, report
         from wordbrush.evaluation.bench.run import Bench, labels_of
         from wordbrush.progress import drain
-    contenders = several.contenders(given_edits, given_inversions, suited=inversion is None)
+    ways = several.contenders(given_edits, given_inversions, suited=inversion is None)
+    contenders = [replace(each, true_mask=true_masks) for each in ways]
     drawn = cases.split(seed, count, kind)
     with terminal.busy("loading the judges"):
         judges = judging.load(setup.device, reader=True)
@@ -71,7 +82,7 @@ def bench(
         named = {"--kind": [kind] if kind else (), "--method": method or (), "--inversion": inversion or ()}
         named |= {"--concept": setup.concept}
         changed = _changed(setup, judging) | {"--option-file": option_file}
-        drain(report.report(run, rows, _typed(count, seed, named, changed, given)), show)
+        drain(report.report(run, rows, _typed(count, seed, named, changed, given, true_masks)), show)
     terminal.say(report.summary(run, rows).rstrip())
     terminal.say(f"{folder / 'table.md'}  cases: {len(run.cases)}, ways to edit them: {len(contenders)}")
     means = report.means(rows)
@@ -99,6 +110,7 @@ def _typed(
     named: Mapping[str, Sequence[str]],
     changed: Mapping[str, object],
     given: Given,
+    true_masks: bool,
 ) -> str:
     """The command that makes the same table."""
     words = ["wordbrush", "evaluate", "bench", "--count", str(count), "--seed", str(seed)]
@@ -110,4 +122,5 @@ def _typed(
     for name, text in given.items():
         for value in [text] if isinstance(text, str) else text:
             words += [f"--{typed(name)}", value]
+    words += ["--true-masks"] if true_masks else []
     return shlex.join([*words, "--out", "DIR"])

@@ -1,0 +1,1 @@
+"""Blended Latent Diffusion: `method`, its background `reconstruction`, and its `options`, which do not import torch."""

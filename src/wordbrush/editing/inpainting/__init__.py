@@ -1,0 +1,1 @@
+"""Inpainting: `method`, and its `options`, which do not import torch."""
