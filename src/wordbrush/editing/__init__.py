@@ -78,14 +78,12 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "no inversion: fresh noise in every step, and a layout between source and target",
         "wordbrush.editing.infedit.options",
         after="straight",
-        seen=seen(pocket="run"),
     ),
     "turbo_edit": Method(
         "wordbrush.editing.turbo_edit.method",
         "a picture's own noise in a few steps, and the difference of two prompts as guidance",
         "wordbrush.editing.turbo_edit.options",
         after="straight",
-        seen=seen(pocket="run"),
     ),
     "diffedit": Method(
         "wordbrush.editing.diffedit.method",

@@ -84,7 +84,6 @@ METHODS: Mapping[str, Method[Inversion]] = {
         "wordbrush.inversion.edit_friendly.method",
         "keeps the noise of each DDPM step: exact, and edits that differ by seed",
         "wordbrush.inversion.edit_friendly.options",
-        seen=seen(pocket="run"),
     ),
 }
 
