@@ -113,7 +113,7 @@ def test_wrong_options_are_named(method: str, tiny: Tiny) -> None:
 def test_methods_are_found_by_name() -> None:
     for name in METHODS:
         assert find(METHODS, name.replace("_", "-"), "inversion") is METHODS[name]
-        assert METHODS[name].load().__name__.startswith(f"wordbrush.inversion.{name}")
+        assert name in METHODS[name].load().__name__.removeprefix("wordbrush.inversion.").split(".")
     with pytest.raises(OptionsError, match="no inversion method 'null-txt'; did you mean 'null-text'"):
         find(METHODS, "null-txt", "inversion")
 

@@ -229,6 +229,7 @@ def test_stable_diffusions_own_sites_are_found(tokenizer: CLIPTokenizer, tiny: T
             {
                 "config": type("C", (), {**model.denoiser.unet.config, "down_block_types": blocks}),
                 "attn_processors": {},
+                "up_blocks": (),
             },
         )()
         unet.set_attn_processor = lambda _: None

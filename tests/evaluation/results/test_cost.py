@@ -16,7 +16,7 @@ from wordbrush.progress import Progress, drain
 
 CAT, DOG = "a cat on a beach", "a dog on a beach"
 NEVER = {
-    "solver": "adam",
+    "null_optimizer": "adam",
     "inner_steps": 3,
     "learning_rate": 1e-9,
     "early_stop": 0.0,
@@ -78,7 +78,7 @@ def test_an_inversion_costs_what_the_unet_computes(tiny: Tiny) -> None:
 
 def test_null_text_that_stops_early_counts_what_it_did(tiny: Tiny) -> None:
     model = tiny()
-    options = {"steps": 4, "guidance_scale": 3.0, "early_stop": 1e9, "solver": "adam"}
+    options = {"steps": 4, "guidance_scale": 3.0, "early_stop": 1e9, "null_optimizer": "adam"}
     contender = Contender("prompt_to_prompt", "null_text", {}, options)
     with counting(model) as passed:
         _, cost = drain(measured(model, contender.invert(model, photo(), CAT)))
