@@ -132,7 +132,7 @@ def test_options_out_of_range_are_named(options: dict[str, Any], tiny: Tiny) -> 
         invert(tiny("sd1"), **options)
 
 
-GAUSS_NEWTON: dict[str, Any] = {"null_optimizer": "gauss_newton", "early_stop": 0.0}
+GAUSS_NEWTON: dict[str, Any] = {"null_optimizer": "gauss-newton", "early_stop": 0.0}
 
 
 def level(t: int, bar: float) -> Level:
@@ -201,8 +201,8 @@ def test_on_a_linear_network_the_kept_displacements_give_the_least_squares() -> 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_gauss_newton_brings_the_source_nearer_and_edits_walk_down_with_it(shape: str, tiny: Tiny) -> None:
     model = tiny(shape, torch.float64)
-    plain = invert(model, null_optimizer="gauss_newton", inner_steps=0)
-    unguided = invert(model, null_optimizer="gauss_newton", inner_steps=0, guidance_scale=1.0)
+    plain = invert(model, null_optimizer="gauss-newton", inner_steps=0)
+    unguided = invert(model, null_optimizer="gauss-newton", inner_steps=0, guidance_scale=1.0)
     source = invert(model, **GAUSS_NEWTON, inner_steps=4)
     text = model.encode_text([PROMPT])
     # The prompt in place of no text is no guidance.
@@ -249,7 +249,7 @@ def test_its_rows_are_the_unets(tiny: Tiny) -> None:
     [
         ({"null_optimizer": None, "learning_rate": 0.1}, "learning_rate is Adam's.*say null_optimizer adam"),
         (
-            {"null_optimizer": "gauss_newton", "negative_prompt": "a dog"},
+            {"null_optimizer": "gauss-newton", "negative_prompt": "a dog"},
             "reads no negative_prompt.*null_optimizer adam",
         ),
     ],
@@ -262,4 +262,4 @@ def test_options_that_the_optimiser_does_not_read(options: dict[str, Any], says:
 def test_a_negative_prompt_is_optimised_by_adam() -> None:
     assert null_text.decided(parse(Options, {"negative_prompt": "a dog"})).null_optimizer == "adam"
     given = null_text.decided(parse(Options, {"early_stop": 0.1}))
-    assert (given.null_optimizer, given.early_stop, given.inner_steps) == ("gauss_newton", 0.1, 4)
+    assert (given.null_optimizer, given.early_stop, given.inner_steps) == ("gauss-newton", 0.1, 4)

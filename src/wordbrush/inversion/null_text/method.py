@@ -7,8 +7,8 @@ are. The embeddings make a faithful source at the full guidance scale, for any n
 
 Two optimisers. `adam` is the released one: the conditional eps is computed once per step, each step starts from the
 embedding of the one before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The
-released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss_newton` (ours) reaches
-the same for a fraction of its rows: see `gauss_newton`.
+released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss-newton` (ours) reaches
+the same for a fraction of its rows: see `gauss-newton`.
 """
 
 from collections.abc import Callable, Generator
@@ -60,15 +60,15 @@ def decided(options: Options) -> Options:
 
     Raises `OptionsError` for one that the optimiser does not read.
     """
-    optimizer = options.null_optimizer or ("adam" if options.negative_prompt else "gauss_newton")
-    if optimizer == "gauss_newton" and options.negative_prompt:
+    optimizer = options.null_optimizer or ("adam" if options.negative_prompt else "gauss-newton")
+    if optimizer == "gauss-newton" and options.negative_prompt:
         raise OptionsError(
-            "gauss_newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say "
+            "gauss-newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say "
             "null_optimizer adam"
         )
-    if optimizer == "gauss_newton" and options.learning_rate is not None:
+    if optimizer == "gauss-newton" and options.learning_rate is not None:
         raise OptionsError(
-            "learning_rate is Adam's, and gauss_newton finds its own steps: leave it out, or say null_optimizer adam"
+            "learning_rate is Adam's, and gauss-newton finds its own steps: leave it out, or say null_optimizer adam"
         )
     return filled(options, {"null_optimizer": optimizer, **OPTIMIZERS[optimizer]})
 
@@ -76,7 +76,7 @@ def decided(options: Options) -> Options:
 def optimised(model: Model, up: Source, options: Options) -> Generator[Progress, None, Source]:
     """From the source whose trajectory is the pivots one with a null embedding for each step, and where they lead.
     options: decided."""
-    steps = _by_gauss_newton if options.null_optimizer == "gauss_newton" else _by_adam
+    steps = _by_gauss_newton if options.null_optimizer == "gauss-newton" else _by_adam
     embeds: list[TextEmbeds] = []
     trajectory = [up.z_T]
     for i, (z, null, rows, gradient_rows) in enumerate(steps(model, up, options)):

@@ -8,7 +8,7 @@ from pydantic import Field
 from wordbrush.options import InversionOptions
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
-    "gauss_newton": {"inner_steps": 4, "early_stop": 5e-4, "early_stop_growth": 0.0},
+    "gauss-newton": {"inner_steps": 4, "early_stop": 5e-4, "early_stop_growth": 0.0},
     "adam": {"inner_steps": 10, "learning_rate": 1e-2, "early_stop": 1e-5, "early_stop_growth": 2e-5},
 }
 """What an option is for each optimiser, where the user leaves it out. Adam's are the released code's."""
@@ -17,10 +17,10 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
 class Options(InversionOptions):
     """How to invert."""
 
-    null_optimizer: Literal["gauss_newton", "adam"] | None = Field(
+    null_optimizer: Literal["gauss-newton", "adam"] | None = Field(
         None,
-        description="gauss_newton starts from the prompt's embedding and takes few steps, none where the error is "
-        "small already; adam is the published loop, from no text (default: gauss_newton; with a negative prompt adam)",
+        description="gauss-newton starts from the prompt's embedding and takes few steps, none where the error is "
+        "small already; adam is the published loop, from no text (default: gauss-newton; with a negative prompt adam)",
     )
     inner_steps: int | None = Field(
         None,
