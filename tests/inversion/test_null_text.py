@@ -228,7 +228,7 @@ def test_gauss_newton_brings_the_source_nearer_and_edits_walk_down_with_it(shape
 def test_a_step_that_is_near_enough_has_the_prompts_row_alone(tiny: Tiny) -> None:
     model = tiny("sd1")
     seen: list[Progress] = []
-    options = parse(Options, {"steps": 3, "early_stop": 1e9})
+    options = parse(Options, {"null_optimizer": "gauss-newton", "steps": 3, "early_stop": 1e9})
     source = drain(null_text.invert(model, picture(), PROMPT, options), seen.append)
     assert [(p.rows, p.gradient_rows) for p in seen] == [(1, 0)] * 6
     assert torch.equal(source.null.hidden, model.encode_text([PROMPT]).hidden.expand(3, -1, -1))
@@ -237,7 +237,9 @@ def test_a_step_that_is_near_enough_has_the_prompts_row_alone(tiny: Tiny) -> Non
 def test_its_rows_are_the_unets(tiny: Tiny) -> None:
     model = tiny("sd1")
     seen: list[Progress] = []
-    options = parse(Options, {"steps": 3, "early_stop": 0.0, "guidance_scale": 7.5})
+    options = parse(
+        Options, {"null_optimizer": "gauss-newton", "steps": 3, "early_stop": 0.0, "guidance_scale": 7.5}
+    )
     with reference.counting(model) as passed:
         drain(null_text.invert(model, picture(), PROMPT, options), seen.append)
     assert sum(p.rows for p in seen) == passed.rows > 6
@@ -247,7 +249,10 @@ def test_its_rows_are_the_unets(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"null_optimizer": None, "learning_rate": 0.1}, "learning_rate is Adam's.*say null_optimizer adam"),
+        (
+            {"null_optimizer": "gauss-newton", "learning_rate": 0.1},
+            "learning_rate is Adam's.*say null_optimizer adam",
+        ),
         (
             {"null_optimizer": "gauss-newton", "negative_prompt": "a dog"},
             "reads no negative_prompt.*null_optimizer adam",
@@ -259,7 +264,8 @@ def test_options_that_the_optimiser_does_not_read(options: dict[str, Any], says:
         invert(tiny("sd1"), **options)
 
 
-def test_a_negative_prompt_is_optimised_by_adam() -> None:
-    assert null_text.decided(parse(Options, {"negative_prompt": "a dog"})).null_optimizer == "adam"
+def test_what_is_left_out_is_decided_by_the_optimiser() -> None:
     given = null_text.decided(parse(Options, {"early_stop": 0.1}))
-    assert (given.null_optimizer, given.early_stop, given.inner_steps) == ("gauss-newton", 0.1, 4)
+    assert (given.early_stop, given.inner_steps, given.learning_rate) == (0.1, 10, 0.01)
+    given = null_text.decided(parse(Options, {"null_optimizer": "gauss-newton"}))
+    assert (given.early_stop, given.inner_steps, given.learning_rate) == (5e-4, 4, None)

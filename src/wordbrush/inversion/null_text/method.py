@@ -8,7 +8,7 @@ are. The embeddings make a faithful source at the full guidance scale, for any n
 Two optimisers. `adam` is the released one: the conditional eps is computed once per step, each step starts from the
 embedding of the one before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The
 released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss-newton` (ours) reaches
-the same for a fraction of its rows: see `gauss-newton`.
+the same for a fraction of its rows: see `gauss_newton`.
 """
 
 from collections.abc import Callable, Generator
@@ -60,7 +60,7 @@ def decided(options: Options) -> Options:
 
     Raises `OptionsError` for one that the optimiser does not read.
     """
-    optimizer = options.null_optimizer or ("adam" if options.negative_prompt else "gauss-newton")
+    optimizer = options.null_optimizer
     if optimizer == "gauss-newton" and options.negative_prompt:
         raise OptionsError(
             "gauss-newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say "
@@ -70,7 +70,7 @@ def decided(options: Options) -> Options:
         raise OptionsError(
             "learning_rate is Adam's, and gauss-newton finds its own steps: leave it out, or say null_optimizer adam"
         )
-    return filled(options, {"null_optimizer": optimizer, **OPTIMIZERS[optimizer]})
+    return filled(options, OPTIMIZERS[optimizer])
 
 
 def optimised(model: Model, up: Source, options: Options) -> Generator[Progress, None, Source]:
