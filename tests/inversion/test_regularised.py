@@ -11,7 +11,7 @@ from wordbrush.inversion.ddim import invert as ddim
 from wordbrush.inversion.regularised.method import autocorrelation, divergence, invert, regularised
 from wordbrush.inversion.regularised.options import Options
 from wordbrush.model import Model
-from wordbrush.options import InversionOptions, parse
+from wordbrush.options import SolvedOptions, parse
 from wordbrush.progress import drain
 from wordbrush.source import Source
 
@@ -87,7 +87,7 @@ def test_without_rounds_it_is_ddim_inversion(shape: str, tiny: Tiny) -> None:
     def inverted(**given: float) -> Source:
         return drain(invert(model, image, CAT, told(steps=3, **given)))
 
-    plain = drain(ddim(model, image, CAT, parse(InversionOptions, {"steps": 3})))
+    plain = drain(ddim(model, image, CAT, parse(SolvedOptions, {"steps": 3})))
     assert torch.equal(inverted(rounds=0).trajectory, plain.trajectory)
     assert torch.equal(inverted().trajectory, inverted().trajectory)
     if shape != "sd1":
