@@ -639,7 +639,16 @@ ACCEPTED = (
         "a prompt is any text with words; a note names those that the model does not know",
     ),
     ("--work", "*results", "a training's own files have other names"),
-    ("--class-prompt --sample-prompt elite:--init --mappers", "empty", "the same as leaving it out"),
+    (
+        "--class-prompt --sample-prompt --class-folder elite:--init --mappers",
+        "empty",
+        "the same as leaving it out",
+    ),
+    (
+        "textual-inversion:--token custom-diffusion:--token elite:--token --init",
+        "punctuation|weights",
+        "a new word may be any text, and so may what it begins as",
+    ),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
     ("--label", "*", "a name in tables is any text"),
     ("bench:--seed directional:--seed rare-tokens:--seed", "beyond 64 bits", "any whole number draws"),
