@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.attention import Heads, Site
+from wordbrush.guidance import Guidance
 from wordbrush.model import Model
 from wordbrush.options import RecordOptions
+from wordbrush.rows import Rows
 from wordbrush.schedule import Prediction
 
 _MB = 10**6
@@ -101,6 +103,22 @@ class Recording:
             self.tensors[_query(site, step)].to(like),
             self.tensors[_key(site, step)].to(like),
         )
+
+
+def rows_beside(
+    guidance: Guidance, step: int, steps: int, targets: int, recording: Recording | None, *, needs_row: bool
+) -> Rows:
+    """The batch of a step that edits n targets beside their source.
+
+    needs_row: whether the step reads what no recording has. Otherwise the source's row is there where the guidance
+    reads its prediction, unless that is recorded.
+    """
+    progress = step / steps
+    branches, predicts = guidance.branches(progress), guidance.reads_source(progress)
+    if needs_row:
+        return Rows(targets, branches, source=True)
+    is_recorded = recording is not None and recording.reads[step].covers(Reads(predicts))
+    return Rows(targets, branches, predicts and not is_recorded, predicts and is_recorded)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush import masks
-from wordbrush.errors import InputError, SourceError
+from wordbrush.errors import InputError, PromptError, SourceError
 from wordbrush.model import Model
 from wordbrush.picture import Picture
 from wordbrush.progress import Progress
 from wordbrush.source import Source
-from wordbrush.words import Alignment
+from wordbrush.words import Alignment, align
 
 Need = Literal["source", "picture", "mask", "instruction", "references"]
 
@@ -60,6 +60,13 @@ class EditRequest:
                 raise InputError(f"{method} needs a value for {name}, got none")
             if name not in needs and value is not None and name not in ("source", "mask"):
                 raise InputError(f"{method} does not read {name}: leave it out")
+
+    def alignments(self, model: Model) -> list[Alignment]:
+        """The targets, each read beside the source's prompt. Raises `PromptError` for what the model cannot read."""
+        if not self.targets or self.prompt is None:
+            raise PromptError("expected the source's prompt and at least one target prompt, got none")
+        source = model.read(self.prompt)
+        return [align(source, model.read(target)) for target in self.targets]
 
     def free(self, source: Source) -> Bool[Tensor, "1 1 h w"]:
         """The mask at the size of the latents: those that a free pixel is part of; without a mask all of them."""

@@ -184,15 +184,17 @@ def redrawn(
     free: Bool[Tensor, "1 1 h w"],
     targets: int,
     others: Mapping[str, Model] | None = None,
+    begin: Float[Tensor, "n c h w"] | None = None,
 ) -> Generator[Progress, None, tuple[Float[Tensor, "n steps_plus_1 c h w"], int]]:
     """Noise a source's picture to the first level of a schedule, and draw it again from there, n times.
 
     Outside of `free` the picture is put back in every step, noised with the same noise. Returns the trajectories, and
-    the rows that the UNet computed. conditions, guidance, others: as for `denoise`.
+    the rows that the UNet computed. conditions, guidance, others: as for `denoise`. begin: what is noised in the
+    picture's place.
     """
     picture, rows = source.z_0.to(model.device, model.latent_dtype), 0
     known = [level.mix(picture, noise) for level in schedule.levels[:-1]] + [picture]
-    z = known[0].expand(targets, -1, -1, -1)
+    z = (known[0] if begin is None else schedule.levels[0].mix(begin, noise)).expand(targets, -1, -1, -1)
 
     def kept(i: int, latents: Tensor, _: Tensor) -> Tensor:
         return torch.where(free, latents, known[i + 1])

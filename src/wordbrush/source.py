@@ -118,6 +118,10 @@ class Source:
             return Conditioning(self.null)
         return [Conditioning(self.null[i : i + 1]) for i in range(len(self.null))]
 
+    def null_off_path(self, model: Model) -> TextEmbeds:
+        """The null embedding for a path that is not the source's: those of each step were found for its own."""
+        return self.null if len(self.null) == 1 else model.encode_text([""])
+
     def late(self, start: float, model: Model) -> "Source":
         """The same source over the last part of its run; `start` of it (0 ≤ start < 1) is left out.
 

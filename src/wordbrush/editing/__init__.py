@@ -52,6 +52,9 @@ class EditingMethod(Protocol):
         ...
 
 
+UNCHANGED = "the picture is the source: an edit of strength 0 (start 1) changes nothing"
+"""The notice of a method whose `start` leaves out all of the run."""
+
 DEFAULT = "prompt_to_prompt"
 
 METHODS: Mapping[str, Method[EditingMethod]] = {

@@ -27,10 +27,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.blended_latent.options import Options
 from wordbrush.editing.blended_latent.reconstruction import reconstructed
-from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.masks import unfound
 from wordbrush.model import Conditioning, Model
@@ -39,7 +38,7 @@ from wordbrush.request import EditRequest, Need, touched
 from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
 from wordbrush.schedule import Schedule, training_alphas_cumprod
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -51,10 +50,7 @@ _THIN = 3
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -77,8 +73,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         schedule = source.schedule.late(options.start, training_alphas_cumprod(model.schedule_config))
         picture = source.z_0.to(model.device, model.latent_dtype)
         blend = _Blend(picture, free, schedule, options)
-        # Null embeddings of each step were found for an inversion's path, which this is not.
-        null = source.null if len(source.null) == 1 else model.encode_text([""])
+        null = source.null_off_path(model)
         conditions = {
             "text": Conditioning(model.encode_text(list(request.targets))),
             "null": Conditioning(null),
@@ -127,7 +122,7 @@ def _notices(
     """What a user should know of an edit in this mask."""
     options: Options = request.options
     if options.start == 1:
-        yield "the picture is the source: an edit of strength 0 (start 1) changes nothing"
+        yield UNCHANGED
     elif not where.any():
         yield "the captions say the same and there is no mask: nothing changes"
     elif options.shrink == 0 and not (-F.max_pool2d(-where[None].float(), _THIN, 1)).any():

@@ -30,7 +30,6 @@ from wordbrush.changes import read
 from wordbrush.denoise import denoise, noise_up
 from wordbrush.editing import Dial
 from wordbrush.editing.diffedit.options import Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
@@ -41,7 +40,7 @@ from wordbrush.sampling import watched
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
 from wordbrush.states import Trajectory
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -55,10 +54,7 @@ _UNCHANGED = "the picture is the source: "
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -175,7 +171,7 @@ def _encoded(model: Model, source: Source, start: float) -> Generator[Progress, 
     """Step 2 as in the paper: the picture encoded without text, to the level where an edit begins."""
     schedule = source.schedule.late(start, training_alphas_cumprod(model.schedule_config))
     # Null embeddings of each step were found for the inversion's path, which this is not.
-    null = source.null if len(source.null) == 1 else model.encode_text([""])
+    null = source.null_off_path(model)
     nothing = Conditioning(model.encode_text([""]))
     z_0 = source.z_0.to(model.device, model.latent_dtype)
     path = yield from watched("encoding", noise_up(model, z_0, nothing, schedule), model)

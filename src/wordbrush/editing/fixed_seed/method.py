@@ -16,16 +16,15 @@ from collections.abc import Generator
 import torch
 
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.fixed_seed.options import Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -34,10 +33,7 @@ STRENGTH = Dial(option="start", source=1.0, full=0.0)
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -73,7 +69,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         found = yield from watched("editing", loop, model)
         trajectories = torch.stack([z, *found], dim=1)
         rows = n * len(guidance.branches(0.0)) * source.steps * states.predictions
-    notices = () if rows else ("the picture is the source: an edit of strength 0 (start 1) changes nothing",)
+    notices = () if rows else (UNCHANGED,)
     seconds = round(time.perf_counter() - began, 3)
     share = float(free.float().mean()) if rows else 0.0
     return [

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from wordbrush.editing import Dial
 from wordbrush.editing.imagic.options import MEASURED, PUBLISHED, WHOLE, Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import filled
@@ -32,7 +31,7 @@ from wordbrush.source import Source
 from wordbrush.training.objective import losses
 from wordbrush.training.one_picture import Kept, Learned, Learner, Views, fit_options, learned, tuned
 from wordbrush.training.task import learned_in
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -41,10 +40,7 @@ STRENGTH = Dial(option="interpolation", source=0.0, full=WHOLE)
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:

@@ -36,10 +36,9 @@ from torch import Tensor
 from wordbrush.attention_edit import refine
 from wordbrush.changes import Change, read, things
 from wordbrush.denoise import Predictor, SourceRow, Step, check_finite, combined
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.infedit.attention import LAYOUT, UnifiedAttention
 from wordbrush.editing.infedit.options import Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import DifferenceGuidance, TextGuidance
 from wordbrush.local_blend import LocalBlend, WordMaps
 from wordbrush.model import Conditioning, Model
@@ -49,7 +48,7 @@ from wordbrush.result import Report, Result
 from wordbrush.sampling import watched
 from wordbrush.schedule import Prediction, training_alphas_cumprod
 from wordbrush.source import Source
-from wordbrush.words import Alignment, Word, Words, align
+from wordbrush.words import Alignment, Word, Words
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -80,11 +79,9 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
 
     Raises `PromptError` for what the model cannot read, and for words that no prompt has.
     """
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
     options: Options = request.options
-    source = model.read(request.prompt)
-    alignments = [align(source, model.read(target)) for target in request.targets]
+    alignments = request.alignments(model)
+    source = alignments[0].source
     prompts = [alignment.target for alignment in alignments]
     for phrase in options.local_blend if isinstance(options.local_blend, tuple) else ():
         if not any(words.has(phrase) for words in (source, *prompts)):
@@ -129,7 +126,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     plans = plan(model, request)
     trajectories = source.trajectory.expand(len(plans), -1, -1, -1, -1).to(model.device, model.latent_dtype)
     free, rows = torch.zeros(len(plans), 1, *source.latent_size, dtype=torch.bool), 0
-    notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    notices = [UNCHANGED]
     if options.start < 1:
         run = _Run(model, source, plans, options, request.free(source))
         states = yield from watched("editing", run.sampled(), model)
@@ -208,8 +205,7 @@ class _Run:
         """Algorithm 2 with three rows: virtual inversion from the noisiest level to the picture."""
         model, source, schedule, eta = self._model, self._source, self._schedule, self._options.fresh_noise
         n = len(self._plans)
-        # Null embeddings of each step were found for an inversion's path, which this is not.
-        null = source.null if len(source.null) == 1 else model.encode_text([""])
+        null = source.null_off_path(model)
         own = Conditioning(model.encode_text([source.prompt]))
         conditions = {
             "null": Conditioning(null),

@@ -27,9 +27,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.inpainting.options import Options
-from wordbrush.errors import ImageError, ModelError, PromptError
+from wordbrush.errors import ImageError, ModelError
 from wordbrush.guidance import TextGuidance
 from wordbrush.masks import unfound
 from wordbrush.model import Conditioning, Model
@@ -39,7 +39,7 @@ from wordbrush.result import Report, Result
 from wordbrush.sampling import initial_latents, watched
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.source import Source
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -55,10 +55,7 @@ def plan(model: Model, request: EditRequest) -> list[Alignment]:
             f"expected a model whose UNet reads {c} channels, or {2 * c + 1} with a mask and a masked picture, got one "
             f"that reads {c + model.extra_channels}: it is for another method"
         )
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -92,8 +89,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         z = begin.expand(n, -1, -1, -1)
         known = [level.mix(picture, noise) for level in schedule.levels[:-1]] + [picture]
         channels = _channels(model, source, regions) if model.extra_channels else None
-        # Null embeddings of each step were found for an inversion's path, which this is not.
-        null = source.null if len(source.null) == 1 else model.encode_text([""])
+        null = source.null_off_path(model)
         conditions = {
             "text": Conditioning(model.encode_text(list(request.targets)), channels),
             "null": Conditioning(null.expand(n), channels),
@@ -153,7 +149,7 @@ def _notices(
     """What a user should know of an edit in this mask."""
     options: Options = request.options
     if options.start == 1:
-        yield "the picture is the source: an edit of strength 0 (start 1) changes nothing"
+        yield UNCHANGED
     elif not where.any():
         yield "the captions say the same and there is no mask: nothing changes"
     if request.mask is None and (said := unfound(alignment, where)):

@@ -41,20 +41,20 @@ from torch import Tensor
 from wordbrush.attention import Heads, Site, plain
 from wordbrush.changes import read, things
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.masactrl.options import Options
 from wordbrush.errors import PromptError
 from wordbrush.guidance import Guidance
 from wordbrush.local_blend import WordMaps
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
-from wordbrush.recording import Reads, Recording
+from wordbrush.recording import Recording, rows_beside
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.words import Alignment, Word, Words, align
+from wordbrush.words import Alignment, Word, Words
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -71,11 +71,7 @@ class Planned:
 
 def plan(model: Model, request: EditRequest) -> list[Planned]:
     """The targets, and the words of the foreground. Raises `PromptError`, also for a prompt without such words."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source, options = model.read(request.prompt), request.options
-    alignments = [align(source, model.read(target)) for target in request.targets]
-    return [_planned(alignment, options) for alignment in alignments]
+    return [_planned(alignment, request.options) for alignment in request.alignments(model)]
 
 
 def _planned(alignment: Alignment, options: Options) -> Planned:
@@ -119,7 +115,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     n, free = len(planned), request.free(source).to(model.device)
     blocks = model.denoiser.decoder_blocks(options.mutual_place)
     trajectories, rows = source.trajectory.expand(n, -1, -1, -1, -1).to(model.device), 0
-    notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    notices = [UNCHANGED]
     if options.start < 1:
         source = source.late(options.start, model)
         steps, states, guidance = source.steps, source.states, source.states.guidance(scale)
@@ -188,12 +184,8 @@ class _Layout:
 
     def rows(self, step: int) -> Rows:
         """The source is in it while something reads it; its values are in no recording."""
-        progress = step / self.steps
-        branches, predicts = self.guidance.branches(progress), self.guidance.reads_source(progress)
-        if step >= self.first or self.reads_maps:
-            return Rows(self.targets, branches, source=True)
-        is_recorded = self.recording is not None and self.recording.reads[step].covers(Reads(predicts))
-        return Rows(self.targets, branches, predicts and not is_recorded, predicts and is_recorded)
+        needs_row = step >= self.first or self.reads_maps
+        return rows_beside(self.guidance, step, self.steps, self.targets, self.recording, needs_row=needs_row)
 
 
 def _maps(model: Model, source: Source, planned: Sequence[Planned], rows: Callable[[int], Rows]) -> WordMaps:

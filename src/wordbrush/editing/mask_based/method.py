@@ -19,7 +19,7 @@ from torch import Tensor
 from wordbrush.attention import plain
 from wordbrush.changes import read
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.mask_based.options import Options
 from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
@@ -31,7 +31,7 @@ from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.words import Alignment, Word, align
+from wordbrush.words import Alignment, Word
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -43,10 +43,7 @@ Placed = tuple[Alignment, tuple[Word, ...]]
 
 def plan(model: Model, request: EditRequest) -> list[Placed]:
     """The words that say where each target is edited. Raises `PromptError` for a target without any."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [_placed(align(source, model.read(target)), request.options) for target in request.targets]
+    return [_placed(alignment, request.options) for alignment in request.alignments(model)]
 
 
 def _placed(alignment: Alignment, options: Options) -> Placed:
@@ -78,7 +75,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     rows = Rows(len(placed), guidance.branches(0.0))
     masks = torch.zeros(len(placed), 1, *size, dtype=torch.bool)
     trajectories = source.trajectory.expand(len(placed), -1, -1, -1, -1).to(model.device)
-    notices, count = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"], 0
+    notices, count = [UNCHANGED], 0
     if options.start < 1:
         source = source.late(options.start, model)
         mask = _Mask(model, source, placed, rows, options.mask_threshold, request.free(source))

@@ -33,7 +33,7 @@ from wordbrush import attention_edit
 from wordbrush.attention_edit import AttentionEdit
 from wordbrush.changes import read
 from wordbrush.denoise import SourceRow, check_finite, denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.pix2pix_zero.direction import Direction, read_sentences
 from wordbrush.editing.pix2pix_zero.held_maps import HeldMaps
 from wordbrush.editing.pix2pix_zero.options import Options
@@ -48,7 +48,7 @@ from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
 from wordbrush.source import Source
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -120,10 +120,7 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
     Raises `PromptError` for what the model cannot read, `OptionsError` for directions that cannot be made.
     """
     options: Options = request.options
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    alignments = [align(source, model.read(target)) for target in request.targets]
+    alignments = request.alignments(model)
     told = bool(options.source_sentences), bool(options.target_sentences)
     if any(told) and options.direction is not None:
         raise OptionsError("expected sentences or a direction made of them, got both: leave one of them out")
@@ -184,7 +181,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     scale = source.guidance_scale if options.guidance_scale is None else options.guidance_scale
     free = request.free(source).to(model.device)
     trajectories = source.trajectory.expand(len(plans), -1, -1, -1, -1).to(model.device)
-    notices = ("the picture is the source: an edit of strength 0 (start 1) changes nothing",)
+    notices = (UNCHANGED,)
     rows, share = 0, 0.0
     if options.start < 1:
         notices, share = (), float(free.float().mean())

@@ -33,19 +33,18 @@ from torch import Tensor
 
 from wordbrush.attention import Heads, Site, plain
 from wordbrush.denoise import denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.plug_and_play.options import Options
-from wordbrush.errors import PromptError
 from wordbrush.features import Block
 from wordbrush.guidance import FadingGuidance, Guidance, TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
-from wordbrush.recording import Reads, Recording
+from wordbrush.recording import Recording, rows_beside
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Report, Result
 from wordbrush.rows import Rows
 from wordbrush.sampling import watched
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -54,12 +53,9 @@ STRENGTH = Dial(option="start", source=1.0, full=0.0)
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
     options: Options = request.options
     model.read(options.negative_prompt or "")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -75,7 +71,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     n, free = len(targets), request.free(source).to(model.device)
     block, layers = _block(model, options), _layers(model, options)
     trajectories, rows = source.trajectory.expand(n, -1, -1, -1, -1).to(model.device), 0
-    notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    notices = [UNCHANGED]
     if options.start < 1:
         source = source.late(options.start, model)
         steps, states = source.steps, source.states
@@ -170,12 +166,8 @@ class _Layout:
 
     def rows(self, step: int) -> Rows:
         """The source is in it while something reads it; its features are in no recording."""
-        progress = step / self.steps
-        branches, predicts = self.guidance.branches(progress), self.guidance.reads_source(progress)
-        if step < self.stop:
-            return Rows(self.targets, branches, source=True)
-        is_recorded = self.recording is not None and self.recording.reads[step].covers(Reads(predicts))
-        return Rows(self.targets, branches, predicts and not is_recorded, predicts and is_recorded)
+        needs_row = step < self.stop
+        return rows_beside(self.guidance, step, self.steps, self.targets, self.recording, needs_row=needs_row)
 
 
 @dataclass(frozen=True, eq=False)

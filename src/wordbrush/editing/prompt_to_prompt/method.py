@@ -25,12 +25,12 @@ from wordbrush import attention_edit
 from wordbrush.attention_edit import AttentionEdit, EditedAttention, gate, refine, reweight, window
 from wordbrush.changes import Change, read
 from wordbrush.denoise import Step, denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt.blending import Blending, BlendWords, WordPair, found, kept_things
 from wordbrush.editing.prompt_to_prompt.idle import idle
 from wordbrush.editing.prompt_to_prompt.options import Options, Window, window_of
-from wordbrush.errors import OptionsError, PromptError
+from wordbrush.errors import OptionsError
 from wordbrush.guidance import DifferenceGuidance, SwitchedGuidance, TextGuidance
 from wordbrush.local_blend import LocalBlend
 from wordbrush.model import Conditioning, Model
@@ -41,7 +41,7 @@ from wordbrush.result import Looks, Report, Result
 from wordbrush.sampling import watched
 from wordbrush.source import Source
 from wordbrush.states import StraightPath
-from wordbrush.words import Alignment, Words, align
+from wordbrush.words import Alignment, Words
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -77,10 +77,8 @@ def plan(model: Model, request: EditRequest) -> list[Plan]:
     Raises `PromptError` if the prompts do not fit the edit.
     """
     options: Options = request.options
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    alignments = [align(source, model.read(target)) for target in request.targets]
+    alignments = request.alignments(model)
+    source = alignments[0].source
     prompts = [alignment.target for alignment in alignments]
     _require_somewhere([*options.reweight, *options.word_steps], prompts)
     _require_somewhere([*_given(options.spare), *_given(options.local_blend)], [*prompts, source])
@@ -407,7 +405,7 @@ def _notices(planned: Plan, outcome: _Outcome, is_source: bool, is_confined: boo
     if planned.asks_for_nothing:
         notices.append("both prompts say the same: without a reweight, the edit is the source")
     elif is_source:
-        notices.append("the picture is the source: an edit of strength 0 (start 1) changes nothing")
+        notices.append(UNCHANGED)
     elif outcome.share == 0:
         where = "what changes is outside of the mask" if is_confined else "the local blend's mask is empty"
         notices.append(f"{where}, so the picture is the source: lower blend_threshold, or local_blend off")

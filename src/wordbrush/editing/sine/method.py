@@ -20,9 +20,8 @@ to its first level; with a mask, what is outside of it is put back in every step
 import time
 from collections.abc import Generator
 
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.sine.options import MEASURED, PUBLISHED, Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import SwitchedGuidance, TextGuidance, TwoModelGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import filled
@@ -32,7 +31,7 @@ from wordbrush.result import Report, Result
 from wordbrush.sampling import initial_latents, redrawn
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.training.one_picture import WHOLE, placed, tuned
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -41,10 +40,7 @@ STRENGTH = Dial(option="start", source=1.0, full=0.0)
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -58,7 +54,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     scale = source.text_scale(model) if options.guidance_scale is None else options.guidance_scale
     n, free = len(targets), request.free(source).to(model.device)
     trajectories, rows, share = source.trajectory.expand(n, -1, -1, -1, -1), 0, 0.0
-    notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    notices = [UNCHANGED]
     if options.start < 1:
         own, learned = yield from tuned(
             model,

@@ -36,9 +36,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.denoise import SourceRow, denoise
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.turbo_edit.options import Options
-from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import filled
@@ -48,7 +47,7 @@ from wordbrush.result import Report, Result
 from wordbrush.sampling import noised, taken_apart, watched
 from wordbrush.schedule import Level, Schedule, training_alphas_cumprod
 from wordbrush.states import NoiseMaps
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -61,10 +60,7 @@ _CHOSEN: Mapping[str, Mapping[str, Any]] = {"pocket": {"timestep_shift": 100}}
 
 def plan(model: Model, request: EditRequest) -> list[Alignment]:
     """The targets, read beside the source. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
-    source = model.read(request.prompt)
-    return [align(source, model.read(target)) for target in request.targets]
+    return request.alignments(model)
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -80,7 +76,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     assert options.pseudo_guidance is not None and options.timestep_shift is not None, "these have defaults"
     n, free = len(targets), request.free(source).to(model.device)
     trajectories = source.trajectory.expand(n, -1, -1, -1, -1).to(model.device, model.latent_dtype)
-    rows, notices = 0, ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    rows, notices = 0, [UNCHANGED]
     details: dict[str, Any] = {}
     if options.start < 1:
         alphas_cumprod = training_alphas_cumprod(model.schedule_config)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from wordbrush.editing import Dial
+from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.unitune.options import MEASURED, PUBLISHED, Options
 from wordbrush.errors import PromptError
 from wordbrush.guidance import TextGuidance
@@ -28,7 +28,7 @@ from wordbrush.sampling import initial_latents, redrawn
 from wordbrush.schedule import training_alphas_cumprod
 from wordbrush.training.one_picture import tuned
 from wordbrush.training.rare_tokens import drawn
-from wordbrush.words import Alignment, align
+from wordbrush.words import Alignment
 
 NEEDS: frozenset[Need] = frozenset({"source"})
 
@@ -48,11 +48,8 @@ class Plan:
 
 def plan(model: Model, request: EditRequest) -> Plan:
     """The rare words, and the targets behind them. Raises `PromptError` for what the model cannot read."""
-    if not request.targets or request.prompt is None:
-        raise PromptError("expected the source's prompt and at least one target prompt, got none")
     options: Options = request.options
-    source = model.read(request.prompt)
-    alignments = [align(source, model.read(target)) for target in request.targets]
+    alignments = request.alignments(model)
     rare = options.rare_words or " ".join(each.text for each in drawn(model, _RARE))
     if not rare:
         raise PromptError(
@@ -75,7 +72,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     scale = source.text_scale(model) if options.guidance_scale is None else options.guidance_scale
     n, free = len(planned.prompts), request.free(source).to(model.device)
     trajectories, rows, share = source.trajectory.expand(n, -1, -1, -1, -1), 0, 0.0
-    notices = ["the picture is the source: an edit of strength 0 (start 1) changes nothing"]
+    notices = [UNCHANGED]
     if options.start < 1:
         own, learned = yield from tuned(model, source, planned.rare, options)
         trajectories, rows = yield from redrawn(
