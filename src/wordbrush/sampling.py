@@ -194,7 +194,8 @@ def redrawn(
     """
     picture, rows = source.z_0.to(model.device, model.latent_dtype), 0
     known = [level.mix(picture, noise) for level in schedule.levels[:-1]] + [picture]
-    z = (known[0] if begin is None else schedule.levels[0].mix(begin, noise)).expand(targets, -1, -1, -1)
+    begin = picture if begin is None else begin
+    z = schedule.levels[0].mix(begin, noise.expand_as(begin)).expand(targets, -1, -1, -1)
 
     def kept(i: int, latents: Tensor, _: Tensor) -> Tensor:
         return torch.where(free, latents, known[i + 1])
