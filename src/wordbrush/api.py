@@ -643,7 +643,7 @@ def editing_methods() -> dict[str, str]:
     """Name and summary of every editing method.
 
     >>> list(editing_methods())[:3]
-    ['prompt_to_prompt', 'mask_based', 'sdedit']
+    ['auto', 'prompt_to_prompt', 'mask_based']
     """
     return {name: method.summary for name, method in editing.METHODS.items()}
 

@@ -118,7 +118,7 @@ def _remake(
         model,
         found,
         record.targets,
-        method=record.method or editing.DEFAULT,
+        method=record.method or editing.COMPARED,
         options=record.options,
         on_progress=on_progress,
         **where,

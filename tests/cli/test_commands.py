@@ -104,7 +104,7 @@ def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
     assert code == 0
     first, second = out.splitlines()
     assert first == "dog.png  a [cat → dog] on a beach"
-    assert second.startswith("  swap: 'dog' in place of 'cat'; cross-replace-steps ")
+    assert second.startswith("  swap: 'dog' in place of 'cat'; prompt-to-prompt, cross-replace-steps ")
     assert names(here) == {"photo.png", "dog.png", "dog.sheet.png"}
     assert load("dog.sheet.png").width > 2 * 256
     made = read_provenance("dog.png")

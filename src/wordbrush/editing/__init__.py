@@ -55,9 +55,18 @@ class EditingMethod(Protocol):
 UNCHANGED = "the picture is the source: an edit of strength 0 (start 1) changes nothing"
 """The notice of a method whose `start` leaves out all of the run."""
 
-DEFAULT = "prompt_to_prompt"
+DEFAULT = "auto"
+
+COMPARED = "prompt_to_prompt"
+"""What evaluations measure where no method is named, after any inversion."""
 
 METHODS: Mapping[str, Method[EditingMethod]] = {
+    "auto": Method(
+        "wordbrush.editing.auto.method",
+        "prompt-to-prompt by what the words change; what the model does not see in its edit it draws again",
+        "wordbrush.editing.auto.options",
+        after="straight",
+    ),
     "prompt_to_prompt": Method(
         "wordbrush.editing.prompt_to_prompt.method",
         "cross-attention edits: swap, add or reweight words, keep the layout",

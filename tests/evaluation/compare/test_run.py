@@ -41,7 +41,7 @@ def one_method() -> Generator[None]:
     """By default all methods are compared; what is tested here does not depend on how many there are."""
     table, before = cast(dict[str, Any], editing.METHODS), dict(editing.METHODS)
     table.clear()
-    table[editing.DEFAULT] = before[editing.DEFAULT]
+    table[editing.COMPARED] = before[editing.COMPARED]
     yield
     table.clear()
     table.update(before)  # in their order
@@ -117,7 +117,7 @@ def test_without_names_all_there_are_are_compared(tiny: Tiny, monkeypatch: pytes
     comparison = drain(compare(model, Request(noise(), CAT, DOG)), stages.append)
     assert [start.inversion for start in comparison.starts] == list(inversion.METHODS)
     pairs = {(cell.start.inversion, cell.method) for cell in comparison.cells}
-    assert pairs == {*((name, editing.DEFAULT) for name in inversion.METHODS), ("straight", "sdedit")}
+    assert pairs == {*((name, editing.COMPARED) for name in inversion.METHODS), ("straight", "sdedit")}
     overall = [progress for progress in stages if progress.stage == "comparing"]
     count = 2 * len(inversion.METHODS) + 1
     assert [progress.step for progress in overall] == list(range(count + 1))

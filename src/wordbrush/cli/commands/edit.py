@@ -55,7 +55,7 @@ def edit(
     source
         what the picture shows (default: the prompt it was made from, where wordbrush made it)
     method
-        how to edit; `wordbrush methods` lists them (default: prompt-to-prompt)
+        how to edit; `wordbrush methods` lists them (default: auto)
     preset
         an edit of the papers, as a method with options; `wordbrush methods` lists them
     word
@@ -107,10 +107,14 @@ def edit(
 
 
 def _decision(report: Mapping[str, Any]) -> str:
-    """What the words ask for, why, and the options that follow from it."""
+    """What the words ask for, why, the method and the options that follow from it, and how often it was drawn."""
     if "change" not in report:
         return ""
     chosen = [f"{typed(name)} {_short(value)}" for name, value in report["chosen"].items()]
+    if chosen and "method" in report:  # nobody named one
+        chosen.insert(0, typed(report["method"]))
+    if report.get("tried", 1) > 1:
+        chosen.append(f"noise-seed {report['noise_seed']}, the best of {report['tried']} noises")
     return f"{report['change']}: {report['because']}; {', '.join(chosen)}".rstrip("; ")
 
 

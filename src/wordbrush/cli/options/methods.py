@@ -8,7 +8,7 @@ from wordbrush.errors import OptionsError
 from wordbrush.methods import find, key, typed
 from wordbrush.options import Options
 
-EDITING, INVERSION = typed(editing.DEFAULT), typed(inversion.DEFAULT)
+EDITING, COMPARED, INVERSION = typed(editing.DEFAULT), typed(editing.COMPARED), typed(inversion.DEFAULT)
 
 
 def editing_options(method: str) -> type[Options]:

@@ -11,7 +11,7 @@ from wordbrush import editing, inversion
 from wordbrush.cli import outputs
 from wordbrush.cli.options import flags
 from wordbrush.cli.options.flags import Given
-from wordbrush.cli.options.methods import EDITING, INVERSION, editing_options, inversion_options
+from wordbrush.cli.options.methods import COMPARED, INVERSION, editing_options, inversion_options
 from wordbrush.errors import OptionsError
 from wordbrush.extras import need
 from wordbrush.methods import key, typed
@@ -27,9 +27,9 @@ _HELP = "repeat it for more; `wordbrush methods` lists them (default: {})"
 AllMethods = Annotated[list[str] | None, Parameter(help=f"how to edit; {_HELP.format('all')}")]
 AllInversions = Annotated[
     list[str] | None,
-    Parameter(help=_HELP.format(f"all for {typed(editing.DEFAULT)}, else the one that suits")),
+    Parameter(help=_HELP.format(f"all for {COMPARED}, else the one that suits")),
 ]
-Methods = Annotated[list[str] | None, Parameter(help=f"how to edit; {_HELP.format(EDITING)}")]
+Methods = Annotated[list[str] | None, Parameter(help=f"how to edit; {_HELP.format(COMPARED)}")]
 Inversions = Annotated[list[str] | None, Parameter(help=_HELP.format(INVERSION))]
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from wordbrush.cli.commands.evaluate.judging import Clip
 from wordbrush.cli.options import flags, several
 from wordbrush.cli.options.flags import Count, Given, OptionFile, Whole
-from wordbrush.cli.options.methods import EDITING, INVERSION
+from wordbrush.cli.options.methods import COMPARED, INVERSION
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import Inversions, Methods
 from wordbrush.errors import OptionsError
@@ -53,7 +53,7 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     """`directional` with the flags of those methods that `tokens` name. Raises `OptionsError`."""
     if list(tokens[:2]) != ["evaluate", "directional"]:  # the help of other commands does not need them
         return flags.with_flags(directional)
-    edits = several.editings(several.named(tokens, "--method") or [EDITING])
+    edits = several.editings(several.named(tokens, "--method") or [COMPARED])
     inversions = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
     return several.with_flags(directional, edits, inversions)
 
@@ -81,7 +81,7 @@ def directional(
     each further run into the same folder adds its curves to the plot.
     """
     terminal = setup.terminal
-    edits = several.editings(method or [EDITING])
+    edits = several.editings(method or [COMPARED])
     inversions = several.inversions(inversion or [INVERSION])
     if (cases is None) == (pocket is None):
         raise OptionsError("expected a file of cases or --pocket N, one of the two")

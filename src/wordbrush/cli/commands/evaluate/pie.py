@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from wordbrush.cli.options import flags, several
 from wordbrush.cli.options.flags import Count, Given, OptionFile
-from wordbrush.cli.options.methods import EDITING, INVERSION
+from wordbrush.cli.options.methods import COMPARED, INVERSION
 from wordbrush.cli.options.setup import POCKET, Setup
 from wordbrush.cli.options.several import Inversions, Methods
 from wordbrush.errors import OptionsError
@@ -50,7 +50,7 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     """`pie` with the flags of its metrics and of those methods that `tokens` name. Raises `OptionsError`."""
     if list(tokens[:2]) != ["evaluate", "pie"]:  # the help of other commands does not need them
         return flags.with_flags(pie)
-    edits = several.editings(several.named(tokens, "--method") or [EDITING])
+    edits = several.editings(several.named(tokens, "--method") or [COMPARED])
     inversions = several.inversions(several.named(tokens, "--inversion") or [INVERSION])
     return several.with_flags(pie, edits, inversions, Measuring=Options)
 
@@ -78,7 +78,7 @@ def pie(
     more line of its tables.
     """
     terminal = setup.terminal
-    edits = several.editings(method or [EDITING])
+    edits = several.editings(method or [COMPARED])
     inversions = several.inversions(inversion or [INVERSION])
     place = several.results_folder(out, option_file, *setup.files)
     *settings, (measuring,) = several.options_for(given, option_file, edits, inversions, Options)

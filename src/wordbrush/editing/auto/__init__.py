@@ -1,0 +1,1 @@
+"""The automatic choice: `method`, `likelihood`, and `options`, which do not import torch."""
