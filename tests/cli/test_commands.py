@@ -112,7 +112,7 @@ def test_edit_says_which_words_matched_and_writes_it_down(here: Path, run: Run):
     assert made["source"]["picture"]["path"] == "photo.png"
     assert (made["source"]["method"], made["method"], made["targets"]) == (
         "direct",
-        "prompt_to_prompt",
+        "auto",
         [DOG],
     )
 

@@ -85,7 +85,7 @@ TYPES = {
     "--warmup-steps --batch-size --accumulate --checkpoint-every --sample-every --class-pictures --pictures --rank "
     "--vectors --length --progressive --words --timestep-shift --redraw-seed --mask-draws --mask-seed --mask-grow "
     "--rounds --rolls --roll-seed --iterations --renoise-steps --average-from --average-late --tuning-steps "
-    "--tuning-batch --tuning-seed --embedding-steps",
+    "--tuning-batch --tuning-seed --embedding-steps --tries",
     "number": "--decoder-rate --preservation-ratio --guidance-scale --blend-start --blend-threshold "
     "--blend-difference --spare-threshold --hold --finish --start --strength --mask-threshold --learning-rate "
     "--early-stop --early-stop-growth --most-alike --weight-decay --max-norm --ema --snr-gamma --flip "
@@ -94,7 +94,8 @@ TYPES = {
     "--self-control --fresh-noise --pseudo-guidance --noise-limit --difference-threshold --mask-noise --mask-clamp "
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence --tolerance "
     "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
-    "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place",
+    "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place "
+    "--sure",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground",

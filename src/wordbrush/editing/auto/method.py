@@ -34,7 +34,7 @@ NEEDS: frozenset[Need] = prompt_to_prompt.NEEDS
 
 STRENGTH: Dial = prompt_to_prompt.STRENGTH
 
-TRIES: Mapping[Kind, int] = {"add": 4, "resize": 3, "several": 3}
+TRIES: Mapping[Kind, int] = {"add": 4, "resize": 3}
 """Noises to draw with at most, for the kinds of change that may not appear (docs/benchmarks/defaults.md)."""
 
 UNSEEN = 0.05

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -32,6 +33,12 @@ TrueMasks = Annotated[
         negative="",
     ),
 ]
+StudyFolder = Annotated[
+    Path | None,
+    Parameter(
+        help="a new folder for these edits as a study, as `wordbrush study serve` shows it (Prompt-to-Prompt's Table 1)"
+    ),
+]
 Seed = Annotated[Whole, Parameter(help="decides which cases are drawn", validator=validators.Number(gte=0))]
 
 
@@ -53,6 +60,7 @@ def bench(
     method: AllMethods = None,
     inversion: AllInversions = None,
     true_masks: TrueMasks = False,
+    study: StudyFolder = None,
     judging: Judging = SHIPPED,
     option_file: OptionFile = None,
     setup: Setup = POCKET,
@@ -69,8 +77,11 @@ def bench(
     with terminal.busy("starting"):
         several.require("skimage", "SSIM")
         from wordbrush.evaluation.bench import cases, report
+        from wordbrush.evaluation.bench import study as studies
         from wordbrush.evaluation.bench.run import Bench, labels_of
         from wordbrush.progress import drain
+    if study is not None:
+        studies.check(study)
     ways = several.contenders(given_edits, given_inversions, suited=inversion is None)
     contenders = [replace(each, true_mask=true_masks) for each in ways]
     drawn = cases.split(seed, count, kind)
@@ -84,6 +95,9 @@ def bench(
         changed = _changed(setup, judging) | {"--option-file": option_file}
         drain(report.report(run, rows, _typed(count, seed, named, changed, given, true_masks)), show)
     terminal.say(report.summary(run, rows).rstrip())
+    if study is not None:
+        made = studies.write(run, contenders, study)
+        terminal.say(f"{study}  a study of {len(made.items)} pictures; wordbrush study serve {study}")
     terminal.say(f"{folder / 'table.md'}  cases: {len(run.cases)}, ways to edit them: {len(contenders)}")
     means = report.means(rows)
     terminal.finish(
