@@ -5,7 +5,7 @@
 
 One process, one thread. A round generates a picture and then edits with every method; ratios are taken within the
 round, and the median is reported with the quartiles. Times are processor time, so other load matters little. A method
-is measured with the inversion that suits it and the options below, both with the generation's number of steps.
+is measured with its defaults after the inversion that suits it, both with the generation's number of steps.
 
 rows       what the UNet computed, for the inversion and for the edit of one target; "+ n" were differentiated as well,
            which costs about two forward passes more. Plain generation with guidance computes two rows a step.
@@ -19,7 +19,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,8 @@ from wordbrush.progress import Progress
 SOURCE, TARGET = "a cat on a beach", "a dog on a beach"
 
 
-@dataclass(frozen=True)
-class Suited:
-    """An inversion that suits a method, and options of both beside the number of steps."""
-
-    inversion: str = "direct"
-    inverting: dict[str, Any] = field(default_factory=dict[str, Any])
-    editing: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-SUITED: dict[str, Suited] = {
-    "mask_based": Suited("straight"),
-    "sdedit": Suited("straight"),
-}
+PINNED = "direct"
+"""The inversion of a method that suits every one."""
 
 
 @dataclass
@@ -88,22 +77,15 @@ def measure(model: Model, name: str, methods: list[str], steps: int, rounds: int
         cost, _ = taking(lambda tell: wordbrush.generate(model, TARGET, steps=steps, on_progress=tell))
         plain.append(cost)
         for method in methods:
-            suited = SUITED.get(method, Suited())
+            after = METHODS[method].after or PINNED
             up, source = taking(
-                lambda tell, suited=suited: wordbrush.invert(
-                    model,
-                    picture,
-                    SOURCE,
-                    method=suited.inversion,
-                    options={"steps": steps, **suited.inverting},
-                    on_progress=tell,
+                lambda tell, after=after: wordbrush.invert(
+                    model, picture, SOURCE, method=after, options={"steps": steps}, on_progress=tell
                 )
             )
             down, _ = taking(
-                lambda tell, suited=suited, source=source, method=method: (
-                    wordbrush.edit(
-                        model, source, TARGET, method=method, options=suited.editing, on_progress=tell
-                    ).image
+                lambda tell, source=source, method=method: (
+                    wordbrush.edit(model, source, TARGET, method=method, on_progress=tell).image
                 )
             )
             taken[method].append((up, down))
@@ -116,7 +98,7 @@ def measure(model: Model, name: str, methods: list[str], steps: int, rounds: int
         least = statistics.median(each.mebibytes for each in plain)
         # A small model's run fits into memory that the allocator already holds: then there is no ratio.
         memory = f"{statistics.median(pair[1].mebibytes for pair in costs) / least:.2f}" if least > 1 else "–"
-        after = typed(SUITED.get(method, Suited()).inversion)
+        after = METHODS[method].after or PINNED
         print(
             f"| {typed(method)} | {after} | {up} | {down} | {times[0]} | {times[1]} | {memory} |", flush=True
         )

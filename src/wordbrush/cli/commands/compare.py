@@ -14,12 +14,20 @@ from wordbrush.cli.options.flags import Given, OptionFile, Whole
 from wordbrush.cli.options.setup import POCKET, LongPrompt, Setup
 from wordbrush.cli.options.several import AllInversions, AllMethods
 from wordbrush.cli.terminal import Terminal
-from wordbrush.errors import OutputError
+from wordbrush.errors import OptionsError, OutputError
+from wordbrush.evaluation.compare.figures import FIGURES
+from wordbrush.evaluation.compare.figures import figure as found
 from wordbrush.options import Options, SolvedOptions
 
 if TYPE_CHECKING:
     from wordbrush.evaluation.compare.result import Comparison
 
+FigureName = Annotated[
+    str | None,
+    Parameter(
+        help=f"the ways to edit of a comparison in a paper: {', '.join(FIGURES)}; in place of --method and --inversion"
+    ),
+]
 SEED = "seed"  # as in compare.request: the run that generated the source
 Photo = Annotated[Path | None, Parameter(help="a picture file; without one, --seed generates it")]
 Targets = Annotated[list[str], Parameter(help="what the edited picture shall show; repeat it for more")]
@@ -60,8 +68,11 @@ def command(tokens: Sequence[str]) -> Callable[..., int]:
     """`compare` with the flags of those methods that `tokens` name, or of all. Raises `OptionsError`."""
     if "compare" not in tokens[:1]:  # the help of other commands does not need them
         return flags.with_flags(compare)
-    edits = several.editings(several.named(tokens, "--method"))
-    inversions = _inversions(several.named(tokens, "--inversion"), is_generated=True)
+    drawn = several.named(tokens, "--figure") or [None]
+    methods, inverts, _ = _ways(
+        several.named(tokens, "--method"), several.named(tokens, "--inversion"), drawn[-1]
+    )
+    edits, inversions = several.editings(methods), _inversions(inverts, is_generated=True)
     return several.with_flags(compare, edits, inversions)
 
 
@@ -75,6 +86,7 @@ def compare(
     seed: Seed = None,
     inversion: AllInversions = None,
     method: AllMethods = None,
+    figure: FigureName = None,
     word: Words = None,
     clip: Clip = None,
     truth: Truths = None,
@@ -87,7 +99,8 @@ def compare(
     """Edit one picture in several ways: a labelled grid, a table, and every edit (if one fails, exit 2)."""
     terminal = setup.terminal
     folder = _folder(out)
-    edits, inversions = several.editings(method), _inversions(inversion, is_generated=picture is None)
+    methods, inverts, pairs = _ways(method, inversion, figure)
+    edits, inversions = several.editings(methods), _inversions(inverts, is_generated=picture is None)
     given_edits, given_inversions, _ = several.options_for(given, option_file, edits, inversions)
     with terminal.busy("starting"):
         several.require("skimage", "SSIM")
@@ -102,7 +115,16 @@ def compare(
         photo = origins.photo(picture, source, flag="--source", method="", options={})
         source = photo.prompt
     request = Request(
-        picture, source, target, seed, given_inversions, given_edits, word or (), known, inversion is None
+        picture,
+        source,
+        target,
+        seed,
+        given_inversions,
+        given_edits,
+        word or (),
+        known,
+        inverts is None,
+        pairs,
     )
     asked = request.checked()
     files = paths(folder, asked)
@@ -122,6 +144,19 @@ def compare(
         return 2
     report.write(comparison, model, folder, files)
     return _show(comparison, folder, setup.terminal)
+
+
+def _ways(
+    methods: list[str] | None, inversions: list[str] | None, drawn: str | None
+) -> tuple[list[str] | None, list[str] | None, Sequence[tuple[str, str]] | None]:
+    """The editing methods, the inversions, and which of them go together where a figure says it. Raises `OptionsError`
+    for a figure beside either."""
+    if drawn is None:
+        return methods, inversions, None
+    if methods is not None or inversions is not None:
+        raise OptionsError("expected --figure, or --method and --inversion, which say the same, got both")
+    pairs = found(drawn).pairs
+    return [method for _, method in pairs], [inversion for inversion, _ in pairs], pairs
 
 
 def _show(comparison: "Comparison", folder: Path, terminal: Terminal) -> int:

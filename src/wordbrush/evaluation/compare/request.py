@@ -41,6 +41,7 @@ class Request:
     by the word in its place.
     truths: one for each target, in order, or none.
     suited: edit by a method only after the inversions that suit it (`Method.after`); None: where none are named.
+    pairs: inversions and the methods that edit after them; by default every one after every other, or as suits.
     """
 
     picture: api.ImageOrPath | None
@@ -52,6 +53,7 @@ class Request:
     words: Sequence[str] = ()
     truths: Sequence[Truth] = ()
     suited: bool | None = None
+    pairs: Sequence[tuple[str, str]] | None = None
 
     def checked(self) -> "Checked":
         """The request with defaults filled in. Raises `OptionsError` and `PromptError` for what cannot be done."""
@@ -77,7 +79,11 @@ class Request:
             (name, method)
             for name in inversions
             for method in edits
-            if not suited or editing.suits(method, name)
+            if (
+                (name, method) in self.pairs
+                if self.pairs is not None
+                else not suited or editing.suits(method, name)
+            )
         )
         return Checked(
             self.picture,

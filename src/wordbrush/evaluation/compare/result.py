@@ -209,7 +209,8 @@ class Comparison:
         for group in groups:
             for first in range(0, len(group), columns):
                 line = group[first : first + columns]
-                lines.append((*map(self._reference_card, references), *map(self._card, line)))
+                cards = [self._card(cell, is_alone=counts[cell.method] == 1) for cell in line]
+                lines.append((*map(self._reference_card, references), *cards))
                 for look in self.looks[target]:
                     lines.append(tuple(self._heat_cards(look, references, line)))
         return lines
@@ -224,8 +225,11 @@ class Comparison:
             figures = [_likeness(reference.scores), *_clip(reference.scores)]
         return Card(reference.image, reference.name, subtitle, tuple(figures))
 
-    def _card(self, cell: Cell) -> Card:
+    def _card(self, cell: Cell, *, is_alone: bool) -> Card:
+        """is_alone: whether its neighbours differ in the method, which is then the title."""
         start, title, subtitle = cell.start, typed(cell.start.inversion), typed(cell.method)
+        if is_alone:
+            title, subtitle = subtitle, f"after {title}"
         if cell.result is None or cell.cost is None or start.cost is None:
             return Card(None, title, subtitle, message=f"failed: {cell.failure}", is_failure=True)
         figures = [_likeness(cell.scores), *_clip(cell.scores), *_truth(cell.scores)]
