@@ -107,7 +107,7 @@ TYPES = {
     "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
     "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
     "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
-    "--negative-schedule --solver",
+    "--negative-schedule --solver --figure",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
     "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",
