@@ -111,7 +111,7 @@ def _decision(report: Mapping[str, Any]) -> str:
     if "change" not in report:
         return ""
     chosen = [f"{typed(name)} {_short(value)}" for name, value in report["chosen"].items()]
-    if chosen and "method" in report:  # nobody named one
+    if report.get("method") and report["change"] != "nothing":  # nobody named one
         chosen.insert(0, typed(report["method"]))
     if report.get("tried", 1) > 1:
         chosen.append(f"noise-seed {report['noise_seed']}, the best of {report['tried']} noises")

@@ -1,10 +1,10 @@
-"""The default: Prompt-to-Prompt by what the words change, which the model looks at and draws again where it failed.
+"""The default: a method by what the words change, whose edit the model looks at and draws again where it failed.
 
-What the two captions ask for decides windows, guidance, mask and blend (`prompt_to_prompt.defaults`). Whether a thing
-appears at all, or in its new size, is then a matter of the noise that it is drawn with: nothing in the source says
-where it goes. So these kinds of change (`TRIES`) are looked at when they are drawn. The model says how much worse the
-source's caption explains the edit than the target's (`likelihood`); where that is not enough, the edit is drawn again
-with another noise, and the one that the target explains best is kept.
+What the two captions ask for decides the method (`WAYS`) and, in Prompt-to-Prompt, windows, guidance, mask and blend
+(`prompt_to_prompt.defaults`). Whether a thing appears at all, or in its new size, is then a matter of the noise that it
+is drawn with: nothing in the source says where it goes. So these kinds of change (`TRIES`) are looked at when they are
+drawn. The model says how much worse the source's caption explains the edit than the target's (`likelihood`); where that
+is not enough, the edit is drawn again with another noise, and the one that the target explains best is kept.
 
 Nothing but the model itself reads the edit, and no judge of the bench. Sources that are not on the straight path have
 a noise of their own, and get Prompt-to-Prompt as it is.
@@ -13,11 +13,11 @@ a noise of their own, and get Prompt-to-Prompt as it is.
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wordbrush.changes import Change, Kind
-from wordbrush.editing import Dial
+from wordbrush.editing import COMPARED, METHODS, Dial
 from wordbrush.editing.auto.likelihood import ROWS, gain
 from wordbrush.editing.auto.options import Options
 from wordbrush.editing.prompt_to_prompt import defaults
@@ -34,8 +34,11 @@ NEEDS: frozenset[Need] = prompt_to_prompt.NEEDS
 
 STRENGTH: Dial = prompt_to_prompt.STRENGTH
 
+WAYS: Mapping[Kind, str] = {"remove": "infedit"}
+"""The method for each kind of change; Prompt-to-Prompt for all others (docs/methods/auto.md)."""
+
 TRIES: Mapping[Kind, int] = {"add": 4, "resize": 3}
-"""Noises to draw with at most, for the kinds of change that may not appear (docs/benchmarks/defaults.md)."""
+"""Noises to draw with at most, for the kinds of change that may not appear (docs/methods/auto.md)."""
 
 UNSEEN = 0.05
 """How much worse the source's caption explains nearly every edit that shows its change."""
@@ -43,7 +46,8 @@ UNSEEN = 0.05
 
 def plan(model: Model, request: EditRequest) -> list[prompt_to_prompt.Plan]:
     """What Prompt-to-Prompt plans. Raises `PromptError` like it."""
-    return prompt_to_prompt.plan(model, _drawing(request))
+    options: Options = request.options
+    return prompt_to_prompt.plan(model, replace(request, options=options.for_drawing()))
 
 
 def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[Result]]:
@@ -53,57 +57,99 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     """
     source, options = request.started(model), request.options
     began = time.perf_counter()
-    drawing = _drawing(request)
-    tries = [_tries(model, source, options, planned.change) for planned in plan(model, request)]
-    drawn: list[list[_Drawn]] = [[] for _ in request.targets]
+    targets = [
+        _Target(prompt, planned.change, *_decided(model, source, options, planned.change))
+        for prompt, planned in zip(request.targets, plan(model, request), strict=True)
+    ]
     rows = 0
-    for attempt in range(max(tries)):
-        left = [
-            i for i, count in enumerate(tries) if attempt < count and not _is_seen(drawn[i], options.sure)
-        ]
-        if not left:
-            break
-        targets = tuple(request.targets[i] for i in left)
-        with_noise = replace(drawing, source=_with_noise(model, source, attempt), targets=targets)
-        results = yield from _told(prompt_to_prompt.edit(model, with_noise), attempt)
-        rows += results[0].report.unet_rows
-        for i, result in zip(left, results, strict=True):
-            seen = math.nan
-            if tries[i] > 1:
-                z_0 = result.trajectory[-1:]
-                seen = yield from gain(model, z_0, source.prompt, result.prompt, source.schedule)
-                rows += ROWS
-            drawn[i].append(_Drawn(result, attempt, seen))
+    for attempt in range(max(target.tries for target in targets)):
+        again = replace(request, source=_with_noise(model, source, attempt))
+        left = [target for target in targets if attempt < target.tries and target.best < options.sure]
+        for way in dict.fromkeys(target.way for target in left):
+            members = [target for target in left if target.way == way]
+            results = yield from _told(_drawn(model, again, way, members), attempt)
+            rows += results[0].report.unet_rows
+            for target, result in zip(members, results, strict=True):
+                seen = -math.inf
+                if target.tries > 1:
+                    z_0 = result.trajectory[-1:]
+                    seen = yield from gain(model, z_0, source.prompt, target.prompt, source.schedule)
+                    rows += ROWS
+                target.drawn.append((seen, attempt, result))
     seconds = round(time.perf_counter() - began, 3)
-    return [_chosen(each, source, options, rows, seconds) for each in drawn]
+    return [target.chosen(source, options, rows, seconds) for target in targets]
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawn:
-    """One edit. attempt: the number of its noise, 0 the source's. seen: how much worse the source's caption explains
-    it; not a number where nobody asked."""
+class _Target:
+    """One target. way: its method; tries: the noises to draw with at most, of which more than one are looked at.
 
-    result: Result
-    attempt: int
-    seen: float
+    drawn: the edits, each with how much worse the source's caption explains it, and the number of its noise.
+    """
+
+    prompt: str
+    change: Change
+    way: str
+    tries: int
+    drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
+
+    @property
+    def best(self) -> float:
+        """How well the best edit so far is seen."""
+        return max((seen for seen, _, _ in self.drawn), default=-math.inf)
+
+    def chosen(self, source: Source, options: Options, rows: int, seconds: float) -> Result:
+        """The edit that is seen best, with the report of all of them. It is an edit of the source as it was given."""
+        seen, attempt, result = max(self.drawn, key=lambda each: each[0])
+        report, notices = result.report, list(result.report.notices)
+        details: dict[str, Any] = {
+            "method": self.way,
+            "change": self.change.kind,
+            "because": self.change.reason,
+        }
+        details |= {"chosen": {}, **report.details}
+        if self.tries > 1:
+            details |= {
+                "tried": len(self.drawn),
+                "noise_seed": _seed(source, attempt),
+                "seen": round(seen, 3),
+            }
+            if seen < UNSEEN:
+                notices.append(
+                    "the model does not see the change in what it drew: try more noises (tries), other words, or a "
+                    "mask that says where"
+                )
+        elif (options.tries or 1) > 1 and not isinstance(source.states, StraightPath):
+            notices.append(
+                "tries does nothing here: the source has a path of its own, and no noise to choose; invert with "
+                "straight"
+            )
+        report = replace(report, unet_rows=rows, seconds=seconds, notices=tuple(notices), details=details)
+        return replace(result, source=source, report=report)
 
 
-def _drawing(request: EditRequest) -> EditRequest:
+def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int]:
+    """The method for a change, and the noises to draw with at most: more than one where what is drawn is looked at.
+
+    Where any of Prompt-to-Prompt's options is given, it is the method. A weaker edit is not expected to be seen.
+    """
+    is_straight = isinstance(source.states, StraightPath)
+    is_measured = is_straight and model.name == defaults.MEASURED
+    is_free = is_measured and not options.for_drawing().given()
+    way = WAYS.get(change.kind, COMPARED) if is_free else COMPARED
+    if not is_straight or change.kind == "nothing" or options.start > 0:
+        return way, 1
+    return way, options.tries or (TRIES.get(change.kind, 1) if is_measured else 1)
+
+
+def _drawn(
+    model: Model, request: EditRequest, way: str, targets: Sequence[_Target]
+) -> Generator[Progress, None, list[Result]]:
+    """Targets by one method, in one batch."""
     options: Options = request.options
-    return replace(request, options=options.for_drawing())
-
-
-def _tries(model: Model, source: Source, options: Options, change: Change) -> int:
-    """The noises to draw with at most. A weaker edit is not expected to be seen."""
-    if change.kind == "nothing" or options.start > 0 or not isinstance(source.states, StraightPath):
-        return 1
-    if options.tries is not None:
-        return options.tries
-    return TRIES.get(change.kind, 1) if model.name == defaults.MEASURED else 1
-
-
-def _is_seen(drawn: Sequence[_Drawn], sure: float) -> bool:
-    return any(each.seen >= sure for each in drawn)
+    own = options.for_drawing() if way == COMPARED else METHODS[way].options()()
+    prompts = tuple(target.prompt for target in targets)
+    return METHODS[way].load().edit(model, replace(request, targets=prompts, options=own))
 
 
 def _with_noise(model: Model, source: Source, attempt: int) -> Source:
@@ -135,33 +181,3 @@ def _told(
             yield replace(progress, stage=f"{progress.stage}, noise {attempt + 1}") if attempt else progress
     finally:
         steps.close()
-
-
-def _chosen(drawn: Sequence[_Drawn], source: Source, options: Options, rows: int, seconds: float) -> Result:
-    """The edit that the target explains best, with the report of all of them."""
-    best = max(drawn, key=lambda each: each.seen) if len(drawn) > 1 else drawn[0]
-    report = best.result.report
-    details: dict[str, Any] = {"method": "prompt_to_prompt", **report.details}
-    notices = list(report.notices)
-    if not math.isnan(best.seen):
-        details |= {
-            "tried": len(drawn),
-            "noise_seed": _seed(source, best.attempt),
-            "seen": round(best.seen, 3),
-        }
-        if best.seen < UNSEEN:
-            notices.append(
-                "the model does not see the change in what it drew: try more noises (tries), other words, or a mask "
-                "that says where"
-            )
-    elif (
-        options.tries is not None
-        and options.tries > 1
-        and options.start == 0
-        and details["change"] != "nothing"
-    ):
-        notices.append(
-            "tries does nothing here: the source has a path of its own, and no noise to choose; invert with straight"
-        )
-    report = replace(report, unet_rows=rows, seconds=seconds, notices=tuple(notices), details=details)
-    return replace(best.result, source=source, report=report)
