@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,6 +145,48 @@ def test_a_source_with_its_own_path_has_no_noise_to_choose(tiny: Tiny) -> None:
     model = tiny()
     result = edit(model, from_seed(model, CAT, steps=3), CAT_AND_DOG, options={"tries": 3})
     assert any("tries does nothing here" in notice for notice in result.report.notices)
+
+
+def test_what_is_spared_may_be_in_the_way_from_the_third_noise_on(
+    source: tuple[Model, Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, origin = source
+    both, large = "a cat and a dog on a beach", "a large cat and a dog on a beach"
+    origin = replace(origin, prompt=both)
+
+    def third(**options: object) -> torch.Tensor:
+        judged(monkeypatch, -0.2, -0.1, 0.0)
+        return edit(model, origin, large, options={"tries": 3, **options}).trajectory
+
+    again = invert(model, photo(), both, method="straight", options={"steps": 4, "noise_seed": 2})
+
+    def plain(spare: object) -> torch.Tensor:
+        return edit(model, again, large, method="prompt_to_prompt", options={"spare": spare}).trajectory
+
+    assert torch.equal(third(), plain(()))
+    assert torch.equal(third(spare="things"), plain("things")), "what is given is never overruled"
+    assert not torch.equal(plain(()), plain("things"))
+
+
+def test_targets_of_different_kinds_are_drawn_in_batches_of_their_own(
+    source: tuple[Model, Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, origin = source
+    monkeypatch.setattr(method.defaults, "MEASURED", model.name)
+    judged(monkeypatch, 0.9)
+    targets = [CAT_AND_DOG, "a beach", DOG, CAT]
+    results = edit(model, origin, targets)
+    assert [result.prompt for result in results] == targets
+    assert [result.report.details["method"] for result in results] == [
+        "prompt_to_prompt",
+        "infedit",
+        "prompt_to_prompt",
+        "prompt_to_prompt",
+    ]
+    alone = edit(model, origin, "a beach", method="infedit")
+    assert torch.allclose(results[1].trajectory, alone.trajectory, atol=1e-5)
+    given = edit(model, origin, "a beach", options={"self_replace_steps": 0.4})
+    assert given.report.details["method"] == "prompt_to_prompt", "InfEdit does not have that option"
 
 
 def test_options_of_the_method_are_never_overruled(source: tuple[Model, Source]) -> None:

@@ -2,7 +2,7 @@
 
 What the two captions ask for decides the method (`WAYS`) and, in Prompt-to-Prompt, windows, guidance, mask and blend
 (`prompt_to_prompt.defaults`). Whether a thing appears at all, or in its new size, is then a matter of the noise that it
-is drawn with: nothing in the source says where it goes. So these kinds of change (`TRIES`) are looked at when they are
+is drawn with: nothing in the source says where it goes. So these kinds of change (`TRIALS`) are looked at when they are
 drawn. The model says how much worse the source's caption explains the edit than the target's (`likelihood`); where that
 is not enough, the edit is drawn again with another noise, and the one that the target explains best is kept.
 
@@ -23,6 +23,7 @@ from wordbrush.editing.auto.options import Options
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
 from wordbrush.model import Model
+from wordbrush.options import parse
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Result
@@ -37,8 +38,25 @@ STRENGTH: Dial = prompt_to_prompt.STRENGTH
 WAYS: Mapping[Kind, str] = {"remove": "infedit"}
 """The method for each kind of change; Prompt-to-Prompt for all others (docs/methods/auto.md)."""
 
-TRIES: Mapping[Kind, int] = {"add": 4, "resize": 3}
-"""Noises to draw with at most, for the kinds of change that may not appear (docs/methods/auto.md)."""
+
+@dataclass(frozen=True)
+class Trial:
+    """How a kind of change that may not appear is tried. tries, sure: those options, where the user gives none.
+
+    later: options of Prompt-to-Prompt from the third noise on.
+    """
+
+    tries: int = 1
+    sure: float = 0.5
+    later: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+TRIALS: Mapping[Kind, Trial] = {
+    "add": Trial(4),
+    # What is spared may stand where a thing has to grow.
+    "resize": Trial(4, 0.2, {"spare": ()}),
+}
+"""Chosen like the rest of the defaults (docs/methods/auto.md)."""
 
 UNSEEN = 0.05
 """How much worse the source's caption explains nearly every edit that shows its change."""
@@ -64,10 +82,9 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     rows = 0
     for attempt in range(max(target.tries for target in targets)):
         again = replace(request, source=_with_noise(model, source, attempt))
-        left = [target for target in targets if attempt < target.tries and target.best < options.sure]
-        for way in dict.fromkeys(target.way for target in left):
-            members = [target for target in left if target.way == way]
-            results = yield from _told(_drawn(model, again, way, members), attempt)
+        left = [target for target in targets if attempt < target.tries and target.best < target.sure]
+        for members in _batches(left, attempt):
+            results = yield from _told(_drawn(model, again, members, attempt), attempt)
             rows += results[0].report.unet_rows
             for target, result in zip(members, results, strict=True):
                 seen = -math.inf
@@ -83,6 +100,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
 @dataclass(frozen=True, eq=False)
 class _Target:
     """One target. way: its method; tries: the noises to draw with at most, of which more than one are looked at.
+    sure: how well an edit has to be seen for no other to be drawn.
 
     drawn: the edits, each with how much worse the source's caption explains it, and the number of its noise.
     """
@@ -91,7 +109,12 @@ class _Target:
     change: Change
     way: str
     tries: int
+    sure: float
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
+
+    def later(self, attempt: int) -> Mapping[str, Any]:
+        """What is different from Prompt-to-Prompt's defaults with the noise of this number."""
+        return TRIALS[self.change.kind].later if attempt >= 2 and self.change.kind in TRIALS else {}
 
     @property
     def best(self) -> float:
@@ -128,8 +151,9 @@ class _Target:
         return replace(result, source=source, report=report)
 
 
-def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int]:
-    """The method for a change, and the noises to draw with at most: more than one where what is drawn is looked at.
+def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int, float]:
+    """The method for a change; the noises to draw with at most, more than one where what is drawn is looked at; and how
+    well it has to be seen.
 
     Where any of Prompt-to-Prompt's options is given, it is the method. A weaker edit is not expected to be seen.
     """
@@ -137,19 +161,38 @@ def _decided(model: Model, source: Source, options: Options, change: Change) -> 
     is_measured = is_straight and model.name == defaults.MEASURED
     is_free = is_measured and not options.for_drawing().given()
     way = WAYS.get(change.kind, COMPARED) if is_free else COMPARED
+    trial = TRIALS.get(change.kind, Trial()) if is_measured else Trial()
+    sure = trial.sure if options.sure is None else options.sure
     if not is_straight or change.kind == "nothing" or options.start > 0:
-        return way, 1
-    return way, options.tries or (TRIES.get(change.kind, 1) if is_measured else 1)
+        return way, 1, sure
+    return way, options.tries or trial.tries, sure
+
+
+def _batches(targets: Sequence[_Target], attempt: int) -> list[list[_Target]]:
+    """The targets that are drawn together: by one method, with the same options."""
+    batches: list[list[_Target]] = []
+    for target in targets:
+        for batch in batches:
+            if (batch[0].way, batch[0].later(attempt)) == (target.way, target.later(attempt)):
+                batch.append(target)
+                break
+        else:
+            batches.append([target])
+    return batches
 
 
 def _drawn(
-    model: Model, request: EditRequest, way: str, targets: Sequence[_Target]
+    model: Model, request: EditRequest, targets: Sequence[_Target], attempt: int
 ) -> Generator[Progress, None, list[Result]]:
-    """Targets by one method, in one batch."""
+    """The targets of one batch."""
+    method = METHODS[targets[0].way]
     options: Options = request.options
-    own = options.for_drawing() if way == COMPARED else METHODS[way].options()()
+    own: Any = method.options()()
+    if targets[0].way == COMPARED:
+        given = options.for_drawing()
+        own = parse(type(given), {**targets[0].later(attempt), **given.given()})
     prompts = tuple(target.prompt for target in targets)
-    return METHODS[way].load().edit(model, replace(request, targets=prompts, options=own))
+    return method.load().edit(model, replace(request, targets=prompts, options=own))
 
 
 def _with_noise(model: Model, source: Source, attempt: int) -> Source:
