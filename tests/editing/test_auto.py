@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -64,7 +63,7 @@ def test_what_explains_a_picture_is_found_by_the_noise_it_predicts(tiny: Tiny) -
     side = 4 * model.downscale
     noise = likelihood.initial_latents(model, likelihood._SEED, side, side)  # pyright: ignore[reportPrivateUsage]
     noised = alphas[t].sqrt().float() * latents + (1 - alphas[t]).sqrt().float() * noise
-    errors = []
+    errors: list[float] = []
     for text in (CAT, DOG):
         embeds = model.encode_text([text]).hidden
         with torch.no_grad():
@@ -147,25 +146,27 @@ def test_a_source_with_its_own_path_has_no_noise_to_choose(tiny: Tiny) -> None:
     assert any("tries does nothing here" in notice for notice in result.report.notices)
 
 
-def test_what_is_spared_may_be_in_the_way_from_the_third_noise_on(
+def test_other_things_are_spared_until_the_third_noise(
     source: tuple[Model, Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, origin = source
+    model = source[0]
     both, large = "a cat and a dog on a beach", "a large cat and a dog on a beach"
-    origin = replace(origin, prompt=both)
+    spared = {"spare": "things", "spare_threshold": 0.4}
 
-    def third(**options: object) -> torch.Tensor:
-        judged(monkeypatch, -0.2, -0.1, 0.0)
-        return edit(model, origin, large, options={"tries": 3, **options}).trajectory
+    def inverted(seed: int) -> Source:
+        return invert(model, photo(), both, method="straight", options={"steps": 4, "noise_seed": seed})
 
-    again = invert(model, photo(), both, method="straight", options={"steps": 4, "noise_seed": 2})
+    def tried(*answers: float, **options: object) -> torch.Tensor:
+        judged(monkeypatch, *answers)
+        return edit(model, inverted(0), large, options={"tries": 3, "sure": 0.5, **options}).trajectory
 
-    def plain(spare: object) -> torch.Tensor:
-        return edit(model, again, large, method="prompt_to_prompt", options={"spare": spare}).trajectory
+    def plain(seed: int, **options: object) -> torch.Tensor:
+        return edit(model, inverted(seed), large, method="prompt_to_prompt", options=options).trajectory
 
-    assert torch.equal(third(), plain(()))
-    assert torch.equal(third(spare="things"), plain("things")), "what is given is never overruled"
-    assert not torch.equal(plain(()), plain("things"))
+    assert torch.equal(tried(0.6), plain(0, **spared))
+    assert torch.equal(tried(-0.2, -0.1, 0.0), plain(2))
+    assert not torch.equal(plain(2), plain(2, **spared))
+    assert torch.equal(tried(0.6, spare=()), plain(0, spare=())), "what is given is never overruled"
 
 
 def test_targets_of_different_kinds_are_drawn_in_batches_of_their_own(

@@ -23,7 +23,6 @@ from wordbrush.editing.auto.options import Options
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
 from wordbrush.model import Model
-from wordbrush.options import parse
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Result
@@ -43,18 +42,18 @@ WAYS: Mapping[Kind, str] = {"remove": "infedit"}
 class Trial:
     """How a kind of change that may not appear is tried. tries, sure: those options, where the user gives none.
 
-    later: options of Prompt-to-Prompt from the third noise on.
+    early: options of Prompt-to-Prompt with the first two noises.
     """
 
     tries: int = 1
     sure: float = 0.5
-    later: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    early: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 TRIALS: Mapping[Kind, Trial] = {
     "add": Trial(4),
-    # What is spared may stand where a thing has to grow.
-    "resize": Trial(4, 0.2, {"spare": ()}),
+    # To spare the other things keeps more of the picture, but one of them may stand where a thing has to grow.
+    "resize": Trial(4, 0.2, {"spare": "things", "spare_threshold": 0.4}),
 }
 """Chosen like the rest of the defaults (docs/methods/auto.md)."""
 
@@ -112,9 +111,10 @@ class _Target:
     sure: float
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
 
-    def later(self, attempt: int) -> Mapping[str, Any]:
-        """What is different from Prompt-to-Prompt's defaults with the noise of this number."""
-        return TRIALS[self.change.kind].later if attempt >= 2 and self.change.kind in TRIALS else {}
+    def other(self, attempt: int) -> Mapping[str, Any]:
+        """What is different from Prompt-to-Prompt's defaults with the noise of this number, where others may follow."""
+        is_early = attempt < 2 < self.tries and self.change.kind in TRIALS
+        return TRIALS[self.change.kind].early if is_early else {}
 
     @property
     def best(self) -> float:
@@ -173,7 +173,7 @@ def _batches(targets: Sequence[_Target], attempt: int) -> list[list[_Target]]:
     batches: list[list[_Target]] = []
     for target in targets:
         for batch in batches:
-            if (batch[0].way, batch[0].later(attempt)) == (target.way, target.later(attempt)):
+            if (batch[0].way, batch[0].other(attempt)) == (target.way, target.other(attempt)):
                 batch.append(target)
                 break
         else:
@@ -189,8 +189,9 @@ def _drawn(
     options: Options = request.options
     own: Any = method.options()()
     if targets[0].way == COMPARED:
-        given = options.for_drawing()
-        own = parse(type(given), {**targets[0].later(attempt), **given.given()})
+        own, other = options.for_drawing(), targets[0].other(attempt)
+        if not other.keys() & own.given().keys():
+            own = own.model_copy(update=other)
     prompts = tuple(target.prompt for target in targets)
     return method.load().edit(model, replace(request, targets=prompts, options=own))
 

@@ -51,14 +51,7 @@ _STRANGE = ((374, 0.19), (499, 0.12), (624, 0.08), (749, 0.04))
 _STRAIGHT: Mapping[Kind, Mapping[str, Any]] = {
     "swap": {"cross_replace_steps": 0.5, "blend_difference": 0.2, "finish": 0.5},
     "recolour": {"self_replace_steps": 0.8, "guidance_scale": 2.0},
-    "resize": {
-        "cross_replace_steps": 0.3,
-        "self_replace_steps": 0.0,
-        "blend_threshold": 0.5,
-        "spare": "things",
-        "spare_threshold": 0.4,
-        "finish": 0.5,
-    },
+    "resize": {"cross_replace_steps": 0.3, "self_replace_steps": 0.0, "blend_threshold": 0.5, "finish": 0.5},
     # Nothing of the source can say where a new thing goes. So the run is free until its words have found a place; then
     # the source is put back around them, and they are drawn with ordinary guidance.
     "add": {
