@@ -42,12 +42,12 @@ WAYS: Mapping[Kind, str] = {"remove": "infedit"}
 class Trial:
     """How a kind of change that may not appear is tried. tries, sure: those options, where the user gives none.
 
-    early: options of Prompt-to-Prompt with the first two noises.
+    first: options of Prompt-to-Prompt with the first noise.
     """
 
     tries: int = 1
     sure: float = 0.5
-    early: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    first: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 TRIALS: Mapping[Kind, Trial] = {
@@ -113,8 +113,8 @@ class _Target:
 
     def other(self, attempt: int) -> Mapping[str, Any]:
         """What is different from Prompt-to-Prompt's defaults with the noise of this number, where others may follow."""
-        is_early = attempt < 2 < self.tries and self.change.kind in TRIALS
-        return TRIALS[self.change.kind].early if is_early else {}
+        is_first = attempt == 0 and self.tries > 1 and self.change.kind in TRIALS
+        return TRIALS[self.change.kind].first if is_first else {}
 
     @property
     def best(self) -> float:
