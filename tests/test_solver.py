@@ -114,6 +114,7 @@ def test_a_level_without_noise_or_without_signal_is_reached_along_the_prediction
     clean = torch.tensor([0.5, -1.0], dtype=torch.float64)
     predicted = Prediction(clean, -clean)
     assert predicted.extrapolated(clean, here, to, before, 2 * clean) is predicted
+    assert predicted.extrapolated(clean, here, before, here, 2 * clean) is predicted  # no step was before
 
 
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])

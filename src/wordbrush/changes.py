@@ -31,13 +31,16 @@ class Part:
     """One change.
 
     source, target: the words of the things it is about, with what describes them; none for a change of the whole
-    picture, and none in a caption that does not have the thing.
+    picture, and none in a caption that does not have the thing. old, new: of a change of the whole picture, what the
+    source says of it and what the target says instead.
     """
 
     kind: Kind
     source: tuple[Word, ...]
     target: tuple[Word, ...]
     reason: str
+    old: tuple[Word, ...] = ()
+    new: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def _parts(alignment: Alignment, before: Sequence[Word], after: Sequence[Word]) 
     for whole, said_of in _WHOLE.items():
         said = [word for side in reversed(changed) for word, kind in side if kind == whole]
         if said:
-            parts.append(Part(whole, (), (), f"{_quoted(said)} {_is(said)} about {said_of}"))
+            old, new = (tuple(word for word, kind in side if kind == whole) for side in changed)
+            parts.append(Part(whole, (), (), f"{_quoted(said)} {_is(said)} about {said_of}", old, new))
     old, new = ([word for word, kind in side if kind == "thing"] for side in changed)
     if old and new:
         reason = f"{_quoted(new)} in place of {_quoted(old)}"

@@ -140,24 +140,25 @@ def taken_apart(
     conditions: Conditions,
     guidance: Guidance,
     eta: float,
+    kind: type[NoiseMaps] = NoiseMaps,
 ) -> Generator[Progress, None, NoiseMaps]:
     """The noise with which stochastic steps lead along a path of states (Huberman-Spiegelglas et al. 2024, alg. 1).
 
     σ_t z_t = x_{t−1} − μ_t(x_t). path: the states before each step, and the picture. schedule: the levels that the
-    network is told, and that μ_t is computed with.
+    network is told, and that μ_t is computed with. kind: what the noise is of, steps of first or of second order.
     """
     ask = Predictor(
         model, conditions, schedule, guidance, where=lambda i: f"inversion step {i + 1} of {schedule.steps}"
     )
-    found, noises = [path[0]], list[Tensor]()
+    found, noises, along = [path[0]], list[Tensor](), kind.along(schedule.steps)
     for i in range(schedule.steps):
         ask.rows = 0
         here, to = schedule.levels[i], schedule.levels[i + 1]
-        mean = ask.predict(i, found[-1]).mean(here, to, eta)
+        mean = along(i, here, to, found[-1], ask.predict(i, found[-1])).mean(here, to, eta)
         noises.append(path[i + 1] - mean)
         found.append(mean + noises[-1])  # not path[i + 1], which is the same but for rounding
         yield Progress("inverting", i + 1, schedule.steps, rows=ask.rows)
-    return NoiseMaps(torch.cat(found), torch.cat(noises), eta)
+    return kind(torch.cat(found), torch.cat(noises), eta)
 
 
 def reconstruct(

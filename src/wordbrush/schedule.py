@@ -115,10 +115,11 @@ class Prediction:
         D = ẑ + h / (2 h_before) (ẑ − last), h = λ(to) − λ(here). The noise is what D leaves of z, so that DDIM's step
         along it, to.signal · D + to.sigma · (z − here.signal · D) / here.sigma, is equation 13 of that paper.
 
-        To or from a level without noise or without signal h is infinite: there the prediction is left as it is.
+        To or from a level without noise or without signal h is infinite, and between equal levels nothing is known of a
+        change: there the prediction is left as it is.
         """
         step, before_step = to.log_snr - here.log_snr, here.log_snr - before.log_snr
-        if not (math.isfinite(step) and math.isfinite(before_step)):
+        if not (math.isfinite(step) and math.isfinite(before_step)) or before_step == 0:
             return self
         clean = self.clean + step / (2 * before_step) * (self.clean - last)
         return Prediction(clean, (z - here.signal * clean) / here.sigma)

@@ -23,6 +23,31 @@ Walk = Callable[[int, Level, Level, Tensor, Predict], tuple[Tensor, Prediction]]
 prediction for those before. It may keep something from step to step, so every run has a walk of its own."""
 
 
+Along = Callable[[int, Level, Level, Tensor, Prediction], Prediction]
+"""From a step, its two levels, the latents before it and what is predicted for them to the prediction that the step
+goes along. It may keep something from step to step, too."""
+
+
+def first_order() -> Along:
+    """Each step goes along its own prediction."""
+    return lambda i, here, to, z, guided: guided
+
+
+def second_order(steps: int) -> Along:
+    """Each step reads what the one before predicted, as in DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2). The first
+    and the last are of first order: the first has none before it, and the last one's leap in λ is so large that what is
+    extrapolated over it means little."""
+    last: tuple[Level, Tensor] | None = None
+
+    def along(i: int, here: Level, to: Level, z: Tensor, guided: Prediction) -> Prediction:
+        nonlocal last
+        found = guided if last is None or i == steps - 1 else guided.extrapolated(z, here, to, *last)
+        last = here, guided.clean
+        return found
+
+    return along
+
+
 def ddim(at: Callable[[int], Tensor] | None = None) -> Walk:
     """Deterministic DDIM steps. at: the latents of the source before each step, where there is a source."""
 
@@ -34,20 +59,12 @@ def ddim(at: Callable[[int], Tensor] | None = None) -> Walk:
 
 
 def multistep(steps: int, at: Callable[[int], Tensor] | None = None) -> Walk:
-    """Deterministic steps of second order, DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): each reads what the step
-    before predicted. The first and the last are DDIM's: the first has none before it, and the last one's leap in λ is
-    so large that what is extrapolated over it means little.
-
-    at: the latents of the source before each step, where there is a source.
-    """
-    last: tuple[Level, Tensor] | None = None
+    """Deterministic steps of second order, DPM-Solver++(2M). at: as for `ddim`."""
+    along = second_order(steps)
 
     def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
-        nonlocal last
         guided = predict(z, None if at is None else at(i))
-        along = guided if last is None or i == steps - 1 else guided.extrapolated(z, here, to, *last)
-        last = here, guided.clean
-        return along.step(here, to), guided
+        return along(i, here, to, z, guided).step(here, to), guided
 
     return step
 
@@ -220,12 +237,19 @@ class NoiseMaps(States):
         k = before.steps - after.steps
         return after, replace(self, latents=self.latents[k:], noises=self.noises[k:])
 
+    @classmethod
+    def along(cls, steps: int) -> Along:
+        """What the means of a run's steps are computed along."""
+        return first_order()
+
     def walk(self) -> Walk:
         """See `States`: stochastic steps with the source's noise."""
+        along = self.along(len(self.noises))
 
         def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
             guided = predict(z, self.at(i))
-            return guided.mean(here, to, self.eta) + self.noises[i : i + 1].to(z), guided
+            mean = along(i, here, to, z, guided).mean(here, to, self.eta)
+            return mean + self.noises[i : i + 1].to(z), guided
 
         return step
 
@@ -236,6 +260,20 @@ class NoiseMaps(States):
     def numbers(self) -> dict[str, float]:
         """See `States`."""
         return {"eta": self.eta}
+
+
+@dataclass(frozen=True, eq=False)
+class SolverMaps(NoiseMaps):
+    """Noise maps of second-order steps: with η = 1 those of SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5; Brack et
+    al. 2024, LEDITS++). A step reads the one before, so they are of a whole run; they serve one edit and are not kept.
+    """
+
+    kind: ClassVar[str] = "solver_maps"
+
+    @classmethod
+    def along(cls, steps: int) -> Along:
+        """See `NoiseMaps`."""
+        return second_order(steps)
 
 
 @dataclass(frozen=True, eq=False)

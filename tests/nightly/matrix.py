@@ -95,10 +95,10 @@ TYPES = {
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence --tolerance "
     "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
     "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place "
-    "--sure",
+    "--sure --edit-guidance-scale --edit-threshold --edit-warmup",
     "window": "--cross-replace-steps --self-replace-steps",
-    "pairs": "--word-steps --reweight",
-    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground",
+    "pairs": "--word-steps --reweight --word-guidance --word-thresholds --word-warmups",
+    "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground --add --remove",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt --init "
     "--templates --side-by-side --source-sentences --target-sentences textual-inversion:--token "
     "custom-diffusion:--token elite:--token --rare-words convert:--token",
@@ -107,7 +107,7 @@ TYPES = {
     "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
     "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
     "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
-    "--negative-schedule --solver --figure",
+    "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
     "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",

@@ -109,6 +109,12 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.pix2pix_zero.options",
         after="straight",
     ),
+    "ledits_pp": Method(
+        "wordbrush.editing.ledits_pp.method",
+        "several concepts at once, added or removed, each with a guidance and a place of its own",
+        "wordbrush.editing.ledits_pp.options",
+        after="straight",
+    ),
     "imagic": Method(
         "wordbrush.editing.imagic.method",
         "learns one picture and a text that stands for it, and goes from there towards the target's text",

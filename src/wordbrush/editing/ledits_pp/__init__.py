@@ -1,0 +1,1 @@
+"""LEDITS++: `method`, and its `options`, which do not import torch."""
