@@ -36,3 +36,10 @@ def test_the_kind_is_read_from_the_words(source: str, target: str, kind: str) ->
 def test_there_are_a_hundred_pairs_and_all_kinds() -> None:
     assert len(PAIRS) >= 100
     assert len({kind for _, _, kind in PAIRS}) == 11
+
+
+def test_a_change_of_the_whole_picture_names_what_goes_and_what_comes() -> None:
+    (part,) = change("a cat in the dark forest", "a cat in the snow").parts
+    assert [[word.text for word in side] for side in (part.old, part.new)] == [["dark", "forest"], ["snow"]]
+    (night,) = change("a cat on a beach", "a cat on a beach at night").parts
+    assert not night.old and [word.text for word in night.new] == ["night"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from wordbrush.editing.ledits_pp.options import Options
 from wordbrush.errors import OptionsError, PromptError
 from wordbrush.evaluation.bench.cases import split
 from wordbrush.model import Model
+from wordbrush.options import parse
 from wordbrush.schedule import Level, training_alphas_cumprod
 from wordbrush.words import align
 
@@ -33,11 +35,11 @@ def mean(z: Tensor, clean: list[Tensor], levels: list[Level], order: int) -> Ten
     if to.sigma == 0:
         return to.signal * clean[-1]
     lam = [math.log(level.signal / level.sigma) for level in levels]
-    h, D = lam[2] - lam[1], clean[-1]  # noqa: N806 - the paper's
+    h, data = lam[2] - lam[1], clean[-1]
     if order == 2 and before is not here:
         r = (lam[1] - lam[0]) / h
-        D = (1 + 1 / (2 * r)) * clean[-1] - 1 / (2 * r) * clean[-2]  # noqa: N806
-    return to.sigma / here.sigma * math.exp(-h) * z + to.signal * (1 - math.exp(-2 * h)) * D
+        data = (1 + 1 / (2 * r)) * clean[-1] - 1 / (2 * r) * clean[-2]
+    return to.sigma / here.sigma * math.exp(-h) * z + to.signal * (1 - math.exp(-2 * h)) * data
 
 
 def highest(x: Tensor, share: float) -> Tensor:
@@ -45,9 +47,21 @@ def highest(x: Tensor, share: float) -> Tensor:
     return (x >= float(np.quantile(x.numpy(), share))).double()
 
 
+@dataclass
+class Asked:
+    """A concept: its text, the words of that and of the reference that say where it is, and its numbers."""
+
+    text: str
+    words: list[str]
+    before: list[str]
+    direction: int
+    scale: float
+    threshold: float
+    warmup: float = 0.0
+
+
 class Explicit:
-    """The method's equations once more. asked: text, the words of it and those of the reference that say where it is,
-    direction, scale, threshold, warm-up."""
+    """The method's equations once more."""
 
     def __init__(self, model: Model, levels: list[Level], reference: str, order: int) -> None:
         self.model, self.levels, self.order = model, levels, order
@@ -68,7 +82,7 @@ class Explicit:
     def clean(self, z: Tensor, eps: Tensor, i: int) -> Tensor:
         return (z - self.levels[i].sigma * eps) / self.levels[i].signal
 
-    def edited(self, path: list[Tensor], asked: list[tuple[Any, ...]], positions: int) -> Tensor:
+    def edited(self, path: list[Tensor], asked: list[Asked], positions: int) -> Tensor:
         unet = self.model.denoiser.unet
         before = dict(unet.attn_processors)
 
@@ -77,25 +91,28 @@ class Explicit:
                 self.kept.append(maps[0].clone())
             return maps
 
-        noises, seen = list[Tensor](), list[Tensor]()
+        noises: list[Tensor] = []
+        seen: list[Tensor] = []
         steps = len(self.levels) - 1
         try:
             unet.set_attn_processor(oracle.ExplicitAttention(see))  # type: ignore[arg-type]
             for i in range(steps):
                 seen.append(self.clean(path[i], self.eps(path[i], i, self.reference)[0], i))
                 noises.append(path[i + 1] - mean(path[i], seen, self.around(i), self.order))
-            z, seen = path[0], []
+            z = path[0]
+            seen.clear()
             for i in range(steps):
                 base, own = self.eps(z, i, self.reference)
                 guided = base
-                for text, words, old, direction, scale, share, warmup in asked:
-                    if i / steps >= warmup:
-                        said, its = self.eps(z, i, text)
-                        psi = direction * (said - base)
-                        heat = self.heat(its, text, words, z) + self.heat(own, self.reference, old, z)
-                        looks = F.interpolate(highest(heat, share), size=z.shape[-2:])
-                        where = looks * highest(psi.abs().sum(1, keepdim=True), share)
-                        guided = guided + scale * where * psi
+                for one in asked:
+                    if i / steps >= one.warmup:
+                        said, its = self.eps(z, i, one.text)
+                        psi = one.direction * (said - base)
+                        heat = self.heat(its, one.text, one.words, z)
+                        heat = heat + self.heat(own, self.reference, one.before, z)
+                        looks = F.interpolate(highest(heat, one.threshold), size=z.shape[-2:])
+                        where = looks * highest(psi.abs().sum(1, keepdim=True), one.threshold)
+                        guided = guided + one.scale * where * psi
                 seen.append(self.clean(z, guided, i))
                 z = mean(z, seen, self.around(i), self.order) + noises[i]
             return z
@@ -149,7 +166,7 @@ def test_it_is_its_equations(shape: str, size: tuple[int, int], order: int, tiny
     own = {"word_guidance": {"cat": 2.0}, "word_thresholds": {"cat": 0.3}, "word_warmups": {"cat": 0.3}}
     result = edit(model, source, DOG, method="ledits_pp", options={**told, **own})
     assert result.report.details["concepts"] == ["+ dog ×4 above 0.6 from 0", "− cat ×2 above 0.3 from 0.3"]
-    asked = [("dog", ["dog"], [], 1, 4.0, 0.6, 0.0), ("cat", ["cat"], [], -1, 2.0, 0.3, 0.3)]
+    asked = [Asked("dog", ["dog"], [], 1, 4.0, 0.6), Asked("cat", ["cat"], [], -1, 2.0, 0.3, 0.3)]
     alone = Explicit(model, levels, "", order)
     z = alone.edited(path, asked, positions)
     torch.testing.assert_close(result.trajectory[-1:], z, rtol=1e-7, atol=1e-7)
@@ -163,8 +180,8 @@ def test_it_is_its_equations(shape: str, size: tuple[int, int], order: int, tiny
     }
     result = edit(model, source, both, method="ledits_pp", options={**told, **in_captions})
     asked = [
-        (DOG, ["dog"], ["cat"], 1, 4.0, 0.6, 0.0),
-        ("a cat on a beach at night", ["night"], [], 1, 1.5, 0.2, 0.0),
+        Asked(DOG, ["dog"], ["cat"], 1, 4.0, 0.6),
+        Asked("a cat on a beach at night", ["night"], [], 1, 1.5, 0.2),
     ]
     beside = Explicit(model, levels, CAT, order)
     z = beside.edited(path, asked, positions)
@@ -186,7 +203,7 @@ def test_the_words_say_which_concepts(tiny: Tiny) -> None:
     model = tiny()
 
     def found(target: str, source: str = "a red cat next to a dog on a beach", **told: Any) -> list[str]:
-        options = Options(**{"edit_guidance_scale": 5.0, **told})
+        options = parse(Options, {"edit_guidance_scale": 5.0, **told})
         (every,) = concepts(model, [align(model.read(source), model.read(target))], options)
         return [f"{each.name} {each.scale:g} {each.threshold:g} {each.warmup:g}" for each in every]
 
@@ -217,7 +234,7 @@ def test_each_concept_may_have_a_caption_of_its_own(tiny: Tiny) -> None:
     model = tiny()
 
     def found(target: str, source: str = "a red cat next to a dog on a beach") -> list[tuple[str, ...]]:
-        options = Options(edit_guidance_scale=5.0, concept_text="caption")
+        options = parse(Options, {"edit_guidance_scale": 5.0, "concept_text": "caption"})
         (every,) = concepts(model, [align(model.read(source), model.read(target))], options)
         texts = ([word.text for word in words] for each in every for words in (each.before, each.about))
         assert [each.direction for each in every] == [1] * len(every)
