@@ -2,14 +2,18 @@
 
     python benchmarks/null_text.py --out DIR             # about ten minutes; goes on where it was
     python benchmarks/null_text.py --out DIR --figure null-text.webp
+    python benchmarks/null_text.py --out DIR --ablations --figure null-text-ablations.webp
 
 The published loop by the number of its inner steps, and Gauss–Newton by the error that ends a step, on scenes that no
 figure of the bench is reported of; guidance 7.5 and 50 steps, as published. An evaluation is a forward pass of one
 row; a backward pass counts as two.
+
+--ablations: the paper's, by the number of iterations, with 20 steps.
 """
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,24 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "the prompt alone": [{"inner_steps": 0}],
 }
 
+ABLATED = 20  # steps
+_INNER = (1, 3, 10)
+ABLATIONS: dict[str, list[dict[str, Any]]] = {
+    "null-text": [{"inner_steps": n, "early_stop": 0, "early_stop_growth": 0} for n in _INNER],
+    "random caption": [
+        {"ablation": "random-caption", "inner_steps": n, "early_stop": 0, "early_stop_growth": 0}
+        for n in _INNER
+    ],
+    "global null-text": [{"ablation": "global-null", "inner_steps": n, "early_stop": 0} for n in _INNER],
+    "random pivot": [
+        {"ablation": "random-pivot", "inner_steps": n, "early_stop": 0, "early_stop_growth": 0}
+        for n in _INNER
+    ],
+    "pivotal caption": [{"ablation": "pivotal-caption", "inner_steps": n, "early_stop": 0} for n in _INNER],
+    "textual inversion": [{"ablation": "textual-inversion", "inner_steps": n} for n in _INNER],
+    "no iteration: DDIM inversion": [{"inner_steps": 0}],
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -41,55 +63,65 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=2)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--ablations", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "null-text.jsonl"
-    rows = measured(file, options.pictures)
-    for way in WAYS:
-        for run in WAYS[way]:
+    name = "null-text-ablations" if options.ablations else "null-text"
+    ways, steps, x = (ABLATIONS, ABLATED, "iterations") if options.ablations else (WAYS, STEPS, "evaluations")
+    rows = measured(options.out / f"{name}.jsonl", options.pictures, ways, steps)
+    for way in ways:
+        for run in ways[way]:
             found = [row for row in rows if row["way"] == way and row["options"] == run]
-            mean = {
-                key: sum(row[key] for row in found) / len(found) for key in ("evaluations", "psnr", "bound")
-            }
-            print(
-                f"{way}, {run}: {mean['evaluations']:.0f} evaluations, {mean['psnr']:.2f} dB of {mean['bound']:.2f}"
-            )
+            mean = {key: sum(row[key] for row in found) / len(found) for key in (x, "psnr", "bound")}
+            print(f"{way}, {run}: {mean[x]:.0f} {x}, {mean['psnr']:.2f} dB of {mean['bound']:.2f}")
     if options.figure:
-        drawn(rows, options.out / "null-text.png", options.figure)
+        drawn(rows, options.out / f"{name}.png", options.figure, ways, x)
 
 
-def measured(file: Path, pictures: int) -> list[dict[str, Any]]:
+Ways = dict[str, list[dict[str, Any]]]
+
+
+def measured(file: Path, pictures: int, ways: Ways, steps: int) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     torch.set_num_threads(1)
     model = Model.load("pocket", device="cpu")
-    cases = {case.scene: case for case in reversed(split(SEED, 10 * pictures))}
-    for scene in list(cases)[::-1][:pictures]:
+    cases = {case.scene: case for case in reversed(split(SEED, 10 * (pictures + 1)))}
+    scenes = list(cases)[::-1]
+    for scene, other in list(pairwise(scenes))[:pictures]:
         picture = to_tensor(cases[scene].picture)
-        for way, runs in WAYS.items():
+        for way, runs in ways.items():
             for run in runs:
                 if any((row["scene"], row["way"], row["options"]) == (scene, way, run) for row in rows):
                     continue
                 rows.append({"scene": scene, "way": way, "options": run})
-                rows[-1] |= one(model, picture, cases[scene].source_prompt, run)
+                # A caption that has nothing to do with the picture is another picture's.
+                caption = cases[other].source_prompt if way == "random caption" else ""
+                rows[-1] |= one(model, picture, cases[scene].source_prompt, run, steps, caption)
                 print(rows[-1], flush=True)
                 file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 
-def one(model: Model, picture: torch.Tensor, prompt: str, run: dict[str, Any]) -> dict[str, float]:
-    """One inversion: its evaluations, and PSNR to the picture of what it and the autoencoder alone make of it."""
-    options = method.decided(parse(Options, {"steps": STEPS, "guidance_scale": SCALE, **run}))
-    up = drain(walk_up(model, picture, prompt, "null_text", options))
-    evaluations = STEPS
+def one(
+    model: Model, picture: torch.Tensor, prompt: str, run: dict[str, Any], steps: int, caption: str
+) -> dict[str, float]:
+    """One inversion: its evaluations and its iterations, and PSNR to the picture of what it and the autoencoder alone
+    make of it."""
+    given = {"steps": steps, "guidance_scale": SCALE, "ablation_caption": caption, **run}
+    options = method.decided(parse(Options, given))
+    up = drain(walk_up(model, picture, caption or prompt, "null_text", options))
+    evaluations, iterations = steps, 0
 
     def see(progress: Progress) -> None:
-        nonlocal evaluations
+        nonlocal evaluations, iterations
         evaluations += progress.rows + 2 * progress.gradient_rows
+        iterations += progress.gradient_rows
 
-    source = drain(method.optimised(model, up, options), see)
+    source = drain(method.found(model, up, options), see)
     found, bound = model.decode(source.z_0), model.decode(up.z_0)
     return {
         "evaluations": evaluations,
+        "iterations": iterations,
         "psnr": psnr(found, picture),
         "bound": psnr(bound, picture),
     }
@@ -99,15 +131,20 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(-10 * torch.log10(((a - b) / 2).square().mean()))
 
 
-def drawn(rows: list[dict[str, Any]], png: Path, webp: Path) -> None:
-    figure, axes = plots.blank("evaluations of the network (log)", "PSNR of the reconstruction, dB")
+def drawn(rows: list[dict[str, Any]], png: Path, webp: Path, ways: Ways, x: str) -> None:
+    what = (
+        "evaluations of the network"
+        if x == "evaluations"
+        else "iterations, each of which differentiates one row"
+    )
+    figure, axes = plots.blank(f"{what} (log)", "PSNR of the reconstruction, dB")
     scenes = list(dict.fromkeys(row["scene"] for row in rows))
-    for way, colour in zip(WAYS, plots.COLOURS, strict=False):
+    for way, colour in zip(ways, plots.COLOURS, strict=False):
         for scene, mark in zip(scenes, plots.MARKS, strict=False):
             own = [row for row in rows if (row["way"], row["scene"]) == (way, scene)]
-            own.sort(key=lambda row: row["evaluations"])
+            own.sort(key=lambda row: row[x])
             axes.plot(
-                [row["evaluations"] for row in own],
+                [max(row[x], 1) for row in own],
                 [row["psnr"] for row in own],
                 color=colour,
                 marker=mark,

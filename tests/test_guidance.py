@@ -1,7 +1,9 @@
 """Guidance: which branches are predicted, and how they combine, against the papers' formulas in float64."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,8 @@ from wordbrush.guidance import (
     Guidance,
     IntervalGuidance,
     PerpendicularGuidance,
+    ProximalGuidance,
+    SwitchedGuidance,
     TextGuidance,
     TextImageGuidance,
     check_scale,
@@ -55,6 +59,73 @@ def test_perpendicular_guidance_never_works_against_the_prompt(scale: float, neg
     for away in (TEXT, NULL):
         unchanged = guidance.combine({"null": NULL, "negative": away, "text": TEXT}, 0.5)
         torch.testing.assert_close(unchanged, plain, atol=1e-9, rtol=0)
+
+
+def proximal(differences: list[float], quantile: float, is_soft: bool) -> tuple[list[float], list[bool]]:
+    """prox and mask of one picture, element by element: the proximal operators of the L1 and the L0 norm, whose λ is
+    chosen so that just what is not larger than the quantile becomes 0."""
+    limit = float(np.quantile(np.abs(differences), quantile))
+    kept = [abs(d) > limit for d in differences]
+    shrunk = [math.copysign(abs(d) - limit, d) if is_soft else d for d in differences]
+    return [d if k else 0.0 for d, k in zip(shrunk, kept, strict=True)], kept
+
+
+def released(differences: list[float], quantile: float, is_soft: bool) -> tuple[list[float], list[bool]]:
+    """The released code's prox and mask of a batch of one source and one target, element by element. In
+    negative-prompt inversion the source's difference is 0."""
+    limit = float(np.quantile(np.abs([0.0] * len(differences) + differences), quantile))
+    found: list[float] = []
+    for d in differences:
+        d -= min(max(d, -limit), limit)
+        if is_soft:
+            d = d - limit if d > 0 else d
+            d = d + limit if d < 0 else d
+        found.append(d)
+    return found, [abs(d) > limit for d in found]
+
+
+@LAWS
+@given(quantile=st.floats(0, 1), is_soft=st.booleans(), is_released=st.booleans(), scale=scales)
+def test_proximal_guidance_is_each_pictures_own(
+    quantile: float, is_soft: bool, is_released: bool, scale: float
+) -> None:
+    guidance = ProximalGuidance(scale, quantile=quantile, is_soft=is_soft, is_released=is_released)
+    found = {"null": NULL, "text": TEXT}
+    guided, edited = guidance.combine(found, 0.5), guidance.edited(found, 0.5)
+    for row in range(2):
+        differences = (TEXT - NULL)[row].flatten().tolist()
+        prox, mask = (released if is_released else proximal)(differences, quantile, is_soft)
+        expected = NULL[row].flatten() + scale * torch.tensor(prox, dtype=torch.float64)
+        torch.testing.assert_close(guided[row].flatten(), expected, atol=1e-12, rtol=0)
+        assert edited[row].flatten().tolist() == mask
+
+
+def test_the_proximal_quantile_says_how_much_is_left() -> None:
+    found = {"null": NULL, "text": TEXT}
+
+    def share(quantile: float, **rule: bool) -> float:
+        guided = ProximalGuidance(3.0, quantile=quantile, **rule).combine(found, 0.5)
+        return float((guided != NULL).double().mean())
+
+    assert share(1.0) == 0
+    assert share(0.7) == pytest.approx(0.3, abs=1e-3)
+    # Over the source's zeros, too, 0.7 is 0.4.
+    assert share(0.7, is_released=True) == pytest.approx(0.6, abs=1e-3)
+    assert ProximalGuidance(1.0).branches(0.5) == ("null", "text")  # they do not cancel
+
+
+def test_what_is_edited_is_said_by_the_guidance_in_force() -> None:
+    found = {"null": NULL, "text": TEXT}
+    switched = SwitchedGuidance(ProximalGuidance(3.0), TextGuidance(3.0), 0.5)
+    assert switched.edited(found, 0.4) is not None and switched.edited(found, 0.5) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_proximal_guidance_in_half_precision(dtype: torch.dtype) -> None:
+    found = {"null": NULL.to(dtype), "text": TEXT.to(dtype)}
+    guided = ProximalGuidance(3.0).combine(found, 0.5)
+    assert guided.dtype == dtype
+    assert float((guided == found["null"]).double().mean()) == pytest.approx(0.7, abs=0.05)
 
 
 Guided = Callable[[torch.Tensor, int, float], torch.Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor
 from wordbrush.attention import Attend
 from wordbrush.errors import NumericsError
 from wordbrush.features import Features
-from wordbrush.guidance import Guidance
+from wordbrush.guidance import Guidance, Localised
 from wordbrush.model import Conditioning, Model
 from wordbrush.recording import Recording
 from wordbrush.rows import Rows
@@ -191,10 +191,14 @@ def combined(
     predict v begin there).
     """
     if here.signal == 0:
-        clean = {name: prediction.clean for name, prediction in found.items()}
-        return Prediction(guidance.combine(clean, progress), latents)
-    noise = {name: prediction.noise for name, prediction in found.items()}
-    return here.from_noise(latents, guidance.combine(noise, progress))
+        said = {name: prediction.clean for name, prediction in found.items()}
+        guided = Prediction(guidance.combine(said, progress), latents)
+    else:
+        said = {name: prediction.noise for name, prediction in found.items()}
+        guided = here.from_noise(latents, guidance.combine(said, progress))
+    return (
+        replace(guided, edited=guidance.edited(said, progress)) if isinstance(guidance, Localised) else guided
+    )
 
 
 Ask = Callable[[Tensor], Tensor]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.errors import OptionsError
@@ -31,6 +32,15 @@ class Guidance(Protocol):
     def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise of a step, from the noise of each branch by name; or the guided clean latents from theirs,
         at a level without signal, where noise says nothing."""
+        ...
+
+
+@runtime_checkable
+class Localised(Protocol):
+    """Guidance that can say where it edits; `Prediction.edited` hands that to the steps of a run."""
+
+    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"] | None:
+        """Where the guided noise of a step is not its reference's; None where a step has no say in it."""
         ...
 
 
@@ -60,6 +70,61 @@ class TextGuidance:
             return noise["text"]
         away = noise[self.reference]
         return away + self.scale * (noise["text"] - away)
+
+
+@dataclass(frozen=True)
+class ProximalGuidance(TextGuidance):
+    """eps_∅ + w prox(eps_text − eps_∅): what the texts hardly disagree of is not changed (Han et al. 2023, "Improving
+    Tuning-Free Real Image Editing with Proximal Guidance", section 3.2).
+
+    prox cuts off what is not larger than λ. Hard, the proximal operator of the L0 norm, leaves the rest as it is; soft,
+    that of the L1 norm, takes λ off the rest as well. λ is a quantile of |eps_text − eps_∅|, each picture's own: 0 cuts
+    off next to nothing, 1 everything.
+
+    is_released: what the published code computes (phymhan/prompt-to-prompt), in which three things differ. λ is the
+    quantile over the source's row and the target's together; in negative-prompt inversion the source's has zeros only,
+    so 0.7 is 0.4 of the target's own. "Hard" shrinks, as soft does by the paper. "Soft" shrinks twice, one sign
+    after the other: a negative difference of less than 2 λ turns positive. And what counts as edited must be larger
+    than λ when it has been shrunk.
+    """
+
+    quantile: float = 0.7
+    is_soft: bool = False
+    is_released: bool = False
+
+    def branches(self, progress: float) -> tuple[str, ...]:
+        """The reference and text: they do not cancel at scale 1."""
+        return self.reference, "text"
+
+    def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
+        """The guided noise."""
+        change = noise["text"] - noise[self.reference]
+        return noise[self.reference] + self.scale * self._prox(change, self._limit(change))
+
+    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"]:
+        """Where something is left of the difference."""
+        change = noise["text"] - noise[self.reference]
+        limit = self._limit(change)
+        return (self._prox(change, limit) if self.is_released else change).abs() > limit
+
+    def _limit(self, change: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 1 1"]:
+        sizes = change.abs().flatten(1)
+        if self.is_released:
+            sizes = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
+        # quantile has no half precision
+        wide = torch.promote_types(sizes.dtype, torch.float32)
+        return sizes.to(wide).quantile(self.quantile, dim=1).to(change)[:, None, None, None]
+
+    def _prox(
+        self, change: Float[Tensor, "n c h w"], limit: Float[Tensor, "n 1 1 1"]
+    ) -> Float[Tensor, "n c h w"]:
+        shrunk = change - change.clamp(-limit, limit)
+        if not self.is_released:
+            return shrunk if self.is_soft else torch.where(change.abs() > limit, change, 0.0)
+        if self.is_soft:
+            shrunk = torch.where(shrunk > 0, shrunk - limit, shrunk)
+            shrunk = torch.where(shrunk < 0, shrunk + limit, shrunk)
+        return shrunk
 
 
 @dataclass(frozen=True)
@@ -242,6 +307,11 @@ class SwitchedGuidance:
     def combine(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Float[Tensor, "*s"]:
         """The guided noise."""
         return self._now(progress).combine(noise, progress)
+
+    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"] | None:
+        """What the guidance in force says."""
+        now = self._now(progress)
+        return now.edited(noise, progress) if isinstance(now, Localised) else None
 
     def _now(self, progress: float) -> Guidance:
         return self.first if progress < self.at else self.then

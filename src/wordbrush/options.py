@@ -124,6 +124,37 @@ class SolvedOptions(InversionOptions):
     )
 
 
+class ProximalOptions(InversionOptions):
+    """How edits are kept from what their texts hardly disagree of (`inversion.proximal`)."""
+
+    proximal: Literal["off", "hard", "soft"] = Field(
+        "off",
+        description="leave what the source's and the target's text hardly disagree of as it is: hard cuts small "
+        "differences off; soft makes the others smaller, too",
+    )
+    proximal_quantile: float | None = Field(
+        None, ge=0, le=1, description="share of the differences that count as small (default: 0.7)"
+    )
+    proximal_rule: Literal["published", "released"] | None = Field(
+        None,
+        description="by the paper, or as its code computes it, where hard is soft and soft has an error (default: "
+        "published)",
+    )
+    inversion_guidance: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how far each of the last steps is pulled back to the source where nothing is edited "
+        "(default: 0)",
+    )
+    inversion_guidance_start: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="fraction of steps before inversion guidance starts (default: 0.6)",
+    )
+
+
 class StrengthOptions(Options):
     """What every edit has: one slider. `editing.dialled` says it in the method's own option."""
 

@@ -20,7 +20,7 @@ from wordbrush.progress import Progress
 from wordbrush.recording import Reads, Recorder, Recording, fitting, kept_in
 from wordbrush.schedule import Schedule
 from wordbrush.source import Source
-from wordbrush.states import SOLVERS, MultistepPath, NoiseMaps, Trajectory
+from wordbrush.states import SOLVERS, MultistepPath, NoiseMaps, Trajectory, Walk
 
 
 def initial_latents(model: Model, seed: int, height: int, width: int) -> Float[Tensor, "1 c h w"]:
@@ -162,13 +162,20 @@ def taken_apart(
 
 
 def reconstruct(
-    model: Model, source: Source, text: Conditioning, guidance_scale: float
+    model: Model,
+    source: Source,
+    text: Conditioning,
+    guidance_scale: float,
+    through: Callable[[Walk], Walk] = lambda walk: walk,
 ) -> Generator[Progress, None, Trajectory]:
-    """What sampling makes of a source's z_T with this text and its null embeddings: the reconstruction's states."""
+    """What sampling makes of a source's z_T with this text and its null embeddings: the reconstruction's states.
+
+    through: changes the steps of the run.
+    """
     conditions = {"text": text, "null": source.unconditional()}
     path, guidance = type(source.states), TextGuidance(guidance_scale)
     assert issubclass(path, Trajectory), "only what was walked up can be walked down again"
-    walk = path.free(source.steps)
+    walk = through(path.free(source.steps))
     loop = denoise(model, source.z_T, conditions, source.schedule, guidance, walk=walk)
     states = yield from watched("reconstructing", loop, model)
     return path(torch.cat([source.z_T, *states]))

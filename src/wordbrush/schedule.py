@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wordbrush.errors import ModelError, OptionsError
@@ -70,10 +70,14 @@ class Level:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prediction:
-    """A network's prediction for noisy latents, in one form for all kinds of networks: clean latents and noise."""
+    """A network's prediction for noisy latents, in one form for all kinds of networks: clean latents and noise.
+
+    edited: where the guidance of an edit changed it, by guidance that says so (`guidance.Localised`).
+    """
 
     clean: Float[Tensor, "*s"]
     noise: Float[Tensor, "*s"]
+    edited: Bool[Tensor, "*s"] | None = None
 
     def __getitem__(self, rows: slice) -> "Prediction":
         return Prediction(self.clean[rows], self.noise[rows])

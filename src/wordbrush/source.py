@@ -330,6 +330,7 @@ def _require_shapes(source: Source, model: Model, path: str | os.PathLike[str]) 
     rows = (1, steps)
     expected: dict[str, list[tuple[int, ...]]] = {
         "trajectory": [(steps + 1, *latents)],
+        "pivots": [(steps + 1, *latents)],
         "first": [(steps + 1, *latents)],
         "second": [(steps + 1, *latents)],
         "noises": [(steps, *latents)],

@@ -5,14 +5,15 @@ because exact inversions store more than a trajectory; and `walk()` is a run of 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wordbrush.guidance import DifferenceGuidance, Guidance, TextGuidance
+from wordbrush.guidance import DifferenceGuidance, Guidance, ProximalGuidance, TextGuidance
 from wordbrush.schedule import Level, Prediction, Schedule
 
 Predict = Callable[[Tensor, Tensor | None], Prediction]
@@ -178,6 +179,123 @@ class MultistepPath(Trajectory):
 
 SOLVERS: Mapping[str, type[Trajectory]] = {"ddim": Trajectory, "dpm++": MultistepPath}
 """The trajectories by the name of what takes their steps."""
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """Proximal guidance, and inversion guidance with it (Han et al. 2023).
+
+    quantile, is_soft, is_released: see `ProximalGuidance`. pull: how far each of the last steps is pulled back to the
+    source where nothing is edited, from 0 to all the way. last: the share of the run that these steps are.
+    """
+
+    quantile: float
+    is_soft: bool = False
+    is_released: bool = False
+    pull: float = 0.0
+    last: float = 0.0
+
+    def numbers(self) -> dict[str, float]:
+        """Those that are not 0, by name."""
+        named = {name: float(value) for name, value in asdict(self).items()}
+        return {name: value for name, value in named.items() if value}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, float]) -> "Proximal":
+        """From what `numbers` gave."""
+        return cls(
+            numbers.get("quantile", 0.0),
+            "is_soft" in numbers,
+            "is_released" in numbers,
+            numbers.get("pull", 0.0),
+            numbers.get("last", 0.0),
+        )
+
+    def begin(self, steps: int) -> int:
+        """The first of so many steps that is pulled."""
+        return steps - round(self.last * steps) if self.pull else steps
+
+
+@dataclass(frozen=True, eq=False)
+class ProximalPath(States):
+    """A trajectory whose edits are guided by proximal guidance.
+
+    pivots: where edits are pulled to in the steps of inversion guidance.
+    """
+
+    path: Trajectory
+    pivots: Float[Tensor, "steps_plus_1 c h w"]
+    proximal: Proximal
+    kind: ClassVar[str] = "proximal"
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return len(self.pivots) - 1
+
+    def at(self, i: int) -> Float[Tensor, "1 c h w"]:
+        """See `States`."""
+        return self.path.at(i)
+
+    def late(
+        self, start: float, before: Schedule, alphas_cumprod: Float[Tensor, " timesteps"]
+    ) -> "tuple[Schedule, ProximalPath]":
+        """See `States`: what the trajectory does; but where its own steps were pulled they are no lines, and the last
+        of them are left."""
+        if not self.proximal.pull:
+            after, path = self.path.late(start, before, alphas_cumprod)
+            return after, replace(self, path=path, pivots=path.latents)
+        after = before.rest(start)
+        k, pulled = before.steps - after.steps, before.steps - self.proximal.begin(before.steps)
+        path = replace(self.path, latents=self.path.latents[k:])
+        proximal = replace(self.proximal, last=min(1.0, pulled / after.steps))
+        return after, ProximalPath(path, self.pivots[k:], proximal)
+
+    def guidance(self, scale: float) -> Guidance:
+        """See `States`."""
+        own = self.proximal
+        return ProximalGuidance(
+            scale, quantile=own.quantile, is_soft=own.is_soft, is_released=own.is_released
+        )
+
+    def walk(self) -> Walk:
+        """See `States`."""
+        return pulled(self.path.walk(), self.pivots, self.proximal)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `States`."""
+        return {**self.path.tensors(), "pivots": self.pivots}
+
+    def numbers(self) -> dict[str, float]:
+        """See `States`."""
+        second_order = {"second_order": 1.0} if isinstance(self.path, MultistepPath) else {}
+        return {**self.proximal.numbers(), **second_order}
+
+
+def pulled(
+    walk: Walk,
+    pivots: Float[Tensor, "steps_plus_1 c h w"],
+    proximal: Proximal,
+    *,
+    everywhere: bool = False,
+) -> Walk:
+    """Another walk's steps, the last of which are pulled towards the pivots where nothing is edited, and not beside it:
+    z ← z − pull (z − z*) (1 − M) (Han et al. 2023, inversion guidance; M is dilated by one latent pixel, as released).
+
+    everywhere: M is 0, as it is for the source itself.
+    """
+    begin = proximal.begin(len(pivots) - 1)
+
+    def step(i: int, here: Level, to: Level, z: Tensor, predict: Predict) -> tuple[Tensor, Prediction]:
+        z, guided = walk(i, here, to, z, predict)
+        if i < begin or (guided.edited is None and not everywhere):
+            return z, guided
+        kept = torch.ones_like(z)
+        if guided.edited is not None and not everywhere:
+            kept = kept - F.max_pool2d(guided.edited.to(z), 3, stride=1, padding=1)
+        return z - proximal.pull * kept * (z - pivots[i + 1 : i + 2].to(z)), guided
+
+    return step
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,6 +490,9 @@ def restored(
             return Trajectory(tensors["trajectory"])
         case MultistepPath.kind:
             return MultistepPath(tensors["trajectory"])
+        case ProximalPath.kind:
+            path = MultistepPath if "second_order" in numbers else Trajectory
+            return ProximalPath(path(tensors["trajectory"]), tensors["pivots"], Proximal.of(numbers))
         case StraightPath.kind:
             return StraightPath(tensors["z_0"], tensors["noise"], schedule.levels)
         case NoiseMaps.kind:

@@ -65,9 +65,9 @@ METHODS: Mapping[str, Method[Inversion]] = {
         seen=seen(pocket="run"),
     ),
     "negative_prompt": Method(
-        "wordbrush.inversion.negative_prompt",
+        "wordbrush.inversion.negative_prompt.method",
         "the source's prompt stands for no text: as good as unguided DDIM",
-        _COMMON,
+        "wordbrush.inversion.negative_prompt.options",
     ),
     "null_text": Method(
         "wordbrush.inversion.null_text.method",

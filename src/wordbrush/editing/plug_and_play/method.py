@@ -25,7 +25,7 @@ last step, as in the authors' version for diffusers (their first one has one mor
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -133,7 +133,7 @@ def _guidance(by: Guidance, options: Options) -> Guidance:
     if options.negative_prompt is None or not isinstance(by, TextGuidance):
         return by
     if options.negative_schedule == "constant":
-        return TextGuidance(by.scale, "negative")
+        return replace(by, reference="negative")
     return FadingGuidance(by.scale, "null", "negative")
 
 

@@ -9,6 +9,8 @@ Two optimisers. `adam` is the released one: the conditional eps is computed once
 embedding of the one before, with a fresh Adam whose rate falls as 1 − i/2n and whose early stop grows with i. The
 released rate, 1 − i/100, is the same at its 50 steps and would turn negative beyond 100. `gauss-newton` (ours) reaches
 the same for a fraction of its rows: see `gauss_newton`.
+
+What the paper compares with is here, too: see `ablations`.
 """
 
 from collections.abc import Callable, Generator
@@ -24,15 +26,17 @@ from torch import Tensor
 from wordbrush.denoise import check_finite, combined
 from wordbrush.errors import OptionsError
 from wordbrush.guidance import TextGuidance
+from wordbrush.inversion.null_text import ablations
 from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
-from wordbrush.inversion.null_text.options import OPTIMIZERS, Options
+from wordbrush.inversion.null_text.options import ABLATIONS, OPTIMIZERS, Options
+from wordbrush.inversion.proximal import settled
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import filled
 from wordbrush.progress import Progress
 from wordbrush.sampling import walk_up
 from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
-from wordbrush.states import Trajectory
+from wordbrush.states import ProximalPath, Trajectory
 
 T = TypeVar("T")
 
@@ -50,17 +54,67 @@ def invert(
 
     Raises `OptionsError` for options that exclude each other.
     """
-    settled = decided(options)
-    up = yield from walk_up(model, image, prompt, "null_text", options)
-    return (yield from optimised(model, up, settled))
+    chosen, kept = decided(options), settled(options)
+    caption = chosen.ablation_caption or prompt
+    up = yield from walk_up(model, image, caption, "null_text", options)
+    source = replace((yield from found(model, up, chosen)), prompt=prompt)
+    if kept is None:
+        return source
+    path = source.states
+    assert isinstance(path, Trajectory), "every ablation ends in one"
+    return replace(source, states=ProximalPath(path, path.latents, kept))
+
+
+def found(model: Model, up: Source, options: Options) -> Generator[Progress, None, Source]:
+    """From the source whose trajectory is the pivots what null-text inversion, or one of its ablations, makes of it.
+    options: decided."""
+    scale = source_scale(up, options)
+    match options.ablation:
+        case "autoencoder":
+            return up
+        case "global-null":
+            return (yield from ablations.one_null(model, up, options, scale))
+        case "textual-inversion":
+            return (yield from ablations.taught_caption(model, up, options, scale))
+        case "pivotal-caption":
+            return (yield from ablations.pivotal_caption(model, up, options, scale))
+        case "random-pivot":
+            return (
+                yield from optimised(
+                    model, ablations.random_pivots(model, up, options.ablation_seed or 0), options
+                )
+            )
+        case "none" | "random-caption":
+            return (yield from optimised(model, up, options))
+
+
+def source_scale(up: Source, options: Options) -> float:
+    """The guidance scale that the embeddings are found at."""
+    return up.guidance_scale if options.source_guidance_scale is None else options.source_guidance_scale
 
 
 def decided(options: Options) -> Options:
     """The options with a value for each that the user left out.
 
-    Raises `OptionsError` for one that the optimiser does not read.
+    Raises `OptionsError` for one that the optimiser or the ablation does not read.
     """
-    optimizer = options.null_optimizer
+    optimizer, ablation = options.null_optimizer, options.ablation
+    if optimizer == "gauss-newton" and ablation != "none":
+        raise OptionsError(
+            f"the ablation {ablation} is of the published loop: leave gauss-newton out, or the ablation"
+        )
+    if ablation == "random-caption" and not options.ablation_caption:
+        raise OptionsError(
+            "random-caption needs a caption to put in the prompt's place: say ablation_caption"
+        )
+    for name in sorted(frozenset().union(*ABLATIONS.values()) - ABLATIONS[ablation]):
+        if getattr(options, name) not in (None, ""):
+            reading = sorted(each for each, names in ABLATIONS.items() if name in names and each != "none")
+            raise OptionsError(
+                f"{name} is not read "
+                + ("without an ablation" if ablation == "none" else f"by the ablation {ablation}")
+                + f", but by {', '.join(reading)}: leave it out"
+            )
     if optimizer == "gauss-newton" and options.negative_prompt:
         raise OptionsError(
             "gauss-newton starts from the prompt's embedding and reads no negative_prompt: leave it out, or say "
@@ -88,7 +142,7 @@ def optimised(model: Model, up: Source, options: Options) -> Generator[Progress,
 
 
 def _by_adam(model: Model, up: Source, options: Options) -> Generator[Landing]:
-    schedule, guidance = up.schedule, TextGuidance(up.guidance_scale)
+    schedule, guidance = up.schedule, TextGuidance(source_scale(up, options))
     text = Conditioning(model.encode_text([up.prompt]))
     null, z, steps = up.null, up.z_T, schedule.steps
     rate = _said(options.learning_rate)
@@ -114,7 +168,7 @@ def _by_adam(model: Model, up: Source, options: Options) -> Generator[Landing]:
 def _by_gauss_newton(model: Model, up: Source, options: Options) -> Generator[Landing]:
     """The same problem in other steps. Each begins from the prompt's own embedding, whose prediction is the prompt's
     row: where that leads near enough to the pivot, the step has no other row."""
-    schedule, guidance, optimizer = up.schedule, TextGuidance(up.guidance_scale), GaussNewton()
+    schedule, guidance, optimizer = up.schedule, TextGuidance(source_scale(up, options)), GaussNewton()
     text = model.encode_text([up.prompt])
     # Small steps need more digits than bfloat16 has.
     wide = torch.promote_types(text.hidden.dtype, torch.float32)

@@ -1,0 +1,1 @@
+"""Negative-prompt inversion: `method`, and its `options`, which do not import torch."""
