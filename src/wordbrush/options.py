@@ -125,7 +125,7 @@ class SolvedOptions(InversionOptions):
 
 
 class ProximalOptions(InversionOptions):
-    """How edits are kept from what their texts hardly disagree of (`inversion.proximal`)."""
+    """How edits are kept from what their texts hardly disagree of (`states.Proximal`)."""
 
     proximal: Literal["off", "hard", "soft"] = Field(
         "off",

@@ -4,7 +4,7 @@ A loop reads them by `at(i)`, the latents before step i; `at(n)` is z_0. Each cl
 because exact inversions store more than a trajectory; and `walk()` is a run of edits in its own way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.errors import OptionsError
 from wordbrush.guidance import DifferenceGuidance, Guidance, ProximalGuidance, TextGuidance
+from wordbrush.options import ProximalOptions
 from wordbrush.schedule import Level, Prediction, Schedule
 
 Predict = Callable[[Tensor, Tensor | None], Prediction]
@@ -181,6 +183,9 @@ SOLVERS: Mapping[str, type[Trajectory]] = {"ddim": Trajectory, "dpm++": Multiste
 """The trajectories by the name of what takes their steps."""
 
 
+_QUANTILE, _START = 0.7, 0.6  # as released: recon_t = 400 of 1,000 timesteps
+
+
 @dataclass(frozen=True)
 class Proximal:
     """Proximal guidance, and inversion guidance with it (Han et al. 2023).
@@ -201,6 +206,29 @@ class Proximal:
         return {name: value for name, value in named.items() if value}
 
     @classmethod
+    def asked(cls, options: ProximalOptions) -> "Proximal | None":
+        """How an inversion's options guide edits; None: by text alone.
+
+        Raises `OptionsError` for options that only proximal guidance, or only inversion guidance, reads.
+        """
+        pulling = ("inversion_guidance", "inversion_guidance_start")
+        if options.proximal == "off":
+            names, by = ("proximal_quantile", "proximal_rule", *pulling), "proximal guidance"
+            _require_none(options, names, f"{by}, which is off: leave it out, or say proximal hard or soft")
+            return None
+        if not options.inversion_guidance:
+            by = "inversion guidance, which is off: leave it out, or say inversion_guidance 1"
+            _require_none(options, pulling[1:], by)
+        start = _START if options.inversion_guidance_start is None else options.inversion_guidance_start
+        return cls(
+            quantile=_QUANTILE if options.proximal_quantile is None else options.proximal_quantile,
+            is_soft=options.proximal == "soft",
+            is_released=options.proximal_rule == "released",
+            pull=options.inversion_guidance or 0.0,
+            last=1 - start if options.inversion_guidance else 0.0,
+        )
+
+    @classmethod
     def of(cls, numbers: Mapping[str, float]) -> "Proximal":
         """From what `numbers` gave."""
         return cls(
@@ -214,6 +242,12 @@ class Proximal:
     def begin(self, steps: int) -> int:
         """The first of so many steps that is pulled."""
         return steps - round(self.last * steps) if self.pull else steps
+
+
+def _require_none(options: ProximalOptions, names: Sequence[str], by: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise OptionsError(f"{name} is read by {by}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -207,6 +207,9 @@ def test_proximal_guidance_keeps_more_of_what_should_stay() -> None:
         outside = torch.from_numpy(case.mask == 0)
         return float((model.decode(result.trajectory[-1:]) - picture)[0, :, outside].square().mean())
 
+    given = parse(Options, {"steps": 1})
+    source = drain(negative_prompt.invert(model, to_tensor(cases[0].picture), cases[0].source_prompt, given))
+    assert (source.guidance_scale, source.options) == (1.5, {"steps": 1})
     for case in cases:
         plain, hard, soft = (
             error(case, options)

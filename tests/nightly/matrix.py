@@ -85,7 +85,7 @@ TYPES = {
     "--warmup-steps --batch-size --accumulate --checkpoint-every --sample-every --class-pictures --pictures --rank "
     "--vectors --length --progressive --words --timestep-shift --redraw-seed --mask-draws --mask-seed --mask-grow "
     "--rounds --rolls --roll-seed --iterations --renoise-steps --average-from --average-late --tuning-steps "
-    "--tuning-batch --tuning-seed --embedding-steps --tries",
+    "--tuning-batch --tuning-seed --embedding-steps --tries --ablation-seed",
     "number": "--decoder-rate --preservation-ratio --guidance-scale --blend-start --blend-threshold "
     "--blend-difference --spare-threshold --hold --finish --start --strength --mask-threshold --learning-rate "
     "--early-stop --early-stop-growth --most-alike --weight-decay --max-norm --ema --snr-gamma --flip "
@@ -95,19 +95,19 @@ TYPES = {
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence --tolerance "
     "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
     "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place "
-    "--sure --edit-guidance-scale --edit-threshold --edit-warmup",
+    "--sure --edit-guidance-scale --edit-threshold --edit-warmup --proximal-quantile --inversion-guidance --inversion-guidance-start",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight --word-guidance --word-thresholds --word-warmups",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground --add --remove",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt --init "
-    "--templates --side-by-side --source-sentences --target-sentences textual-inversion:--token "
+    "--templates --side-by-side --source-sentences --target-sentences --ablation-caption textual-inversion:--token "
     "custom-diffusion:--token elite:--token --rare-words convert:--token",
     "choice": "NAME --begin-from --paste-level --null-optimizer --sentences --held-maps --dtype --protocol --preset "
     "--lpips --text --self-pairs --word-edit --full-masks --lpips-network --option --method --inversion --kind "
     "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
     "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
     "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
-    "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order",
+    "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order --proximal --proximal-rule --ablation",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
     "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",

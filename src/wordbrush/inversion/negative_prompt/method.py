@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wordbrush.errors import OptionsError
-from wordbrush.inversion.negative_prompt.options import Options
-from wordbrush.inversion.proximal import settled
+from wordbrush.inversion.negative_prompt.options import SCALES, Options
 from wordbrush.model import Conditioning, Model
+from wordbrush.options import filled
 from wordbrush.progress import Progress
 from wordbrush.sampling import reconstruct, walk_up
 from wordbrush.source import Source
-from wordbrush.states import ProximalPath, pulled
+from wordbrush.states import Proximal, ProximalPath, pulled
 
 
 def invert(
@@ -38,8 +38,10 @@ def invert(
         raise OptionsError(
             "in negative-prompt inversion the source's own prompt is the negative prompt: leave negative_prompt out"
         )
-    proximal = settled(options)
-    up = yield from walk_up(model, image, prompt, "negative_prompt", options, solver=options.solver)
+    proximal = Proximal.asked(options)
+    chosen = filled(options, {"guidance_scale": SCALES.get(model.name)})
+    up = yield from walk_up(model, image, prompt, "negative_prompt", chosen, solver=options.solver)
+    up = replace(up, options=options.given())
     text = model.encode_text([prompt])
     conditioning = Conditioning(text)
     # With null = text every guidance scale is scale 1: the source's row needs no unconditional one.

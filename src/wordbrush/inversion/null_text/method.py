@@ -29,14 +29,13 @@ from wordbrush.guidance import TextGuidance
 from wordbrush.inversion.null_text import ablations
 from wordbrush.inversion.null_text.gauss_newton import Aim, Found, GaussNewton
 from wordbrush.inversion.null_text.options import ABLATIONS, OPTIMIZERS, Options
-from wordbrush.inversion.proximal import settled
 from wordbrush.model import Conditioning, Model, TextEmbeds
 from wordbrush.options import filled
 from wordbrush.progress import Progress
 from wordbrush.sampling import walk_up
 from wordbrush.schedule import Level, Prediction
 from wordbrush.source import Source
-from wordbrush.states import ProximalPath, Trajectory
+from wordbrush.states import Proximal, ProximalPath, Trajectory
 
 T = TypeVar("T")
 
@@ -54,7 +53,7 @@ def invert(
 
     Raises `OptionsError` for options that exclude each other.
     """
-    chosen, kept = decided(options), settled(options)
+    chosen, kept = decided(options), Proximal.asked(options)
     caption = chosen.ablation_caption or prompt
     up = yield from walk_up(model, image, caption, "null_text", options)
     source = replace((yield from found(model, up, chosen)), prompt=prompt)
@@ -107,7 +106,7 @@ def decided(options: Options) -> Options:
         raise OptionsError(
             "random-caption needs a caption to put in the prompt's place: say ablation_caption"
         )
-    for name in sorted(frozenset().union(*ABLATIONS.values()) - ABLATIONS[ablation]):
+    for name in sorted({name for names in ABLATIONS.values() for name in names} - ABLATIONS[ablation]):
         if getattr(options, name) not in (None, ""):
             reading = sorted(each for each, names in ABLATIONS.items() if name in names and each != "none")
             raise OptionsError(
