@@ -139,23 +139,33 @@ def drawn(rows: list[dict[str, Any]], png: Path, webp: Path, ways: Ways, x: str)
     )
     figure, axes = plots.blank(f"{what} (log)", "PSNR of the reconstruction, dB")
     scenes = list(dict.fromkeys(row["scene"] for row in rows))
-    for way, colour in zip(ways, plots.COLOURS, strict=False):
-        for scene, mark in zip(scenes, plots.MARKS, strict=False):
+    for number, (way, colour) in enumerate(zip(ways, plots.COLOURS, strict=False)):
+        for place, scene in enumerate(scenes):
             own = [row for row in rows if (row["way"], row["scene"]) == (way, scene)]
             own.sort(key=lambda row: row[x])
+            label = way if place == 0 else None
+            if len(own) == 1 and own[0][x] == 0:  # no place on a logarithmic axis
+                axes.axhline(own[0]["psnr"], color=colour, linestyle=":", linewidth=1, label=label)
+                continue
             axes.plot(
-                [max(row[x], 1) for row in own],
+                [row[x] for row in own],
                 [row["psnr"] for row in own],
                 color=colour,
-                marker=mark,
-                label=way if scene == scenes[0] else None,
+                marker=plots.MARKS[place if len(scenes) > 1 else number],
+                label=label,
             )
     for scene in scenes:
         bound = next(row["bound"] for row in rows if row["scene"] == scene)
         label = "the autoencoder alone" if scene == scenes[0] else None
         axes.axhline(bound, color=plots.FAINT, linestyle="--", linewidth=1, label=label)
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=9)
+    if x == "iterations":
+        counts = sorted({int(row[x]) for row in rows} - {0})
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.set_xticks([], minor=True)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    else:
+        axes.legend(frameon=False, fontsize=9)
     plots.save(figure, png)
     Image.open(png).convert("RGB").save(webp, quality=80)
 
