@@ -95,7 +95,8 @@ TYPES = {
     "--direction-scale --attention-guidance --attention-until --autocorrelation --divergence --tolerance "
     "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
     "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place "
-    "--sure --edit-guidance-scale --edit-threshold --edit-warmup --proximal-quantile --inversion-guidance --inversion-guidance-start",
+    "--sure --edit-guidance-scale --edit-threshold --edit-warmup --proximal-quantile "
+    "--inversion-guidance --inversion-guidance-start",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight --word-guidance --word-thresholds --word-warmups",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground --add --remove",
@@ -107,7 +108,8 @@ TYPES = {
     "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
     "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
     "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
-    "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order --proximal --proximal-rule --ablation",
+    "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order "
+    "--proximal --proximal-rule --ablation",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
     "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",
