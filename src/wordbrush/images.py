@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import Base
@@ -76,6 +76,8 @@ class Readable(Protocol):
         """At most `size` bytes."""
         ...
 
+
+Rgb = Image.Image | NDArray[np.uint8]  # an array is [h, w, 3]
 
 Pixels = Image.Image | str | os.PathLike[str] | Readable | Tensor | NDArray[Any]
 """What is taken as a picture: a PIL image; a picture file's path or file object; a tensor (3, height, width), or with
@@ -315,6 +317,19 @@ def in_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Im
 
 
 # Tensors ----------------------------------------------------------------------------------------------------
+
+
+def array(picture: Rgb) -> UInt8[np.ndarray, "h w 3"]:
+    """The values of an RGB picture. Raises `ImageError` for any other kind: `rgb` converts."""
+    if isinstance(picture, Image.Image):
+        if picture.mode != "RGB":
+            raise ImageError(f"expected an RGB picture, got mode {picture.mode}; convert it with images.rgb")
+        return np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ImageError(
+            f"expected a picture as uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}; scale and round it"
+        )
+    return picture
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 h w"]:

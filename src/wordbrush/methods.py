@@ -29,7 +29,8 @@ class Method(Generic[T]):
     module: the method's module. summary: what it does, in one line. where: where its `Options` are, as "module" or
     "module:Class"; by default in the method's module. Those of methods that ship are in a module which does not import
     torch, so that `--help` does not wait for it. after: the inversion that an editing method is compared after where
-    none is named; empty: every one. seen: what was seen of it on each of the `FAMILIES`.
+    none is named; empty: every one. seen: what was seen of it on each of the `FAMILIES`. reads: the networks that score
+    pictures ("clip", "encoder", "reader") and that the method has read or optimised: none of them judges what it makes.
     """
 
     module: str
@@ -37,6 +38,7 @@ class Method(Generic[T]):
     where: str = ""
     after: str = ""
     seen: Mapping[str, Seen] = field(default_factory=seen)
+    reads: frozenset[str] = frozenset()
 
     def load(self) -> T:
         """The method's module."""

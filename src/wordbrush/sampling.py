@@ -181,6 +181,16 @@ def reconstruct(
     return path(torch.cat([source.z_T, *states]))
 
 
+def at_levels(
+    source: Source, clean: Float[Tensor, "n c h w"], noise: Float[Tensor, "1 c h w"]
+) -> Float[Tensor, "n steps_plus_1 c h w"]:
+    """Trajectories of edits that did not walk a source's steps: their clean latents, noised to each of its levels with
+    one noise, as on the straight path."""
+    levels = source.schedule.levels
+    noised = [level.mix(clean, noise.expand_as(clean)) for level in levels[:-1]]
+    return torch.stack([*noised, clean], dim=1)
+
+
 def redrawn(
     model: Model,
     source: Source,

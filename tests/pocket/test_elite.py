@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import wordbrush
+from wordbrush.backbones import load_encoder
 from wordbrush.concept import Use, applied
-from wordbrush.evaluation.judges.backbones import load_encoder
 from wordbrush.model import POCKET, Model
 from wordbrush.pocket import Scene, Thing, render, segment, sprites
 from wordbrush.pocket.vocabulary import COLOURS, HELD_OUT, HELD_OUT_LOOKS, NAMES

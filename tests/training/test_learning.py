@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import wordbrush
-from wordbrush.evaluation.judges.backbones import load_encoder
+from wordbrush.backbones import load_encoder
 from wordbrush.model import Model
 from wordbrush.pocket import Scene, Thing, render
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 import wordbrush
+from wordbrush.backbones import load_encoder
 from wordbrush.concept import Use, applied
-from wordbrush.evaluation.judges.backbones import load_encoder
 from wordbrush.model import Model
 from wordbrush.pocket import Scene, Thing
 from wordbrush.sheets import sheet

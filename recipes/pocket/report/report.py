@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wordbrush.evaluation.judges.backbones import load_encoder
+from wordbrush.backbones import load_encoder
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics.distribution import kid
 from wordbrush.images import to_tensor

@@ -155,6 +155,27 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "wordbrush.editing.blended_latent.options",
         after="straight",
     ),
+    "blended_diffusion": Method(
+        "wordbrush.editing.blended_diffusion.method",
+        "a CLIP draws the inside of a mask by its gradient, and the picture is put back around it in every step",
+        "wordbrush.editing.blended_diffusion.options",
+        after="straight",
+        reads=frozenset({"clip"}),
+    ),
+    "vqgan_clip": Method(
+        "wordbrush.editing.vqgan_clip.method",
+        "draws a picture's latents to the words by CLIP's gradient, without any diffusion",
+        "wordbrush.editing.vqgan_clip.options",
+        after="straight",
+        reads=frozenset({"clip"}),
+    ),
+    "text2live": Method(
+        "wordbrush.editing.text2live.method",
+        "a small network for one picture paints a layer over it, which CLIP finds the words in",
+        "wordbrush.editing.text2live.options",
+        after="straight",
+        reads=frozenset({"clip"}),
+    ),
     "inpainting": Method(
         "wordbrush.editing.inpainting.method",
         "draws the inside of a mask anew, from noise: by a network made for it, or by blending",

@@ -44,6 +44,11 @@ class Contender:
         return f"{label}, true mask" if self.true_mask else label
 
     @property
+    def reads(self) -> frozenset[str]:
+        """The judges that its method has read, whose scores say nothing of it (`Method.reads`)."""
+        return methods.find(editing.METHODS, self.method, "editing").reads
+
+    @property
     def inversion_class(self) -> type[Options]:
         """The inversion's `Options`. Raises `OptionsError` if there is no such inversion."""
         return methods.find(inversion.METHODS, self.inversion, "inversion").options()

@@ -68,16 +68,13 @@ AT_ONCE: Mapping[str, Method[Any]] = {
         "wordbrush.training.elite.method",
         "a word from one masked picture, in seconds: networks that were trained before read it",
         "wordbrush.training.elite.options:EliteOptions",
+        reads=frozenset({"clip"}),
     ),
 }
 """Methods that make a concept without optimising for it."""
 
-READS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(METHODS, frozenset[str]()),
-    "elite": frozenset({"clip"}),
-}
-"""The networks that score pictures ("clip", "encoder", "reader") and that a method has read: none of them judges what
-it makes."""
+READS: Mapping[str, frozenset[str]] = {name: each.reads for name, each in {**METHODS, **AT_ONCE}.items()}
+"""What each method has read of the networks that score pictures (`Method.reads`)."""
 
 MEASURED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "pocket": {

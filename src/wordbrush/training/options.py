@@ -33,7 +33,18 @@ class PictureOptions(FitOptions):
     sample_prompt: MaybeSaid = Field("", description="prompt of the samples (default: the concept's own)")
 
 
-class OnePictureOptions(Options):
+class KeptOptions(Options):
+    """What an edit that learns something of its picture is told of that."""
+
+    tuning_seed: int = Field(0, ge=0, lt=2**63, description="of the noise that is learned with")
+    tuned_in: MaybeSaid = Field(
+        "",
+        description="a folder where what is learned is kept, with checkpoints: another edit of the picture finds it, "
+        "and a run that was stopped goes on (default: in memory, for this run)",
+    )
+
+
+class OnePictureOptions(KeptOptions):
     """What an edit is told of how it learns its one picture before it draws; what is None depends on the model."""
 
     tuning_steps: int | None = Field(
@@ -50,12 +61,6 @@ class OnePictureOptions(Options):
         ge=1,
         le=4096,
         description="rows of a step, each with a noise of its own (default: by the model)",
-    )
-    tuning_seed: int = Field(0, ge=0, lt=2**63, description="of the noise that is learned with")
-    tuned_in: MaybeSaid = Field(
-        "",
-        description="a folder where what is learned is kept, with checkpoints: another edit of the picture finds it, "
-        "and a run that was stopped goes on (default: in memory, for this run)",
     )
 
 

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from wordbrush import edit, editing, from_seed, inversion, invert
+from wordbrush.backbones import load_clip
 from wordbrush.cli import main
 from wordbrush.errors import ImageError, ModelError, NumericsError, OptionsError, PromptError
 from wordbrush.evaluation.compare.request import Look, Request, Truth
 from wordbrush.evaluation.compare.result import Comparison
 from wordbrush.evaluation.compare.run import compare
 from wordbrush.evaluation.compare.score import load_judges
-from wordbrush.evaluation.judges.backbones import load_clip
 from wordbrush.evaluation.metrics.pixels import psnr, ssim
 from wordbrush.images import load, read_provenance
 from wordbrush.loading import Defaults

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from wordbrush import images, inversion
+from wordbrush.backbones import Clip, load_clip
 from wordbrush.cli.commands.evaluate import directional as evaluate_directional
 from wordbrush.cli.options.setup import Setup
 from wordbrush.errors import InputError, OptionsError, OutputError
@@ -23,7 +24,6 @@ from wordbrush.evaluation.directional.cases import DirectionalCase, from_pocket,
 from wordbrush.evaluation.directional.curve import columns, points, table
 from wordbrush.evaluation.directional.plot import plot
 from wordbrush.evaluation.directional.run import TRUTH, Curves, Sweep, papers_sweep
-from wordbrush.evaluation.judges.backbones import Clip, load_clip
 from wordbrush.evaluation.results.tables import comma_separated
 from wordbrush.model import Model
 from wordbrush.options import Options

@@ -6,8 +6,8 @@ import scipy.linalg
 import torch
 from transformers import CLIPImageProcessorPil, ConvNextConfig, ConvNextModel
 
+from wordbrush.backbones import Clip, Encoder, load_clip
 from wordbrush.errors import InputError
-from wordbrush.evaluation.judges.backbones import Clip, Encoder, load_clip
 from wordbrush.evaluation.metrics.distribution import fid, kid
 from wordbrush.pocket import render, sample
 

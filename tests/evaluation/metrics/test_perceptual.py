@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, ConvNextConfig, ConvNextModel
 
+from wordbrush.backbones import Encoder
 from wordbrush.errors import ImageError, ModelError
-from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics import perceptual
 from wordbrush.evaluation.metrics.perceptual import Lpips, Net, PocketDistance, load_lpips
 from wordbrush.pocket import change, mask, render, sample

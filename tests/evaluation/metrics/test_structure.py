@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, ConvNextConfig, ConvNextModel, ViTConfig, ViTModel
 
+from wordbrush.backbones import Encoder
 from wordbrush.errors import ImageError
-from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics import structure
 from wordbrush.evaluation.metrics.structure import structure_distances
 from wordbrush.pocket import render, sample

@@ -13,7 +13,14 @@ from wordbrush.evaluation.bench.scores import columns
 from wordbrush.evaluation.bench.sheets import Shown, contact_sheet
 from wordbrush.evaluation.metrics.pixels import PSNR_LIMIT
 from wordbrush.evaluation.results.statistics import Interval, interval
-from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
+from wordbrush.evaluation.results.tables import (
+    MARKED,
+    Cell,
+    Column,
+    comma_separated,
+    markdown,
+    read_that_judge,
+)
 from wordbrush.files import all_or_none, atomic_write
 from wordbrush.inputs import listed
 from wordbrush.progress import Progress
@@ -123,7 +130,9 @@ def means(rows: Rows) -> dict[str, dict[str, float | None]]:
     shown = [_METHOD, *columns("").values(), *_COSTS]
     return {
         str(line["method"]): {
-            key: cell.mean if cell.count else None for key, cell in line.items() if isinstance(cell, Interval)
+            key: cell.mean if isinstance(cell, Interval) and cell.count else None
+            for key, cell in line.items()
+            if key != _METHOD.key
         }
         for line in _all_means(rows, shown)
     }
@@ -151,11 +160,20 @@ def _mean(rows: Rows, key: str) -> Interval:
     return interval([row.get(key) for row in rows], [row["scene"] for row in rows])
 
 
+def _has_read(rows: Rows, column: Column) -> bool:
+    """Whether the method of these rows has read the judge of a score."""
+    return any(column.judge in row.get("reads", ()) for row in rows)
+
+
 def _by_method(rows: Rows, shown: Sequence[Column]) -> list[dict[str, Cell]]:
     table: list[dict[str, Cell]] = []
     for label in _labels(rows):
         own = [row for row in rows if row["method"] == label]
-        means: dict[str, Cell] = {column.key: _mean(own, column.key) for column in shown if column != _METHOD}
+        means: dict[str, Cell] = {
+            column.key: MARKED if _has_read(own, column) else _mean(own, column.key)
+            for column in shown
+            if column != _METHOD
+        }
         table.append({"method": label, **means})
     return table
 
@@ -175,7 +193,8 @@ def _by_kind(rows: Rows, score: Column) -> str:
         if any(row.get(score.key) is not None for row in of_kind):  # some kinds have no such score
             line: dict[str, Cell] = {"kind": kind, "of": str(len(of_kind) // len(labels))}
             for label in labels:
-                line[label] = _mean([row for row in of_kind if row["method"] == label], score.key)
+                own = [row for row in of_kind if row["method"] == label]
+                line[label] = MARKED if _has_read(own, score) else _mean(own, score.key)
             lines.append(line)
     own = [Column(label, label, score.digits, score.scale) for label in labels]
     return markdown(lines, [Column("kind", "kind"), Column("of", "cases"), *own])
@@ -183,9 +202,12 @@ def _by_kind(rows: Rows, score: Column) -> str:
 
 def _gameable(rows: Rows, scores: Sequence[Column]) -> str:
     """For each score, whether the unedited source beats every edit, and whether an edit beats the truth."""
-    labels = [label for label in _labels(rows) if label not in BOUNDS]
+    edits = [label for label in _labels(rows) if label not in BOUNDS]
     lines: list[dict[str, Cell]] = []
     for score in scores:
+        labels = [
+            label for label in edits if not _has_read([row for row in rows if row["method"] == label], score)
+        ]
         used = rows if score.key in _IDENTITY[1:] else _changing(rows)
         means = {
             label: _mean([row for row in used if row["method"] == label], score.key)
@@ -243,6 +265,10 @@ def _footer(bench: Bench, rows: Rows, command: str) -> str:
             "- *…, true mask* was told where the answer differs from the picture: an upper bound, not to be compared "
             "with rows that were not"
         )
+    if marked := [
+        label for label in _labels(rows) if any(row.get("reads") for row in rows if row["method"] == label)
+    ]:
+        lines.append(f"- {read_that_judge(marked)}")
     lines += [f"- *{label}* {what}" for label, what in BOUNDS.items() if label in _labels(rows)]
     return "## How it was made\n\n" + "\n".join(lines)
 

@@ -31,7 +31,7 @@ from PIL import Image
 from wordbrush import api, images, provenance
 from wordbrush.errors import ImageError, NumericsError, OutputError, PromptError, short
 from wordbrush.evaluation.bench.cases import Case
-from wordbrush.evaluation.bench.scores import scored
+from wordbrush.evaluation.bench.scores import columns, scored
 from wordbrush.evaluation.contender import Contender, Outcome
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.results.cost import measured
@@ -84,8 +84,9 @@ class Bench:
         for contender in contenders:
             yield from self._edit(contender, edits)
         labels = labels_of(contenders)
+        read = {name: each.reads for each in contenders for name in (each.label, pasted(each.label))}
         for label in labels:
-            yield from self._score(label, edits, results)
+            yield from self._score(label, edits, results, read.get(label, frozenset()))
         return [results[label, case.name] for label in labels for case in self.cases]
 
     def picture(self, label: str, case: Case) -> Image.Image:
@@ -187,8 +188,12 @@ class Bench:
         mask = Mask.of(self.out / name)
         return Where(replace(mask, file=mask.file.model_copy(update={"path": name.as_posix()})))
 
-    def _score(self, label: str, edits: Records, results: Records) -> Generator[Progress, None, None]:
+    def _score(
+        self, label: str, edits: Records, results: Records, read: frozenset[str]
+    ) -> Generator[Progress, None, None]:
+        """Score what is missing; those by judges that the method has read are left out."""
         judges = self.judges.hash
+        left_out = {key: None for key, column in columns("").items() if column.judge in read}
         for group, done in self._scenes():
             made = [edits[label, case.name] if (label, case.name) in edits else {} for case in group]
             fingerprints = [f"{judges} {edit.get('pixels', self.model.hash)}" for edit in made]
@@ -207,6 +212,8 @@ class Bench:
                         "source_prompt": case.source_prompt,
                         "target_prompt": case.target_prompt,
                         **score,
+                        **left_out,
+                        "reads": sorted(read),
                         **{key: edit.get(key) for key in COSTS},
                         "judged": fingerprint,
                     }

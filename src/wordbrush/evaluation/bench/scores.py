@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from wordbrush.backbones import Clip
 from wordbrush.evaluation.bench.cases import ADDED, UNCHANGED, Case
 from wordbrush.evaluation.bench.success import Readings, succeeded
-from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics import pixels
@@ -23,26 +23,26 @@ _SMALLEST_CROP = 64  # pixels a side of the crop that CLIP sees of an edited reg
 def columns(distance: str) -> dict[str, Column]:
     """The scores' columns by key. distance: the name of the perceptual distance."""
     shown = [
-        Column("success", "edit success, %", 0, 100.0, "high"),
+        Column("success", "edit success, %", 0, 100.0, "high", "reader"),
         Column("truth_psnr", "PSNR to the truth, dB", 2, 1.0, "high"),
         Column("truth_ssim", "SSIM to the truth ×10²", 2, 100.0, "high"),
-        Column("truth_distance", f"{distance} to the truth ×10³", 2, 1000.0, "low"),
+        Column("truth_distance", f"{distance} to the truth ×10³", 2, 1000.0, "low", "encoder"),
         Column("truth_mse", "MSE to the truth ×10⁴", 1, 1e4, "low"),
         Column("outside_psnr", "PSNR outside, dB", 2, 1.0, "high"),
         Column("outside_ssim", "SSIM outside ×10²", 2, 100.0, "high"),
-        Column("outside_distance", f"{distance} outside ×10³", 2, 1000.0, "low"),
+        Column("outside_distance", f"{distance} outside ×10³", 2, 1000.0, "low", "encoder"),
         Column("outside_mse", "MSE outside ×10⁴", 1, 1e4, "low"),
         Column("inside_psnr", "PSNR inside to the truth, dB", 2, 1.0, "high"),
         Column("inside_ssim", "SSIM inside to the truth ×10²", 2, 100.0, "high"),
-        Column("inside_distance", f"{distance} inside to the truth ×10³", 2, 1000.0, "low"),
+        Column("inside_distance", f"{distance} inside to the truth ×10³", 2, 1000.0, "low", "encoder"),
         Column("inside_mse", "MSE inside to the truth ×10⁴", 1, 1e4, "low"),
-        Column("clip", "CLIP cosine ×10²", 2, 100.0, "high"),
-        Column("clip_region", "CLIP cosine, edited region ×10²", 2, 100.0, "high"),
-        Column("directional", "directional similarity ×10²", 2, 100.0, "high"),
-        Column("structure", "structure distance ×10³", 2, 1000.0, "low"),
+        Column("clip", "CLIP cosine ×10²", 2, 100.0, "high", "clip"),
+        Column("clip_region", "CLIP cosine, edited region ×10²", 2, 100.0, "high", "clip"),
+        Column("directional", "directional similarity ×10²", 2, 100.0, "high", "clip"),
+        Column("structure", "structure distance ×10³", 2, 1000.0, "low", "encoder"),
         Column("kept_psnr", "added: PSNR of the things that were there, dB", 2, 1.0, "high"),
         Column("identity_psnr", "nothing changed: PSNR, dB", 2, 1.0, "high"),
-        Column("identity_distance", f"nothing changed: {distance} ×10³", 2, 1000.0, "low"),
+        Column("identity_distance", f"nothing changed: {distance} ×10³", 2, 1000.0, "low", "encoder"),
     ]
     return {column.key: column for column in shown}
 

@@ -33,11 +33,11 @@ _TABLE = (
     Column("reconstruction", "dB of the reconstruction", 1, better="high"),
     Column("psnr", "dB to source", 1, better="high"),
     Column("ssim", "SSIM to source", 3, better="high"),
-    Column("distance", "distance to source", 3, better="low"),
-    Column("clip", "CLIP to target", 3, better="high"),
+    Column("distance", "distance to source", 3, better="low", judge="encoder"),
+    Column("clip", "CLIP to target", 3, better="high", judge="clip"),
     Column("edited_share", "edited %", 0, 100.0),
     Column("truth_psnr", "dB to truth", 1, better="high"),
-    Column("truth_distance", "distance to truth", 3, better="low"),
+    Column("truth_distance", "distance to truth", 3, better="low", judge="encoder"),
     Column("outside_psnr", "dB outside mask", 1, better="high"),
     Column("notices", "notices"),
 )
@@ -162,7 +162,7 @@ class Comparison:
             for reference in self.references:
                 if reference.target == target:
                     rows.append({"target": target, "method": reference.name, **reference.scores})
-            rows += [_row(cell) for cell in self.cells if cell.target == target]
+            rows += [_row(cell) | self._marks(cell) for cell in self.cells if cell.target == target]
         return rows
 
     def columns(self) -> list[Column]:
@@ -171,14 +171,28 @@ class Comparison:
         single = {"target"} if len(self.targets) == 1 else set[str]()
         return [self._judged(column) for column in _TABLE if column.key in used - single]
 
+    def _marks(self, cell: Cell) -> dict[str, str]:
+        """What stands in place of the scores by judges that the cell's method has read."""
+        if cell.result is None:
+            return {}
+        read = cell.contender.reads
+        return {
+            column.key: tables.MARKED for column in _TABLE if column.judge in read and self._judge(column)
+        }
+
+    def _judge(self, column: Column) -> str | None:
+        return self.judges.get({"truth_distance": "distance"}.get(column.key, column.key))
+
     def _judged(self, column: Column) -> Column:
         """The column with its judge's name: scores by two judges cannot be compared."""
-        judge = self.judges.get({"truth_distance": "distance"}.get(column.key, column.key))
+        judge = self._judge(column)
         return column if judge is None else replace(column, title=f"{column.title} ({judge})")
 
     def table(self) -> str:
         """All figures, in Markdown."""
-        return tables.markdown(self.rows(), self.columns())
+        marked = dict.fromkeys(typed(cell.method) for cell in self.cells if self._marks(cell))
+        note = f"\n{tables.read_that_judge([*marked])}\n" if marked else ""
+        return tables.markdown(self.rows(), self.columns()) + note
 
     def comma_separated(self) -> str:
         """All figures, as CSV."""

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from wordbrush import api, images, sampling, sheets
+from wordbrush.backbones import Clip
 from wordbrush.errors import WordbrushError
 from wordbrush.evaluation.compare.request import SEED, Checked, Look, Request, impossible, looks
 from wordbrush.evaluation.compare.result import Cell, Comparison, Start
 from wordbrush.evaluation.compare.score import Distance, Scorer, known
 from wordbrush.evaluation.contender import Contender, reason
-from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.pixels import psnr
 from wordbrush.evaluation.results.cost import Cost, measured, warm_up
 from wordbrush.model import Model
@@ -176,7 +176,7 @@ class _Editor:
             (result,), cost = yield from _measured(self.model, run, f"{start.inversion}, {method}")
             shown = [look.target for look in self.looks[target] if look.target is not None]
             heatmaps = {word: result.heatmap(word) for word in shown}
-            scores = self.scorer.scores(result.rendering, target)
+            scores = self.scorer.scores(result.rendering, target, contender.reads)
             return replace(cell, result=result, cost=cost, scores=scores, heatmaps=heatmaps)
         except _FAILURES as error:
             return replace(cell, failure=reason(error))

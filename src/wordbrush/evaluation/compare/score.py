@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from wordbrush import api, images
+from wordbrush.backbones import Clip
 from wordbrush.errors import ImageError
 from wordbrush.evaluation.compare.request import Checked, Truth
 from wordbrush.evaluation.compare.result import Reference
-from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.metrics.pixels import Picture, psnr, ssim
 from wordbrush.model import Model
@@ -89,18 +89,19 @@ class Scorer:
     distance: Distance | None = None
     texts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def scores(self, image: Image.Image, target: str) -> dict[str, float]:
-        """The scores of an edit, as `result.Cell` lists them."""
+    def scores(self, image: Image.Image, target: str, read: frozenset[str] = frozenset()) -> dict[str, float]:
+        """The scores of an edit, as `result.Cell` lists them; none by the judges that its method has read."""
         scores = {"psnr": psnr(image, self.source), "ssim": ssim(image, self.source)}
-        if self.distance is not None:
-            scores["distance"] = self.distance.distances([image], [self.source])[0]
-        if self.clip is not None:
+        distance = None if "encoder" in read else self.distance
+        if distance is not None:
+            scores["distance"] = distance.distances([image], [self.source])[0]
+        if self.clip is not None and "clip" not in read:
             scores["clip"] = float(self.clip.images([image])[0] @ self.texts[target])
         known = self.known[target]
         if known.image is not None:
             scores["truth_psnr"] = psnr(image, known.image)
-            if self.distance is not None:
-                scores["truth_distance"] = self.distance.distances([image], [known.image])[0]
+            if distance is not None:
+                scores["truth_distance"] = distance.distances([image], [known.image])[0]
         if known.outside is not None:
             scores["outside_psnr"] = psnr(image, self.source, known.outside)
         return scores

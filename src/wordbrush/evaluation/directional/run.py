@@ -22,11 +22,11 @@ from typing import Any
 
 from PIL import Image
 
-from wordbrush import api, images, provenance
+from wordbrush import api, images, methods, provenance
+from wordbrush.backbones import Clip
 from wordbrush.errors import OptionsError, OutputError, nearest
 from wordbrush.evaluation.contender import Contender
 from wordbrush.evaluation.directional.cases import DirectionalCase
-from wordbrush.evaluation.judges.backbones import Clip
 from wordbrush.evaluation.metrics.similarity import directional_similarity, image_similarity
 from wordbrush.filenames import slug
 from wordbrush.files import inside
@@ -84,6 +84,11 @@ def sweeps(
     label: the name of the only curve. Raises `OptionsError` for a label with several contenders, and for an option or
     a value that a contender does not accept.
     """
+    if readers := [methods.typed(each.method) for each in contenders if "clip" in each.reads]:
+        raise OptionsError(
+            f"{' and '.join(readers)} read a CLIP while editing, and both scores here are CLIP's, which say nothing of "
+            "that: choose other methods, or evaluate bench"
+        )
     if label is not None and len(contenders) > 1:
         raise OptionsError(f"--label names one curve, and these are {len(contenders)}: leave it out")
     found: list[Sweep] = []

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from wordbrush.backbones import Clip, Encoder, load_clip, load_encoder
 from wordbrush.errors import OptionsError
-from wordbrush.evaluation.judges.backbones import Clip, Encoder, load_clip, load_encoder
 from wordbrush.evaluation.judges.reader import Reader
 from wordbrush.evaluation.metrics.perceptual import Lpips, Net, PocketDistance, load_lpips
 from wordbrush.inputs import sha256

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from wordbrush.backbones import BATCH, Clip, Encoder
 from wordbrush.errors import InputError
-from wordbrush.evaluation.judges.backbones import BATCH, Clip, Encoder
 from wordbrush.evaluation.metrics.pixels import Picture, array
 from wordbrush.extras import need
 

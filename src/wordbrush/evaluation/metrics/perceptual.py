@@ -27,8 +27,8 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wordbrush.backbones import Encoder
 from wordbrush.errors import ImageError, ModelError, short
-from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics.pixels import Picture, array
 from wordbrush.extras import need
 from wordbrush.loading.machine import device_of

@@ -11,14 +11,12 @@ import math
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
-from numpy.typing import NDArray
-from PIL import Image
+from jaxtyping import Bool, Float
 
 from wordbrush.errors import ImageError
 from wordbrush.extras import need
-
-Picture = Image.Image | NDArray[np.uint8]  # RGB; an array is [h, w, 3]
+from wordbrush.images import Rgb as Picture
+from wordbrush.images import array
 
 PSNR_LIMIT = 10 * math.log10(12 * 255**2)
 """58.9 dB, the PSNR of rounding to 8 bits (its error is uniform, of variance 1/12): where benches end a PSNR, since
@@ -27,19 +25,6 @@ that of equal pictures is infinite, and one such case would make a mean infinite
 _SIGMA = 1.5
 _WINDOW = 11
 _REACH = _WINDOW // 2
-
-
-def array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """The values of an RGB picture. Raises `ImageError` for any other kind: `wordbrush.images.rgb` converts."""
-    if isinstance(picture, Image.Image):
-        if picture.mode != "RGB":
-            raise ImageError(f"expected an RGB picture, got mode {picture.mode}; convert it with images.rgb")
-        return np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ImageError(
-            f"expected a picture as uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}; scale and round it"
-        )
-    return picture
 
 
 def mse(made: Picture, true: Picture, where: Bool[np.ndarray, "h w"] | None = None) -> float:

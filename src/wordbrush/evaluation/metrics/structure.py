@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from wordbrush.backbones import Encoder
 from wordbrush.errors import ImageError
-from wordbrush.evaluation.judges.backbones import Encoder
 from wordbrush.evaluation.metrics.pixels import Picture, array
 
 _BATCH = 8  # pairs held at once: ViT-B/8 has 785 × 785 cosines a picture

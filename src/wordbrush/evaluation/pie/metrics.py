@@ -21,6 +21,9 @@ from wordbrush.evaluation.pie.options import Options
 
 METRICS = ("structure", "psnr", "distance", "mse", "ssim", "clip_whole", "clip_edited")
 
+JUDGES = {"structure": "encoder", "clip_whole": "clip", "clip_edited": "clip"}
+"""The networks that metrics are by, as `Method.reads` names them."""
+
 
 def load_judges(options: Options, device: str | None = None) -> Judges:
     """The networks that the options name, by default on the accelerator if there is one. Raises `ModelError`."""

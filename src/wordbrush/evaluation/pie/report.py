@@ -15,7 +15,14 @@ from wordbrush.evaluation.pie.metrics import METRICS, bordered
 from wordbrush.evaluation.pie.options import PRESETS, Options, Preset
 from wordbrush.evaluation.pie.run import PieBench
 from wordbrush.evaluation.results.statistics import interval
-from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
+from wordbrush.evaluation.results.tables import (
+    MARKED,
+    Cell,
+    Column,
+    comma_separated,
+    markdown,
+    read_that_judge,
+)
 from wordbrush.files import all_or_none
 
 CLIP, ENCODER, PERCEPTUAL = "openai/clip-vit-large-patch14", "facebook/dino-vitb8", "lpips-squeeze"
@@ -53,7 +60,7 @@ def columns(judges: Judges) -> list[Column]:
     structure = _other(judges.encoder.name, ENCODER)
     perceptual = "LPIPS (squeeze)" if judges.distance.name == PERCEPTUAL else _short(judges)
     return [
-        Column(f"structure{_key(structure)}", f"structure{_title(structure)} ×10³", 2, 1e3, "low"),
+        Column(f"structure{_key(structure)}", f"structure{_title(structure)} ×10³", 2, 1e3, "low", "encoder"),
         Column("background_psnr", "background PSNR, dB", better="high"),
         Column(
             perceptual.replace(" ", "_").replace("(", "").replace(")", "").casefold(),
@@ -61,11 +68,12 @@ def columns(judges: Judges) -> list[Column]:
             2,
             1e3,
             "low",
+            "encoder" if judges.distance.name != PERCEPTUAL else "",
         ),
         Column("background_mse", "background MSE ×10⁴", 2, 1e4, "low"),
         Column("background_ssim", "background SSIM ×10²", 2, 1e2, "high"),
-        Column(f"clip_whole{_key(clip)}", f"CLIP whole{_title(clip)}", better="high"),
-        Column(f"clip_edited{_key(clip)}", f"CLIP edited{_title(clip)}", better="high"),
+        Column(f"clip_whole{_key(clip)}", f"CLIP whole{_title(clip)}", better="high", judge="clip"),
+        Column(f"clip_edited{_key(clip)}", f"CLIP edited{_title(clip)}", better="high", judge="clip"),
     ]
 
 
@@ -174,6 +182,9 @@ class Report:
         rows = [row for row in self.rows if wanted(row) and not row["error"]]
         means: dict[str, Cell] = {"cases": float(len(rows))}
         for column, metric in zip(columns(self.judges), METRICS, strict=True):
+            if any(column.judge in row.get("reads", ()) for row in rows):
+                means[column.key] = MARKED
+                continue
             counted = [row for row in rows if row[metric] is not None]
             groups = [row["picture"] for row in counted]
             means[column.key] = interval([row[metric] for row in counted], groups)
@@ -198,6 +209,8 @@ class Report:
                 remarks.append(
                     f"{run}: {no_background} cases have no background and are in none of the {means}."
                 )
+        if marked := list(dict.fromkeys(row["run"] for row in self.rows if row.get("reads"))):
+            remarks.append(read_that_judge(marked))
         scores = {row["case"]: row["clip_source"] for row in self.rows if not row["error"]}
         check = interval(list(scores.values()))
         remarks.append(

@@ -22,7 +22,7 @@ from wordbrush.errors import ImageError, OptionsError, OutputError, WordbrushErr
 from wordbrush.evaluation.contender import Contender, reason
 from wordbrush.evaluation.judges.judges import Judges
 from wordbrush.evaluation.pie.format import PieCase
-from wordbrush.evaluation.pie.metrics import scored
+from wordbrush.evaluation.pie.metrics import JUDGES, METRICS, scored
 from wordbrush.evaluation.pie.options import RELEASED_EDITING, RELEASED_INVERSION, Options, Protocol
 from wordbrush.filenames import slug
 from wordbrush.files import inside
@@ -168,7 +168,8 @@ class PieBench:
                 )
             if key not in edits or not (edits[key]["error"] or self.path(run, case).is_file()):
                 row = self._edited(model, case, given, notices, run)
-                edits.add([{"run": run, "case": case.name, "made_with": made_with, **row}])
+                reads = sorted(given.reads)
+                edits.add([{"run": run, "case": case.name, "made_with": made_with, "reads": reads, **row}])
             yield Progress(f"editing: {run}", done, len(self.cases))
 
     def _check_paths(self, run: str) -> None:
@@ -276,13 +277,15 @@ class PieBench:
             "picture": provenance.pixel_hash(case.picture)[:16],
             "measure": self.measure,
             "measured": measured,
+            "reads": edit.get("reads", []),
             "error": edit["error"],
             "notices": edit["notices"],
         }
         if picture is None:
             return row
+        left_out = {metric: None for metric in METRICS if JUDGES.get(metric) in row["reads"]}
         try:
-            return row | scored(self.judges, case, picture, self.options)
+            return row | scored(self.judges, case, picture, self.options) | left_out
         except ImageError as error:
             return row | {"error": str(error)}
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from wordbrush.evaluation.results.statistics import Interval
 
+MARKED = "×"
+"""What stands in place of a score by a judge that the method has read, or optimised."""
+
 Cell = Interval | float | str | None
 
 
@@ -16,6 +19,7 @@ class Column:
     """One column: the key of its cells, its title, how its numbers are shown, and which way is better.
 
     scale: what numbers are multiplied with before they are shown (100 for per cent), in Markdown and CSV alike.
+    judge: the network whose score it is, by its name in `Method.reads`; empty for none.
     """
 
     key: str
@@ -23,11 +27,17 @@ class Column:
     digits: int = 2
     scale: float = 1.0
     better: Literal["high", "low", ""] = ""
+    judge: str = ""
 
     @property
     def heading(self) -> str:
         """The title with an arrow to the better side."""
         return self.title + {"high": " ↑", "low": " ↓", "": ""}[self.better]
+
+
+def read_that_judge(names: Sequence[str]) -> str:
+    """The note below a table in which scores of these are marked."""
+    return f"{MARKED}: {', '.join(names)} read that judge, whose score says nothing of it."
 
 
 def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[Column]) -> str:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wordbrush.evaluation.results.statistics import interval
-from wordbrush.evaluation.results.tables import Cell, Column, comma_separated, markdown
+from wordbrush.evaluation.results.tables import (
+    MARKED,
+    Cell,
+    Column,
+    comma_separated,
+    markdown,
+    read_that_judge,
+)
 from wordbrush.evaluation.subjects.pocket import two
 from wordbrush.evaluation.subjects.pocket.claims import Finding, findings
 from wordbrush.evaluation.subjects.pocket.plot import plot
@@ -19,7 +26,6 @@ from wordbrush.evaluation.subjects.published import PUBLISHED, TWO, Setting, Tab
 from wordbrush.evaluation.subjects.report import checkpoint, score_columns
 from wordbrush.files import all_or_none
 
-MARKED = "×"
 """In the place of a score whose judge the method read."""
 
 _LABELS = {
@@ -199,7 +205,7 @@ def _table(
     kept = [c for c in columns if any(row[c.key] is not None for row in rows)]
     marked = [_LABELS[way] for way in there if any(c.key in scores.read.get(way, ()) for c in kept)]
     if marked:
-        notes = [*notes, f"{MARKED}: {', '.join(marked)} read that judge, whose score says nothing of it."]
+        notes = [*notes, read_that_judge(marked)]
     return _Shown(title, rows, [Column("who", "method"), *kept], notes)
 
 

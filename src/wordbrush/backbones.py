@@ -1,4 +1,5 @@
-"""The networks behind the scores, and the only file that loads any: CLIPs, and encoders in DINO's role.
+"""Networks that say what a picture shows, and the only file that loads any: CLIPs, and encoders in DINO's role. They
+score pictures, and some methods optimise what a CLIP says.
 
     clip = load_clip()                                 # the one that ships, for the built-in world
     clip = load_clip("openai/clip-vit-large-patch14")  # a hub id or a folder
@@ -11,8 +12,10 @@ settings say whether convolutions may round to TF32.
 
 import contextlib
 import difflib
+import hashlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
@@ -26,7 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wordbrush.errors import ImageError, ModelError, PromptError, short
-from wordbrush.evaluation.metrics.pixels import Picture, array
+from wordbrush.images import Rgb as Picture
+from wordbrush.images import array
 from wordbrush.loading.machine import device_of
 from wordbrush.model import POCKET
 from wordbrush.reading import json_mapping
@@ -65,6 +69,37 @@ class Clip:
             return self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
 
         return F.normalize(_batched(embed, pictures), dim=-1).cpu()
+
+    @property
+    def size(self) -> int:
+        """Height and width of the pictures that it sees, in pixels."""
+        return int(self.model.config.vision_config.image_size)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def seen(
+        self, pictures: Float[Tensor, "n 3 size size"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n c rows columns"]]:
+        """Unit vectors of pictures in [−1, 1] of its own size, and the last layer's features of their parts; both can
+        be differentiated, and pixels outside of the range are taken as they are."""
+        settings = self.processor
+        mean, spread = (
+            torch.tensor(each, device=self.model.device)[:, None, None]
+            for each in (settings.image_mean, settings.image_std)
+        )
+        output = self.model.vision_model(pixel_values=((pictures.to(mean) + 1) / 2 - mean) / spread)
+        parts = output.last_hidden_state
+        if parts.ndim == 3:  # a transformer's, after the CLS token
+            rows = self.size // int(self.model.config.vision_config.patch_size)
+            parts = parts[:, 1:].transpose(1, 2).unflatten(-1, (rows, -1))
+        return F.normalize(self.model.visual_projection(output.pooler_output), dim=-1), parts
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Float[Tensor, "n d"]:

@@ -26,9 +26,9 @@ from transformers import (
     ViTModel,
 )
 
+from wordbrush import backbones
+from wordbrush.backbones import Clip, load_clip, load_encoder
 from wordbrush.errors import ImageError, ModelError, PromptError
-from wordbrush.evaluation.judges import backbones
-from wordbrush.evaluation.judges.backbones import Clip, load_clip, load_encoder
 from wordbrush.model import POCKET
 from wordbrush.pocket import caption, render, sample
 

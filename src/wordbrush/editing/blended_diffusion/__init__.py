@@ -1,0 +1,1 @@
+"""Blended Diffusion: `method`, and its `options`, which do not import torch."""

@@ -1,0 +1,1 @@
+"""VQGAN+CLIP: `method`, and its `options`, which do not import torch."""
