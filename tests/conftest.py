@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from clips import write
 from heeding import heed_signals
 from wordbrush.model import POCKET, Model
 from wordbrush.progress import drain
@@ -40,6 +41,12 @@ def signals() -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(POCKET / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokenizer) -> str:
+    """The folder of a tiny random CLIP."""
+    return str(write(tmp_path_factory.mktemp("small clip"), tokenizer))
 
 
 def text_encoder(kind: type, tokenizer: CLIPTokenizer, width: int) -> torch.nn.Module:

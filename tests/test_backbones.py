@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import (
-    CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
@@ -26,6 +25,7 @@ from transformers import (
     ViTModel,
 )
 
+from clips import write
 from wordbrush import backbones
 from wordbrush.backbones import Clip, load_clip, load_encoder
 from wordbrush.errors import ImageError, ModelError, PromptError
@@ -45,30 +45,7 @@ def pocket() -> Clip:
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokenizer) -> Path:
     """A tiny CLIP whose text encoder reads 12 tokens."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 12,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    vision = {
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=20)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    SQUARE.save_pretrained(folder)
-    return folder
+    return write(tmp_path_factory.mktemp("clip"), tokenizer, reads=12)
 
 
 @pytest.fixture(scope="module")

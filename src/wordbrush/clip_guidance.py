@@ -110,11 +110,12 @@ def whole(pictures: Float[Tensor, "n 3 height width"], size: int) -> Float[Tenso
     return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
 
 
-def cosine_distance(one: Float[Tensor, "n d"], other: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """1 − cos of unit vectors."""
+def cosine_distance(one: Float[Tensor, "n d"], other: Float[Tensor, "_ d"]) -> Float[Tensor, " n"]:
+    """1 − cos of unit vectors; `other` may be one for all."""
     return 1 - (one * other).sum(-1)
 
 
 def spherical_distance(one: Float[Tensor, "n d"], other: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """2 arcsin²(‖a − b‖ / 2) of unit vectors: half of the square of the angle between them."""
-    return 2 * ((one - other).norm(dim=-1) / 2).arcsin().square()
+    chord: Tensor = torch.linalg.vector_norm(one - other, dim=-1)
+    return 2 * (chord / 2).arcsin().square()

@@ -85,7 +85,9 @@ TYPES = {
     "--warmup-steps --batch-size --accumulate --checkpoint-every --sample-every --class-pictures --pictures --rank "
     "--vectors --length --progressive --words --timestep-shift --redraw-seed --mask-draws --mask-seed --mask-grow "
     "--rounds --rolls --roll-seed --iterations --renoise-steps --average-from --average-late --tuning-steps "
-    "--tuning-batch --tuning-seed --embedding-steps --tries --ablation-seed",
+    "--tuning-batch --tuning-seed --embedding-steps --tries --ablation-seed "
+    "--guided-steps --augmentations --samples --latent-steps --cutouts --layer-steps --layer-channels "
+    "--layer-views",
     "number": "--decoder-rate --preservation-ratio --guidance-scale --blend-start --blend-threshold "
     "--blend-difference --spare-threshold --hold --finish --start --strength --mask-threshold --learning-rate "
     "--early-stop --early-stop-growth --most-alike --weight-decay --max-norm --ema --snr-gamma --flip "
@@ -96,20 +98,25 @@ TYPES = {
     "--interpolation --embedding-rate --tuning-rate --picture-weight --until --patches --mutual-start "
     "--mutual-place --foreground-threshold --feature-steps --feature-place --attention-steps --attention-place "
     "--sure --edit-guidance-scale --edit-threshold --edit-warmup --proximal-quantile "
-    "--inversion-guidance --inversion-guidance-start",
+    "--inversion-guidance --inversion-guidance-start "
+    "--clip-weight --range-weight --background-weight --latent-share --latent-rate --smallest-cutout "
+    "--cutout-noise --init-weight --opacity --layer-rate --composition-weight --screen-weight --structure-weight "
+    "--sparsity-weight --bootstrap-weight --bootstrap-until",
     "window": "--cross-replace-steps --self-replace-steps",
     "pairs": "--word-steps --reweight --word-guidance --word-thresholds --word-warmups",
     "words": "--local-blend --spare --word --blend-words --mask-words --keep-words --foreground --add --remove",
     "prompt": "PROMPT --target --source --prompt --negative-prompt --label --class-prompt --sample-prompt --init "
     "--templates --side-by-side --source-sentences --target-sentences --ablation-caption textual-inversion:--token "
-    "custom-diffusion:--token elite:--token --rare-words convert:--token",
+    "custom-diffusion:--token elite:--token --rare-words convert:--token "
+    "--layer-text",
     "choice": "NAME --begin-from --paste-level --null-optimizer --sentences --held-maps --dtype --protocol --preset "
     "--lpips --text --self-pairs --word-edit --full-masks --lpips-network --option --method --inversion --kind "
     "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --shard --schedule "
     "--optimizer --crop --precision --layers --checkpointing --tensorboard --train-text-encoder --train-word "
     "--encoding --own-mask --mask-reference --sizes --to --subject subjects:--from-pocket dreambooth:--keep "
     "--negative-schedule --solver --figure --concept-text --implicit-masks --solver-order "
-    "--proximal --proximal-rule --ablation",
+    "--proximal --proximal-rule --ablation "
+    "--blend",
     "switch": "--allow-pickle --json --sheet --keep-inattentive --long-prompt --retry-failed --record "
     "--drop-metadata --quick --save-mask --true-masks",
     "picture": "PICTURE --truth --mask --picture",
@@ -118,7 +125,7 @@ TYPES = {
     "lines": "CASES JOBS --captions",
     "size": "--size",
     "weights": "--lpips-weights --direction",
-    "model": "--model --clip --encoder",
+    "model": "--model --clip --encoder --guide-clip",
     "device": "--device",
     "concept": "--concept FILES CONCEPT",
     "png": "--plot --out concepts:--preview",
@@ -623,13 +630,15 @@ ACCEPTED = (
     ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
     ("--seed --noise-seed --redraw-seed --timestep-shift --port --self-limit", "0", "in the range"),
     (
-        "--seed --noise-seed --port --self-limit --redraw-seed --shrink --room --decoder-steps",
+        "--seed --noise-seed --port --self-limit --redraw-seed --shrink --room --decoder-steps --augmentations",
         "0",
         "in the range",
     ),
     ("number window", "0", "in the range"),
     (
-        "--max-norm --snr-gamma --alpha --prior-weight --preservation-ratio",
+        "--max-norm --snr-gamma --alpha --prior-weight --preservation-ratio --clip-weight --range-weight "
+        "--background-weight --init-weight --composition-weight --screen-weight --structure-weight --sparsity-weight "
+        "--bootstrap-weight",
         "above 100|exponent",
         "in the range",
     ),
@@ -643,7 +652,7 @@ ACCEPTED = (
     ),
     ("--work", "*results", "a training's own files have other names"),
     (
-        "--class-prompt --sample-prompt --class-folder elite:--init --mappers",
+        "--class-prompt --sample-prompt --class-folder elite:--init --mappers --guide-clip --layer-text",
         "empty",
         "the same as leaving it out",
     ),
@@ -670,7 +679,7 @@ ACCEPTED = (
     (
         *(
             "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --checkpointing "
-            "--train-text-encoder --train-word --sizes --own-mask",
+            "--train-text-encoder --train-word --sizes --own-mask --blend",
             "number",
             "1 is true",
         ),

@@ -8,8 +8,8 @@ to CLIP in N random views, and the gradient of their mean distance to the target
     z_fg ~ N(μ − Σ ∇_z (λ D_CLIP + λ_r range), Σ),    z_bg ~ N(signal · z_0, sigma² I),
     z ← z_fg ⊙ m + z_bg ⊙ (1 − m)                                                        (section 4.2)
 
-The views are what keeps the gradient from being an adversarial example (section 4.3). Several samples are drawn, and
-that one is kept which CLIP finds nearest to the words (section 4.4). Without blending, and with a weight on the background's
+The views are what keeps the gradient from being an adversarial example (section 4.3). Several samples are drawn; kept
+is that one which CLIP finds nearest to the words (section 4.4). Without blending, and with a weight on the background's
 difference, it is the paper's local CLIP-guided diffusion (algorithm 1).
 
 The mask is the user's; without one it is where the words of the change are (`masks.Changed`).
@@ -51,7 +51,7 @@ NEEDS: frozenset[Need] = frozenset({"source"})
 
 STRENGTH = Dial(option="start", source=1.0, full=0.25)
 
-VIEWS = Views(smallest=0.8, shift=0.1, turn=10, tilt=0.2)
+VIEWS = Views(smallest=0.8, shift=0.1, turn=10.0, tilt=0.2)
 """How the views differ: the paper's projective transformations."""
 _HALF = 2.0**12
 """What a loss is multiplied by in half precision, so that its gradient is not too small."""
@@ -216,14 +216,12 @@ class _Run:
     def _from_words(self, pictures: Float[Tensor, "n 3 height width"], views: int) -> Float[Tensor, " n"]:
         """D_CLIP of each picture inside of its mask, over so many views; 0: as it is."""
         inside = pictures * self.regions
-        size = self.clip.size
+        size, (height, width) = self.clip.size, inside.shape[-2:]
         if views == 0:
             return cosine_distance(self.clip.seen(whole(inside, size))[0], self.words)
-        grids = VIEWS.grids(views, inside.shape[-2:], (size, size), self._views)  # type: ignore[arg-type]
+        grids = VIEWS.grids(views, (height, width), (size, size), self._views)
         looks, _ = self.clip.seen(looked_at(inside, grids))
-        return (
-            cosine_distance(looks, self.words.repeat_interleave(views, 0)).unflatten(0, (-1, views)).mean(1)
-        )
+        return cosine_distance(looks, self.words.repeat_interleave(views, 0)).view(-1, views).mean(1)
 
     def _blended(
         self, schedule: Schedule, picture: Float[Tensor, "1 c h w"], i: int, z: Float[Tensor, "n c h w"]

@@ -53,7 +53,7 @@ STRENGTH = Dial(option="opacity", source=0.0, full=1.0)
 
 SEEN = Views(smallest=0.85, mirrored=True)
 """How the network sees the picture: crops of at least so much of it."""
-VIEWS = Views(smallest=0.8, shift=0.1, turn=10, tilt=0.2)
+VIEWS = Views(smallest=0.8, shift=0.1, turn=10.0, tilt=0.2)
 """How CLIP sees what comes."""
 _GREEN = (-1.0, 1.0, -1.0)
 _CHECKPOINT_EVERY = 50

@@ -141,7 +141,7 @@ def from_words(
     """How far each cutout of the picture is from the words, in the step of this number."""
     random = generator(options.tuning_seed, "cutouts", number)
     height, width = picture.shape[-2:]
-    views = Views(smallest=options.smallest_cutout, shift=0.1, turn=15, tilt=0.3)
+    views = Views(smallest=options.smallest_cutout, shift=0.1, turn=15.0, tilt=0.3)
     grids = views.grids(cutouts, (height, width), (clip.size, clip.size), random)
     seen = looked_at(picture, grids)
     if options.cutout_noise:
