@@ -117,5 +117,5 @@ def cosine_distance(one: Float[Tensor, "n d"], other: Float[Tensor, "_ d"]) -> F
 
 def spherical_distance(one: Float[Tensor, "n d"], other: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """2 arcsin²(‖a − b‖ / 2) of unit vectors: half of the square of the angle between them."""
-    chord: Tensor = torch.linalg.vector_norm(one - other, dim=-1)
+    chord = (one - other).square().sum(-1).sqrt()
     return 2 * (chord / 2).arcsin().square()
