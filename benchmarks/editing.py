@@ -38,6 +38,9 @@ SOURCE, TARGET = "a cat on a beach", "a dog on a beach"
 PINNED = "direct"
 """The inversion of a method that suits every one."""
 
+FOLLOWED = {"guide_clip": "pocket"}
+"""The options of methods that follow a CLIP."""
+
 
 @dataclass
 class Cost:
@@ -83,9 +86,12 @@ def measure(model: Model, name: str, methods: list[str], steps: int, rounds: int
                     model, picture, SOURCE, method=after, options={"steps": steps}, on_progress=tell
                 )
             )
+            options = FOLLOWED if "clip" in METHODS[method].reads else {}
             down, _ = taking(
-                lambda tell, source=source, method=method: (
-                    wordbrush.edit(model, source, TARGET, method=method, on_progress=tell).image
+                lambda tell, source=source, method=method, options=options: (
+                    wordbrush.edit(
+                        model, source, TARGET, method=method, options=options, on_progress=tell
+                    ).image
                 )
             )
             taken[method].append((up, down))
