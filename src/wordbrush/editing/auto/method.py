@@ -40,20 +40,19 @@ WAYS: Mapping[Kind, str] = {"remove": "infedit"}
 
 @dataclass(frozen=True)
 class Trial:
-    """How a kind of change that may not appear is tried. tries, sure: those options, where the user gives none.
+    """How a kind of change that may not appear is tried. tries: that option, where the user gives none.
 
     first: options of Prompt-to-Prompt with the first noise.
     """
 
     tries: int = 1
-    sure: float = 0.5
     first: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 TRIALS: Mapping[Kind, Trial] = {
     "add": Trial(4),
     # To spare the other things keeps more of the picture, but one of them may stand where a thing has to grow.
-    "resize": Trial(4, 0.2, {"spare": "things", "spare_threshold": 0.4}),
+    "resize": Trial(4, {"spare": "things", "spare_threshold": 0.4}),
 }
 """Chosen like the rest of the defaults (docs/methods/auto.md)."""
 
@@ -81,7 +80,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     rows = 0
     for attempt in range(max(target.tries for target in targets)):
         again = replace(request, source=_with_noise(model, source, attempt))
-        left = [target for target in targets if attempt < target.tries and target.best < target.sure]
+        left = [target for target in targets if attempt < target.tries and target.best < options.sure]
         for members in _batches(left, attempt):
             results = yield from _told(_drawn(model, again, members, attempt), attempt)
             rows += results[0].report.unet_rows
@@ -99,7 +98,6 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
 @dataclass(frozen=True, eq=False)
 class _Target:
     """One target. way: its method; tries: the noises to draw with at most, of which more than one are looked at.
-    sure: how well an edit has to be seen for no other to be drawn.
 
     drawn: the edits, each with how much worse the source's caption explains it, and the number of its noise.
     """
@@ -108,7 +106,6 @@ class _Target:
     change: Change
     way: str
     tries: int
-    sure: float
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
 
     def other(self, attempt: int) -> Mapping[str, Any]:
@@ -151,9 +148,8 @@ class _Target:
         return replace(result, source=source, report=report)
 
 
-def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int, float]:
-    """The method for a change; the noises to draw with at most, more than one where what is drawn is looked at; and how
-    well it has to be seen.
+def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int]:
+    """The method for a change, and the noises to draw with at most: more than one where what is drawn is looked at.
 
     Where any of Prompt-to-Prompt's options is given, it is the method. A weaker edit is not expected to be seen.
     """
@@ -162,10 +158,9 @@ def _decided(model: Model, source: Source, options: Options, change: Change) -> 
     is_free = is_measured and not options.for_drawing().given()
     way = WAYS.get(change.kind, COMPARED) if is_free else COMPARED
     trial = TRIALS.get(change.kind, Trial()) if is_measured else Trial()
-    sure = trial.sure if options.sure is None else options.sure
     if not is_straight or change.kind == "nothing" or options.start > 0:
-        return way, 1, sure
-    return way, options.tries or trial.tries, sure
+        return way, 1
+    return way, options.tries or trial.tries
 
 
 def _batches(targets: Sequence[_Target], attempt: int) -> list[list[_Target]]:

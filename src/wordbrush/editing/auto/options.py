@@ -15,12 +15,12 @@ class Options(PromptToPrompt):
         description="noises to draw with at most, while the model does not see the change in what was drawn (default: "
         "by what changes; straight path only)",
     )
-    sure: float | None = Field(
-        None,
+    sure: float = Field(
+        0.5,
         ge=0,
         le=100,
         description="how much worse the source's caption must explain the edit than the target's, as a share of the "
-        "error, for no other noise to be tried (default: by what changes)",
+        "error, for no other noise to be tried",
     )
 
     def for_drawing(self) -> PromptToPrompt:
