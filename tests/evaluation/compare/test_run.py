@@ -26,6 +26,7 @@ from wordbrush.evaluation.compare.score import load_judges
 from wordbrush.evaluation.metrics.pixels import psnr, ssim
 from wordbrush.images import load, read_provenance
 from wordbrush.loading import Defaults
+from wordbrush.methods import typed
 from wordbrush.model import Model
 from wordbrush.progress import Progress, drain
 
@@ -37,8 +38,10 @@ Tiny = Callable[..., Model]
 
 
 @pytest.fixture(autouse=True)
-def one_method() -> Generator[None]:
+def one_method(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """By default all methods are compared; what is tested here does not depend on how many there are."""
+    for module in ("app", "options.methods"):  # the default of other commands is looked up as well
+        monkeypatch.setattr(f"wordbrush.cli.{module}.EDITING", typed(editing.COMPARED))
     table, before = cast(dict[str, Any], editing.METHODS), dict(editing.METHODS)
     table.clear()
     table[editing.COMPARED] = before[editing.COMPARED]
