@@ -190,7 +190,7 @@ MISTAKES: dict[str, tuple[Callable[[Model, Image.Image], object], type[Exception
     "editing method": (
         lambda m, _: api.edit(m, api.from_seed(m, PROMPT, steps=1), "a dog", method="p2p"),
         OptionsError,
-        "there is prompt_to_prompt|did you mean 'prompt_to_prompt'",
+        "there is auto, prompt_to_prompt|did you mean 'prompt_to_prompt'",
     ),
     "option": (
         lambda m, p: api.invert(m, p, PROMPT, options={"guidance": 3}),

@@ -91,7 +91,7 @@ def test_proximal_guidance_is_each_pictures_own(
 ) -> None:
     guidance = ProximalGuidance(scale, quantile=quantile, is_soft=is_soft, is_released=is_released)
     found = {"null": NULL, "text": TEXT}
-    guided, edited = guidance.combine(found, 0.5), guidance.edited(found, 0.5)
+    guided, edited = guidance.combine(found, 0.5), guidance.where_edited(found, 0.5)
     for row in range(2):
         differences = (TEXT - NULL)[row].flatten().tolist()
         prox, mask = (released if is_released else proximal)(differences, quantile, is_soft)
@@ -117,7 +117,7 @@ def test_the_proximal_quantile_says_how_much_is_left() -> None:
 def test_what_is_edited_is_said_by_the_guidance_in_force() -> None:
     found = {"null": NULL, "text": TEXT}
     switched = SwitchedGuidance(ProximalGuidance(3.0), TextGuidance(3.0), 0.5)
-    assert switched.edited(found, 0.4) is not None and switched.edited(found, 0.5) is None
+    assert switched.where_edited(found, 0.4) is not None and switched.where_edited(found, 0.5) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -99,7 +99,7 @@ def test_values_by_default_suit_the_range(option: str, values: tuple[float, ...]
 @pytest.mark.parametrize(
     ("option", "values", "said"),
     [
-        ("reweight", None, "expected a numeric option to sweep, one of blend-difference.*, strength, got"),
+        ("reweight", None, "expected a numeric option to sweep, one of blend-difference.*, strength.*, got"),
         ("cross-replace-step", None, "did you mean 'cross-replace-steps'"),
         ("steps", [2], "one of .*got 'steps'"),  # the source is made
         ("finish", [0.5, 0.0], "'finish'.*greater than 0"),

@@ -197,7 +197,9 @@ def combined(
         said = {name: prediction.noise for name, prediction in found.items()}
         guided = here.from_noise(latents, guidance.combine(said, progress))
     return (
-        replace(guided, edited=guidance.edited(said, progress)) if isinstance(guidance, Localised) else guided
+        replace(guided, edited=guidance.where_edited(said, progress))
+        if isinstance(guidance, Localised)
+        else guided
     )
 
 

@@ -39,7 +39,9 @@ class Guidance(Protocol):
 class Localised(Protocol):
     """Guidance that can say where it edits; `Prediction.edited` hands that to the steps of a run."""
 
-    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"] | None:
+    def where_edited(
+        self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float
+    ) -> Bool[Tensor, "*s"] | None:
         """Where the guided noise of a step is not its reference's; None where a step has no say in it."""
         ...
 
@@ -101,7 +103,7 @@ class ProximalGuidance(TextGuidance):
         change = noise["text"] - noise[self.reference]
         return noise[self.reference] + self.scale * self._prox(change, self._limit(change))
 
-    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"]:
+    def where_edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"]:
         """Where something is left of the difference."""
         change = noise["text"] - noise[self.reference]
         limit = self._limit(change)
@@ -308,10 +310,12 @@ class SwitchedGuidance:
         """The guided noise."""
         return self._now(progress).combine(noise, progress)
 
-    def edited(self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float) -> Bool[Tensor, "*s"] | None:
+    def where_edited(
+        self, noise: Mapping[str, Float[Tensor, "*s"]], progress: float
+    ) -> Bool[Tensor, "*s"] | None:
         """What the guidance in force says."""
         now = self._now(progress)
-        return now.edited(noise, progress) if isinstance(now, Localised) else None
+        return now.where_edited(noise, progress) if isinstance(now, Localised) else None
 
     def _now(self, progress: float) -> Guidance:
         return self.first if progress < self.at else self.then
