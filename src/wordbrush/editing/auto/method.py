@@ -1,13 +1,14 @@
-"""The default: a method by what the words change, whose edit the model looks at and draws again where it failed.
+"""The default: Prompt-to-Prompt by what the words change, which the model looks at and draws again where it failed.
 
-What the two captions ask for decides the method (`WAYS`) and, in Prompt-to-Prompt, windows, guidance, mask and blend
-(`prompt_to_prompt.defaults`). Whether a thing appears at all, or in its new size, is then a matter of the noise that it
-is drawn with: nothing in the source says where it goes. So these kinds of change (`TRIALS`) are looked at when they are
-drawn. The model says how much worse the source's caption explains the edit than the target's (`likelihood`); where that
-is not enough, the edit is drawn again with another noise, and the one that the target explains best is kept.
+What the two captions ask for decides windows, guidance, mask and blend (`prompt_to_prompt.defaults`). Whether a thing
+appears at all, or in its new size, is then a matter of the noise that it is drawn with: nothing in the source says
+where it goes. So these kinds of change (`TRIALS`) are looked at when they are drawn. The model says how much worse the
+source's caption explains the edit than the target's (`likelihood`); where that is not enough, the edit is drawn again
+with another noise, and the one that the target explains best is kept.
 
-Nothing but the model itself reads the edit, and no judge of the bench. Sources that are not on the straight path have
-a noise of their own, and get Prompt-to-Prompt as it is.
+No other method was better at its cost for any kind of change that was tried (docs/methods/auto.md). Nothing but the
+model itself reads the edit, and no judge of the bench. Sources that are not on the straight path have a noise of their
+own, and get Prompt-to-Prompt as it is.
 """
 
 import math
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wordbrush.changes import Change, Kind
-from wordbrush.editing import COMPARED, METHODS, Dial
+from wordbrush.editing import COMPARED, Dial
 from wordbrush.editing.auto.likelihood import ROWS, gain
 from wordbrush.editing.auto.options import Options
 from wordbrush.editing.prompt_to_prompt import defaults
@@ -34,9 +35,6 @@ NEEDS: frozenset[Need] = prompt_to_prompt.NEEDS
 
 STRENGTH: Dial = prompt_to_prompt.STRENGTH
 
-WAYS: Mapping[Kind, str] = {"remove": "infedit"}
-"""The method for each kind of change; Prompt-to-Prompt for all others (docs/methods/auto.md)."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -45,7 +43,7 @@ class Trial:
     first: options of Prompt-to-Prompt with the first noise.
     """
 
-    tries: int = 1
+    tries: int
     first: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -74,7 +72,7 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     source, options = request.started(model), request.options
     began = time.perf_counter()
     targets = [
-        _Target(prompt, planned.change, *_decided(model, source, options, planned.change))
+        _Target(prompt, planned.change, _tries(model, source, options, planned.change))
         for prompt, planned in zip(request.targets, plan(model, request), strict=True)
     ]
     rows = 0
@@ -97,14 +95,13 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """One target. way: its method; tries: the noises to draw with at most, of which more than one are looked at.
+    """One target. tries: the noises to draw with at most, of which more than one are looked at.
 
     drawn: the edits, each with how much worse the source's caption explains it, and the number of its noise.
     """
 
     prompt: str
     change: Change
-    way: str
     tries: int
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
 
@@ -122,12 +119,7 @@ class _Target:
         """The edit that is seen best, with the report of all of them. It is an edit of the source as it was given."""
         seen, attempt, result = max(self.drawn, key=lambda each: each[0])
         report, notices = result.report, list(result.report.notices)
-        details: dict[str, Any] = {
-            "method": self.way,
-            "change": self.change.kind,
-            "because": self.change.reason,
-        }
-        details |= {"chosen": {}, **report.details}
+        details: dict[str, Any] = {"method": COMPARED, **report.details}
         if self.tries > 1:
             details |= {
                 "tried": len(self.drawn),
@@ -148,27 +140,21 @@ class _Target:
         return replace(result, source=source, report=report)
 
 
-def _decided(model: Model, source: Source, options: Options, change: Change) -> tuple[str, int]:
-    """The method for a change, and the noises to draw with at most: more than one where what is drawn is looked at.
-
-    Where any of Prompt-to-Prompt's options is given, it is the method. A weaker edit is not expected to be seen.
-    """
-    is_straight = isinstance(source.states, StraightPath)
-    is_measured = is_straight and model.name == defaults.MEASURED
-    is_free = is_measured and not options.for_drawing().given()
-    way = WAYS.get(change.kind, COMPARED) if is_free else COMPARED
-    trial = TRIALS.get(change.kind, Trial()) if is_measured else Trial()
-    if not is_straight or change.kind == "nothing" or options.start > 0:
-        return way, 1
-    return way, options.tries or trial.tries
+def _tries(model: Model, source: Source, options: Options, change: Change) -> int:
+    """The noises to draw with at most: more than one where what is drawn is looked at. A weaker edit is not expected to
+    be seen."""
+    if not isinstance(source.states, StraightPath) or change.kind == "nothing" or options.start > 0:
+        return 1
+    is_measured = model.name == defaults.MEASURED and change.kind in TRIALS
+    return options.tries or (TRIALS[change.kind].tries if is_measured else 1)
 
 
 def _batches(targets: Sequence[_Target], attempt: int) -> list[list[_Target]]:
-    """The targets that are drawn together: by one method, with the same options."""
+    """The targets that are drawn together: with the same options."""
     batches: list[list[_Target]] = []
     for target in targets:
         for batch in batches:
-            if (batch[0].way, batch[0].other(attempt)) == (target.way, target.other(attempt)):
+            if batch[0].other(attempt) == target.other(attempt):
                 batch.append(target)
                 break
         else:
@@ -180,15 +166,12 @@ def _drawn(
     model: Model, request: EditRequest, targets: Sequence[_Target], attempt: int
 ) -> Generator[Progress, None, list[Result]]:
     """The targets of one batch."""
-    method = METHODS[targets[0].way]
-    options: Options = request.options
-    own: Any = method.options()()
-    if targets[0].way == COMPARED:
-        own, other = options.for_drawing(), targets[0].other(attempt)
-        if not other.keys() & own.given().keys():
-            own = own.model_copy(update=other)
+    given: Options = request.options
+    options, other = given.for_drawing(), targets[0].other(attempt)
+    if not other.keys() & options.given().keys():
+        options = options.model_copy(update=other)
     prompts = tuple(target.prompt for target in targets)
-    return method.load().edit(model, replace(request, targets=prompts, options=own))
+    return prompt_to_prompt.edit(model, replace(request, targets=prompts, options=options))
 
 
 def _with_noise(model: Model, source: Source, attempt: int) -> Source:
