@@ -63,7 +63,7 @@ COMPARED = "prompt_to_prompt"
 METHODS: Mapping[str, Method[EditingMethod]] = {
     "auto": Method(
         "wordbrush.editing.auto.method",
-        "chooses by what the words change, and draws again what the model does not see in its edit",
+        "prompt-to-prompt by what the words change; draws again what the model does not see in its edit",
         "wordbrush.editing.auto.options",
         after="straight",
     ),
