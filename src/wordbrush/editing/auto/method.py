@@ -1,10 +1,10 @@
 """The default: Prompt-to-Prompt by what the words change, which the model looks at and draws again where it failed.
 
 What the two captions ask for decides windows, guidance, mask and blend (`prompt_to_prompt.defaults`). Whether a thing
-appears at all, or in its new size, is then a matter of the noise that it is drawn with: nothing in the source says
-where it goes. So these kinds of change (`TRIALS`) are looked at when they are drawn. The model says how much worse the
-source's caption explains the edit than the target's (`likelihood`); where that is not enough, the edit is drawn again
-with another noise, and the one that the target explains best is kept.
+appears at all is then a matter of the noise that it is drawn with: nothing in the source says where it goes. So what is
+added is looked at when it is drawn. The model says how much worse the source's caption explains the edit than the
+target's (`likelihood`); where that is not enough, the edit is drawn again with another noise, and the one that the
+target explains best is kept.
 
 No other method was better at its cost for any kind of change that was tried (docs/methods/auto.md). Nothing but the
 model itself reads the edit, and no judge of the bench. Sources that are not on the straight path have a noise of their
@@ -13,7 +13,7 @@ own, and get Prompt-to-Prompt as it is.
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,23 +36,8 @@ NEEDS: frozenset[Need] = prompt_to_prompt.NEEDS
 STRENGTH: Dial = prompt_to_prompt.STRENGTH
 
 
-@dataclass(frozen=True)
-class Trial:
-    """How a kind of change that may not appear is tried. tries: that option, where the user gives none.
-
-    first: options of Prompt-to-Prompt with the first noise.
-    """
-
-    tries: int
-    first: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-TRIALS: Mapping[Kind, Trial] = {
-    "add": Trial(4),
-    # To spare the other things keeps more of the picture, but one of them may stand where a thing has to grow.
-    "resize": Trial(4, {"spare": "things", "spare_threshold": 0.4}),
-}
-"""Chosen like the rest of the defaults (docs/methods/auto.md)."""
+TRIES: Mapping[Kind, int] = {"add": 4}
+"""Noises to draw with at most, for the kinds of change where more than one helps (docs/methods/auto.md)."""
 
 UNSEEN = 0.05
 """How much worse the source's caption explains nearly every edit that shows its change."""
@@ -70,25 +55,27 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     Raises `PromptError` like `plan`, `SourceError` if the source is another model's.
     """
     source, options = request.started(model), request.options
-    began = time.perf_counter()
+    began, drawing = time.perf_counter(), replace(request, options=options.for_drawing())
     targets = [
         _Target(prompt, planned.change, _tries(model, source, options, planned.change))
         for prompt, planned in zip(request.targets, plan(model, request), strict=True)
     ]
     rows = 0
     for attempt in range(max(target.tries for target in targets)):
-        again = replace(request, source=_with_noise(model, source, attempt))
         left = [target for target in targets if attempt < target.tries and target.best < options.sure]
-        for members in _batches(left, attempt):
-            results = yield from _told(_drawn(model, again, members, attempt), attempt)
-            rows += results[0].report.unet_rows
-            for target, result in zip(members, results, strict=True):
-                seen = -math.inf
-                if target.tries > 1:
-                    z_0 = result.trajectory[-1:]
-                    seen = yield from gain(model, z_0, source.prompt, target.prompt, source.schedule)
-                    rows += ROWS
-                target.drawn.append((seen, attempt, result))
+        if not left:
+            break
+        prompts = tuple(target.prompt for target in left)
+        again = replace(drawing, source=_with_noise(model, source, attempt), targets=prompts)
+        results = yield from _told(prompt_to_prompt.edit(model, again), attempt)
+        rows += results[0].report.unet_rows
+        for target, result in zip(left, results, strict=True):
+            seen = -math.inf
+            if target.tries > 1:
+                z_0 = result.trajectory[-1:]
+                seen = yield from gain(model, z_0, source.prompt, target.prompt, source.schedule)
+                rows += ROWS
+            target.drawn.append((seen, attempt, result))
     seconds = round(time.perf_counter() - began, 3)
     return [target.chosen(source, options, rows, seconds) for target in targets]
 
@@ -104,11 +91,6 @@ class _Target:
     change: Change
     tries: int
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
-
-    def other(self, attempt: int) -> Mapping[str, Any]:
-        """What is different from Prompt-to-Prompt's defaults with the noise of this number, where others may follow."""
-        is_first = attempt == 0 and self.tries > 1 and self.change.kind in TRIALS
-        return TRIALS[self.change.kind].first if is_first else {}
 
     @property
     def best(self) -> float:
@@ -145,33 +127,7 @@ def _tries(model: Model, source: Source, options: Options, change: Change) -> in
     be seen."""
     if not isinstance(source.states, StraightPath) or change.kind == "nothing" or options.start > 0:
         return 1
-    is_measured = model.name == defaults.MEASURED and change.kind in TRIALS
-    return options.tries or (TRIALS[change.kind].tries if is_measured else 1)
-
-
-def _batches(targets: Sequence[_Target], attempt: int) -> list[list[_Target]]:
-    """The targets that are drawn together: with the same options."""
-    batches: list[list[_Target]] = []
-    for target in targets:
-        for batch in batches:
-            if batch[0].other(attempt) == target.other(attempt):
-                batch.append(target)
-                break
-        else:
-            batches.append([target])
-    return batches
-
-
-def _drawn(
-    model: Model, request: EditRequest, targets: Sequence[_Target], attempt: int
-) -> Generator[Progress, None, list[Result]]:
-    """The targets of one batch."""
-    given: Options = request.options
-    options, other = given.for_drawing(), targets[0].other(attempt)
-    if not other.keys() & options.given().keys():
-        options = options.model_copy(update=other)
-    prompts = tuple(target.prompt for target in targets)
-    return prompt_to_prompt.edit(model, replace(request, targets=prompts, options=options))
+    return options.tries or (TRIES.get(change.kind, 1) if model.name == defaults.MEASURED else 1)
 
 
 def _with_noise(model: Model, source: Source, attempt: int) -> Source:
