@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wordbrush.errors import OptionsError
-from wordbrush.methods import Method, find, seen
+from wordbrush.methods import Method, find
 from wordbrush.options import StrengthOptions, parse
 from wordbrush.progress import Progress
 
@@ -77,7 +77,6 @@ METHODS: Mapping[str, Method[EditingMethod]] = {
         "noise a picture and draw it again where the new words look; the rest is kept",
         "wordbrush.editing.mask_based.options",
         after="straight",
-        seen=seen(pocket="run"),
     ),
     "sdedit": Method(
         "wordbrush.editing.sdedit.method",
