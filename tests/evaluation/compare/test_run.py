@@ -38,14 +38,16 @@ Tiny = Callable[..., Model]
 
 
 @pytest.fixture(autouse=True)
-def one_method(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def one_method() -> Generator[None]:
     """By default all methods are compared; what is tested here does not depend on how many there are."""
-    for module in ("app", "options.methods"):  # the default of other commands is looked up as well
-        monkeypatch.setattr(f"wordbrush.cli.{module}.EDITING", typed(editing.COMPARED))
     table, before = cast(dict[str, Any], editing.METHODS), dict(editing.METHODS)
     table.clear()
     table[editing.COMPARED] = before[editing.COMPARED]
-    yield
+    # Not the tests' own monkeypatch, which would put back its items after the table.
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("app", "options.methods"):  # the default of other commands is looked up as well
+            patch.setattr(f"wordbrush.cli.{module}.EDITING", typed(editing.COMPARED))
+        yield
     table.clear()
     table.update(before)  # in their order
 
@@ -86,7 +88,7 @@ def test_each_cell_is_what_inverting_and_editing_alone_make(tiny: Tiny) -> None:
     best = load_roundtrip(model)
     for cell in comparison.cells:
         source = invert(model, noise(), CAT, method=cell.start.inversion, options=FAST)
-        alone = edit(model, source, [cell.target])[0]
+        alone = edit(model, source, [cell.target], method=cell.method)[0]
         assert cell.result is not None and cell.start.cost is not None and cell.cost is not None
         assert torch.equal(cell.result.trajectory, alone.trajectory)
         assert cell.scores == {
@@ -139,9 +141,11 @@ def test_a_generated_source_starts_from_its_own_run_and_from_its_inversions(tiny
     assert comparison.picture == source.image(model)
     own, inverted = comparison.cells
     assert own.result is not None and inverted.result is not None
-    assert torch.equal(own.result.trajectory, edit(model, source, DOG).trajectory)
+    assert torch.equal(own.result.trajectory, edit(model, source, DOG, method=editing.COMPARED).trajectory)
     again = invert(model, source.image(model), CAT, method="ddim", options=FAST)
-    assert torch.equal(inverted.result.trajectory, edit(model, again, DOG).trajectory)
+    assert torch.equal(
+        inverted.result.trajectory, edit(model, again, DOG, method=editing.COMPARED).trajectory
+    )
     assert own.start.cost is not None and own.start.cost.rows == 3 * 2
     with pytest.raises(OptionsError, match="'seed' is no inversion of a picture"):
         compared(model, inversions=["seed"])
