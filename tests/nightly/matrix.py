@@ -628,9 +628,9 @@ def _tokens(command: str, right: tuple[str, ...], flag: str, value: str) -> tupl
 
 ACCEPTED = (
     ("whole number window", "plus|underscore|other digits|exponent", "Python writes numbers so"),
-    ("--seed --noise-seed --redraw-seed --timestep-shift --port --self-limit", "0", "in the range"),
     (
-        "--seed --noise-seed --port --self-limit --redraw-seed --shrink --room --decoder-steps --augmentations",
+        "--seed --noise-seed --redraw-seed --timestep-shift --port --self-limit --shrink --room --decoder-steps "
+        "--augmentations --warmup-steps",
         "0",
         "in the range",
     ),
@@ -658,7 +658,7 @@ ACCEPTED = (
     ),
     (
         "textual-inversion:--token custom-diffusion:--token elite:--token --init",
-        "punctuation|weights",
+        "punctuation|weights|no characters",
         "a new word may be any text, and so may what it begins as",
     ),
     ("--negative-prompt", "*", "what guidance leads away from may be nothing"),
@@ -679,7 +679,7 @@ ACCEPTED = (
     (
         *(
             "--forced-border --cut-masks --whole-canvas --structure-0-to-255 --rightmost-panel --checkpointing "
-            "--train-text-encoder --train-word --sizes --own-mask --blend",
+            "--train-text-encoder --train-word --sizes --own-mask --blend --tensorboard",
             "number",
             "1 is true",
         ),
