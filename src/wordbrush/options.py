@@ -98,6 +98,16 @@ Texts = Annotated[tuple[Said, ...], BeforeValidator(_texts), WHOLE]
 """Several texts that are not blank, or one; nothing is none."""
 
 
+class GuidedOptions(Options):
+    """The option of methods that follow a CLIP."""
+
+    guide_clip: MaybeSaid = Field(
+        "",
+        description="the CLIP that is followed: pocket (built in), a hub id or a folder (default: that of the model, "
+        "which the built-in one has)",
+    )
+
+
 class InversionOptions(Options):
     """The options that every inversion has."""
 

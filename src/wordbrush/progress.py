@@ -5,7 +5,7 @@ progress bars, previews, time limits and cancellation (stop iterating, or `close
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from PIL import Image
@@ -55,5 +55,18 @@ def drain(steps: Generator[Progress, None, T], on_progress: Callable[[Progress],
                 on_progress(progress)
     except StopIteration as end:
         return end.value
+    finally:
+        steps.close()
+
+
+def staged(steps: Generator[Progress, None, T], stage: Callable[[str], str]) -> Generator[Progress, None, T]:
+    """A computation whose stages are called what `stage` makes of their names."""
+    try:
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield replace(progress, stage=stage(progress.stage))
     finally:
         steps.close()

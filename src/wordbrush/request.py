@@ -90,6 +90,14 @@ class EditRequest:
         yield Progress("finding words", 1, 1, rows=changed.rows)
         return found
 
+    def mask_notices(self, alignment: Alignment, where: Bool[Tensor, "h w"]) -> Generator[str, None, None]:
+        """What a user should know of the region of a method that draws inside of one: where the words of its mask were
+        not found, and that `room`, which widens those, does nothing to a mask that was given."""
+        if self.mask is None and (said := masks.unfound(alignment, where)):
+            yield said
+        if "room" in self.options.model_fields_set and self.mask is not None:
+            yield "room has no effect: a mask was given, and it is used as it is"
+
     def started(self, model: Model) -> Source:
         """The source to edit. Raises `SourceError` if it was made with another model."""
         if self.source is None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from wordbrush import api, editing, masks, methods
 from wordbrush import inversion as inversions
@@ -13,11 +14,10 @@ from wordbrush.masks import Where
 from wordbrush.methods import key, typed
 from wordbrush.model import Model
 from wordbrush.options import Options, StrengthOptions, branches, numeric, parse
-from wordbrush.progress import Progress, drain
+from wordbrush.progress import Progress, drain, staged
 from wordbrush.result import Result
 from wordbrush.source import Source
 
-T = TypeVar("T")
 Number = int | float
 
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -158,18 +158,17 @@ def sweep_steps(
     count = len(swept.values)
     yield Progress("sweep", 0, count)
     for done, (value, (options_, strength)) in enumerate(zip(swept.values, asked, strict=True), 1):
+        named = partial("{1}, {0}".format, swept.label(value))
         if not isinstance(source, Source) and (made is None or "inversion" in swept.kinds):
             own = {**inverts, swept.option: value} if "inversion" in swept.kinds else inverts
-            made = yield from _told(
-                swept,
-                value,
-                api.invert_steps(model, source, said, method=inverting, options=own, mask=where.mask),
+            made = yield from staged(
+                api.invert_steps(model, source, said, method=inverting, options=own, mask=where.mask), named
             )
         assert made is not None, "a picture is inverted at its first value"
         editor = api.edit_steps(
             model, made, [target], method=method, options=options_, strength=strength, where=where
         )
-        results += yield from _told(swept, value, editor)
+        results += yield from staged(editor, named)
         yield Progress("sweep", done, count)
     return results
 
@@ -179,18 +178,6 @@ def _asked(swept: Swept, value: Number, options: Mapping[str, Any]) -> tuple[Map
     if "editing" in swept.kinds:
         return {**options, swept.option: value}, None
     return options, float(value) if "strength" in swept.kinds else None
-
-
-def _told(swept: Swept, value: Number, steps: Generator[Progress, None, T]) -> Generator[Progress, None, T]:
-    """A computation whose progress says which value it is for."""
-    try:
-        while True:
-            progress = next(steps)
-            yield replace(progress, stage=f"{progress.stage}, {swept.label(value)}")
-    except StopIteration as end:
-        return end.value
-    finally:
-        steps.close()
 
 
 def _plain(given: Mapping[str, Any] | Options | None) -> dict[str, Any]:

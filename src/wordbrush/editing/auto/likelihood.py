@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wordbrush.denoise import check_finite
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.sampling import initial_latents
@@ -50,6 +51,7 @@ def _errors(
     """The squared error of the noise that the model predicts with each caption."""
     text = Conditioning(model.encode_text(list(captions)))
     predicted = model.predict(noised.expand(len(captions), -1, -1, -1), level, text).noise
+    check_finite(predicted, "a look at an edit")
     errors = (predicted - noise).double().square().sum((1, 2, 3))
     return [float(error) for error in errors]
 

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from wordbrush.changes import Change, Kind
@@ -24,7 +25,7 @@ from wordbrush.editing.auto.options import Options
 from wordbrush.editing.prompt_to_prompt import defaults
 from wordbrush.editing.prompt_to_prompt import method as prompt_to_prompt
 from wordbrush.model import Model
-from wordbrush.progress import Progress
+from wordbrush.progress import Progress, staged
 from wordbrush.request import EditRequest, Need
 from wordbrush.result import Result
 from wordbrush.sampling import initial_latents
@@ -34,7 +35,6 @@ from wordbrush.states import StraightPath
 NEEDS: frozenset[Need] = prompt_to_prompt.NEEDS
 
 STRENGTH: Dial = prompt_to_prompt.STRENGTH
-
 
 TRIES: Mapping[Kind, int] = {"add": 4}
 """Noises to draw with at most, for the kinds of change where more than one helps (docs/methods/auto.md)."""
@@ -55,9 +55,9 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
     Raises `PromptError` like `plan`, `SourceError` if the source is another model's.
     """
     source, options = request.started(model), request.options
-    began, drawing = time.perf_counter(), replace(request, options=options.for_drawing())
+    began, plain = time.perf_counter(), replace(request, options=options.for_drawing())
     targets = [
-        _Target(prompt, planned.change, _tries(model, source, options, planned.change))
+        _Target(prompt, _tries(model, source, options, planned.change))
         for prompt, planned in zip(request.targets, plan(model, request), strict=True)
     ]
     rows = 0
@@ -66,8 +66,9 @@ def edit(model: Model, request: EditRequest) -> Generator[Progress, None, list[R
         if not left:
             break
         prompts = tuple(target.prompt for target in left)
-        again = replace(drawing, source=_with_noise(model, source, attempt), targets=prompts)
-        results = yield from _told(prompt_to_prompt.edit(model, again), attempt)
+        again = replace(plain, source=_with_noise(model, source, attempt), targets=prompts)
+        drawing = prompt_to_prompt.edit(model, again)
+        results = yield from staged(drawing, partial(_stage, attempt))
         rows += results[0].report.unet_rows
         for target, result in zip(left, results, strict=True):
             seen = -math.inf
@@ -88,7 +89,6 @@ class _Target:
     """
 
     prompt: str
-    change: Change
     tries: int
     drawn: list[tuple[float, int, Result]] = field(default_factory=list[tuple[float, int, Result]])
 
@@ -146,16 +146,6 @@ def _seed(source: Source, attempt: int) -> int:
     return (int(source.options.get("noise_seed", 0)) + attempt) % 2**63
 
 
-def _told(
-    steps: Generator[Progress, None, list[Result]], attempt: int
-) -> Generator[Progress, None, list[Result]]:
-    """Say which noise an edit is drawn with."""
-    try:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
-            yield replace(progress, stage=f"{progress.stage}, noise {attempt + 1}") if attempt else progress
-    finally:
-        steps.close()
+def _stage(attempt: int, stage: str) -> str:
+    """Which noise an edit is drawn with, from the second on."""
+    return f"{stage}, noise {attempt + 1}" if attempt else stage

@@ -35,7 +35,6 @@ from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.blended_diffusion.options import MEASURED, PUBLISHED, Options
 from wordbrush.fit import generator
 from wordbrush.guidance import TextGuidance
-from wordbrush.masks import unfound
 from wordbrush.model import Conditioning, Model
 from wordbrush.options import filled
 from wordbrush.progress import Progress
@@ -121,10 +120,7 @@ def _notices(
         yield UNCHANGED
     elif not where.any():
         yield "the captions say the same and there is no mask: nothing changes"
-    if request.mask is None and (said := unfound(alignment, where)):
-        yield said
-    if "room" in options.model_fields_set and request.mask is not None:
-        yield "room has no effect: a mask was given, and it is used as it is"
+    yield from request.mask_notices(alignment, where)
 
 
 @dataclass(eq=False)

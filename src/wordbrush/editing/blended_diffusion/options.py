@@ -5,18 +5,12 @@ from typing import Any
 
 from pydantic import Field
 
-from wordbrush.options import MaybeSaid
-from wordbrush.options import Options as BaseOptions
+from wordbrush.options import GuidedOptions
 
 
-class Options(BaseOptions):
+class Options(GuidedOptions):
     """How a CLIP draws the inside of the mask, and how the outside is kept; what is None depends on the model."""
 
-    guide_clip: MaybeSaid = Field(
-        "",
-        description="the CLIP that is followed: pocket (built in), a hub id or a folder (default: that of the model, "
-        "which the built-in one has)",
-    )
     start: float = Field(
         0.25,
         ge=0,

@@ -31,7 +31,6 @@ from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.blended_latent.options import Options
 from wordbrush.editing.blended_latent.reconstruction import reconstructed
 from wordbrush.guidance import TextGuidance
-from wordbrush.masks import unfound
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need, touched
@@ -130,11 +129,8 @@ def _notices(
             f"the mask is thin, nowhere {_THIN} latents wide: if nothing appears in it, let it be wider at first "
             "(shrink 3), or begin earlier (start 0)"
         )
-    if request.mask is None and (said := unfound(alignment, where)):
-        yield said
+    yield from request.mask_notices(alignment, where)
     given = options.model_fields_set
-    if "room" in given and request.mask is not None:
-        yield "room has no effect: a mask was given, and it is used as it is"
     if options.decoder_steps == 0 and (idle := sorted(given & {"decoder_rate", "preservation_ratio"})):
         yield f"{' and '.join(idle)} without effect: the decoder learns only with decoder_steps"
     if options.decoder_steps and bool(where.all()):

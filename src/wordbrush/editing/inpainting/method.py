@@ -31,7 +31,6 @@ from wordbrush.editing import UNCHANGED, Dial
 from wordbrush.editing.inpainting.options import Options
 from wordbrush.errors import ImageError, ModelError
 from wordbrush.guidance import TextGuidance
-from wordbrush.masks import unfound
 from wordbrush.model import Conditioning, Model
 from wordbrush.progress import Progress
 from wordbrush.request import EditRequest, Need, touched
@@ -152,7 +151,4 @@ def _notices(
         yield UNCHANGED
     elif not where.any():
         yield "the captions say the same and there is no mask: nothing changes"
-    if request.mask is None and (said := unfound(alignment, where)):
-        yield said
-    if "room" in options.model_fields_set and request.mask is not None:
-        yield "room has no effect: a mask was given, and it is used as it is"
+    yield from request.mask_notices(alignment, where)

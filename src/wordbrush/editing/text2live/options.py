@@ -5,18 +5,13 @@ from typing import Any
 
 from pydantic import Field
 
-from wordbrush.options import MaybeSaid
+from wordbrush.options import GuidedOptions, MaybeSaid
 from wordbrush.training.options import KeptOptions
 
 
-class Options(KeptOptions):
+class Options(GuidedOptions, KeptOptions):
     """How the layer is learned, and how much of it is seen; what is None depends on the model."""
 
-    guide_clip: MaybeSaid = Field(
-        "",
-        description="the CLIP that is followed: pocket (built in), a hub id or a folder (default: that of the model, "
-        "which the built-in one has)",
-    )
     opacity: float = Field(1.0, ge=0, le=1, description="how much of the layer is seen; 0: nothing")
     layer_text: MaybeSaid = Field(
         "", description="what the layer alone shows (default: the things that the target's words are about)"

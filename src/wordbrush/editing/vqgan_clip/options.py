@@ -5,18 +5,13 @@ from typing import Any
 
 from pydantic import Field
 
-from wordbrush.options import MaybeSaid
+from wordbrush.options import GuidedOptions
 from wordbrush.training.options import KeptOptions
 
 
-class Options(KeptOptions):
+class Options(GuidedOptions, KeptOptions):
     """How the latents are optimised, and how far the edit goes; what is None depends on the model."""
 
-    guide_clip: MaybeSaid = Field(
-        "",
-        description="the CLIP that is followed: pocket (built in), a hub id or a folder (default: that of the model, "
-        "which the built-in one has)",
-    )
     latent_share: float = Field(
         1.0,
         ge=0,

@@ -25,7 +25,7 @@ from wordbrush.evaluation.metrics.pixels import psnr
 from wordbrush.evaluation.results.cost import Cost, measured, warm_up
 from wordbrush.model import Model
 from wordbrush.options import SolvedOptions, parse
-from wordbrush.progress import Progress
+from wordbrush.progress import Progress, staged
 from wordbrush.word_map import word_map
 
 T = TypeVar("T")
@@ -186,16 +186,7 @@ def _measured(
     model: Model, run: Generator[Progress, None, T], name: str
 ) -> Generator[Progress, None, tuple[T, Cost]]:
     """`cost.measured` with the stages named after what is run."""
-    steps = measured(model, run)
-    try:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
-            yield replace(progress, stage=f"{name}: {progress.stage}")
-    finally:
-        steps.close()
+    return staged(measured(model, run), f"{name}: {{}}".format)
 
 
 def _heatmaps(
